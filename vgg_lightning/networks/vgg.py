@@ -1,0 +1,183 @@
+"""VGG: blocks of 3x3 convolutions, each closed by a pooling that halves height and width.
+
+Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition",
+https://arxiv.org/abs/1409.1556, table 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from vgg_lightning.errors import UserError
+
+# (num_convs, out_channels) of each block: columns A, B, D and E of the paper's table 1.
+VGG_BLOCKS: dict[str, tuple[tuple[int, int], ...]] = {
+    "vgg11": ((1, 64), (1, 128), (2, 256), (2, 512), (2, 512)),
+    "vgg13": ((2, 64), (2, 128), (2, 256), (2, 512), (2, 512)),
+    "vgg16": ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512)),
+    "vgg19": ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512)),
+}
+
+
+def vgg_block(
+    num_convs: int,
+    in_channels: int,
+    out_channels: int,
+    batch_norm: bool = False,
+    norm_after_relu: bool = False,
+) -> nn.Sequential:
+    """Return one VGG block: `num_convs` 3x3 convolutions with ReLU, then a 2x2 max-pooling.
+
+    Maps (N, in_channels, H, W) to (N, out_channels, H // 2, W // 2). With `batch_norm`, each convolution
+    loses its bias to a BatchNorm, which stands before the ReLU, or after it with `norm_after_relu`.
+    """
+    layers: list[nn.Module] = []
+    for _ in range(num_convs):
+        layers.append(nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=not batch_norm))
+        activation: list[nn.Module] = [nn.ReLU()]
+        if batch_norm:
+            activation.insert(1 if norm_after_relu else 0, nn.BatchNorm2d(out_channels))
+        layers += activation
+        in_channels = out_channels
+    layers.append(nn.MaxPool2d(kernel_size=2, stride=2))
+    return nn.Sequential(*layers)
+
+
+def classic_head(in_features: int, hidden_units: int, num_classes: int, dropout: float) -> nn.Sequential:
+    """Return the paper's head: two hidden Linear layers, each with ReLU and dropout, then the logits."""
+    return nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(in_features, hidden_units),
+        nn.ReLU(),
+        nn.Dropout(dropout),
+        nn.Linear(hidden_units, hidden_units),
+        nn.ReLU(),
+        nn.Dropout(dropout),
+        nn.Linear(hidden_units, num_classes),
+    )
+
+
+def batchnorm_head(in_features: int, hidden_units: int, num_classes: int) -> nn.Sequential:
+    """Return the classic head with BatchNorm1d before each ReLU in place of the dropout."""
+    return nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(in_features, hidden_units),
+        nn.BatchNorm1d(hidden_units),
+        nn.ReLU(),
+        nn.Linear(hidden_units, hidden_units),
+        nn.BatchNorm1d(hidden_units),
+        nn.ReLU(),
+        nn.Linear(hidden_units, num_classes),
+    )
+
+
+def gap_head(in_channels: int, num_classes: int, dropout: float) -> nn.Sequential:
+    """Return a head without hidden layers: global average pooling, dropout, one Linear layer."""
+    return nn.Sequential(
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(in_channels, num_classes)
+    )
+
+
+class VGG(nn.Module):
+    """A VGG: `blocks` of convolutions, then a `head` that turns the features into logits.
+
+    Args:
+        arch: (num_convs, out_channels) of each block.
+        in_channels: channels of the input, 1 for grey pictures.
+        num_classes: number of logits.
+        image_size: height and width of the input in pixels; every block halves it.
+        ratio: divides the channels of every block.
+        hidden_units: width of the two hidden layers of the heads "classic" and "batchnorm".
+        batch_norm: BatchNorm with every convolution.
+        norm_after_relu: BatchNorm after the ReLU in place of before it.
+        head: "classic" (Linear layers with dropout), "batchnorm" or "gap" (global average pooling).
+        dropout: probability with which the head drops a feature; the head "batchnorm" has none.
+
+    Raises:
+        UserError: if `ratio` does not divide the channels, or the image is too small for the poolings.
+    """
+
+    def __init__(
+        self,
+        arch: Sequence[tuple[int, int]],
+        in_channels: int = 1,
+        num_classes: int = 10,
+        image_size: int = 224,
+        ratio: int = 1,
+        hidden_units: int = 4096,
+        batch_norm: bool = False,
+        norm_after_relu: bool = False,
+        head: str = "classic",
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__()
+        _check(arch, image_size, ratio)
+        channels = [in_channels, *(out_channels // ratio for _, out_channels in arch)]
+        self.blocks = nn.Sequential(
+            *(
+                vgg_block(num_convs, channels[i], channels[i + 1], batch_norm, norm_after_relu)
+                for i, (num_convs, _) in enumerate(arch)
+            )
+        )
+        in_features = channels[-1] * (image_size // 2 ** len(arch)) ** 2
+        heads = {
+            "classic": lambda: classic_head(in_features, hidden_units, num_classes, dropout),
+            "batchnorm": lambda: batchnorm_head(in_features, hidden_units, num_classes),
+            "gap": lambda: gap_head(channels[-1], num_classes, dropout),
+        }
+        if head not in heads:
+            raise UserError(f"head {head!r} is unknown: use one of {', '.join(heads)}")
+        self.head = heads[head]()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (N, num_classes) of pictures (N, in_channels, image_size, image_size)."""
+        logits: Tensor = self.head(self.blocks(x))
+        return logits
+
+
+def _check(arch: Sequence[tuple[int, int]], image_size: int, ratio: int) -> None:
+    smallest = 2 ** len(arch)
+    if image_size < smallest:
+        raise UserError(f"image_size {image_size} is too small: {len(arch)} poolings need at least {smallest}")
+    narrowest = min(out_channels for _, out_channels in arch)
+    if ratio < 1 or any(out_channels % ratio for _, out_channels in arch):
+        fitting = ", ".join(str(r) for r in range(1, narrowest + 1) if not any(c % r for _, c in arch))
+        raise UserError(f"ratio {ratio} does not divide the channels of the blocks: use one of {fitting}")
+
+
+def load_torchvision_weights(network: VGG, state_dict: dict[str, Tensor]) -> VGG:
+    """Carry the state dict of torchvision's VGG of the same depth over into `network`, and return it.
+
+    Works for `vgg11` to `vgg19` and for their `_bn` forms, pretrained or not. Torchvision keeps a bias in
+    front of each BatchNorm; it is moved into the running mean, so the outputs in evaluation stay the same.
+
+    Args:
+        network: a network with the classic head and as many input channels and classes as the weights.
+        state_dict: of the torchvision network, e.g. `torchvision.models.vgg16(weights="DEFAULT").state_dict()`.
+
+    Raises:
+        UserError: if the two networks do not have the same layers.
+    """
+    ours = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.BatchNorm2d | nn.Linear)]
+    theirs: dict[str, dict[str, Tensor]] = {}
+    for key, value in state_dict.items():
+        layer, name = key.rsplit(".", 1)
+        theirs.setdefault(layer, {})[name] = value
+    if len(ours) != len(theirs):
+        raise UserError(f"the weights have {len(theirs)} layers, the network has {len(ours)}: use the same depth")
+    bias: Tensor | None = None
+    for layer, weights in zip(ours, theirs.values(), strict=True):
+        weights = dict(weights)
+        if isinstance(layer, nn.Conv2d) and layer.bias is None:
+            bias = weights.pop("bias")
+        elif isinstance(layer, nn.BatchNorm2d) and bias is not None:
+            weights["running_mean"] = weights["running_mean"] - bias
+        try:
+            with torch.no_grad():
+                layer.load_state_dict(weights)
+        except RuntimeError as error:
+            raise UserError(f"the weights do not fit {type(layer).__name__}: {error}".replace("\n", " ")) from error
+    return network
