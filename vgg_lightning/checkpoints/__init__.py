@@ -1,1 +1,1 @@
-
+"""Checkpoints: found, verified and opened without running anything that they hold."""

@@ -164,8 +164,8 @@ def load_torchvision_weights(network: VGG, state_dict: dict[str, Tensor]) -> VGG
     ours = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.BatchNorm2d | nn.Linear)]
     theirs: dict[str, dict[str, Tensor]] = {}
     for key, value in state_dict.items():
-        layer, name = key.rsplit(".", 1)
-        theirs.setdefault(layer, {})[name] = value
+        path, name = key.rsplit(".", 1)
+        theirs.setdefault(path, {})[name] = value
     if len(ours) != len(theirs):
         raise UserError(f"the weights have {len(theirs)} layers, the network has {len(ours)}: use the same depth")
     bias: Tensor | None = None

@@ -1,1 +1,1 @@
-
+"""How to train: optimizers and schedules by name."""

@@ -1,0 +1,82 @@
+"""The front door: a table from a verb to a command. Nothing heavy is imported before the verb is known."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+
+from vgg_lightning.errors import UserError, nearest
+from vgg_lightning.version import __version__
+
+# verb -> (module that runs it, what it does)
+VERBS: dict[str, tuple[str, str]] = {
+    "fit": ("vgg_lightning.cli", "train; without --config, the preset quick"),
+    "validate": ("vgg_lightning.cli", "accuracy of a checkpoint on the validation pictures"),
+    "test": ("vgg_lightning.cli", "accuracy of a checkpoint on the official test pictures"),
+    "predict": ("vgg_lightning.cli", "classes of the test pictures, into predictions.csv"),
+    "data": ("vgg_lightning.commands.data", "fetch and verify Fashion-MNIST"),
+    "presets": ("vgg_lightning.commands.presets", "list the shipped configurations"),
+}
+
+
+def usage() -> str:
+    """Return the text of a bare --help."""
+    verbs = "\n".join(f"  {verb:<10}{text}" for verb, (_, text) in VERBS.items())
+    return (
+        "usage: vgg-lightning VERB [options]\n\n"
+        "VGG on Fashion-MNIST with PyTorch Lightning.\n\n"
+        f"verbs:\n{verbs}\n\n"
+        "options:\n"
+        "  --version  print the version\n"
+        "  --debug    print a traceback where there would be one line\n\n"
+        "vgg-lightning VERB --help lists the options of a verb. Try: vgg-lightning fit"
+    )
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0 done, 1 failed, 2 bad input."""
+    args = list(sys.argv[1:] if args is None else args)
+    debug = "--debug" in args
+    args = [arg for arg in args if arg != "--debug"]
+    try:
+        return _run(args)
+    except UserError as error:
+        return _report(f"error: {error}", debug, code=2)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader, such as head, has left
+        return 1
+    except KeyboardInterrupt:
+        return _report("interrupted", debug, code=130)
+    except Exception as error:
+        text = str(error).strip().split("\n")[0]
+        return _report(f"error: {type(error).__name__}: {text} (--debug shows where)", debug, code=1)
+
+
+def _run(args: list[str]) -> int:
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0 if args else 2
+    if args[0] == "--version":
+        print(f"vgg-lightning {__version__}")
+        return 0
+    verb, *rest = args
+    if verb.startswith("-"):
+        raise UserError(f"{verb} stands before the verb: put one of {', '.join(VERBS)} first")
+    if verb not in VERBS:
+        raise UserError(f"verb {verb!r} is unknown{nearest(verb, VERBS)}: use one of {', '.join(VERBS)}")
+    module = importlib.import_module(VERBS[verb][0])
+    code: int = module.main(args if VERBS[verb][0] == "vgg_lightning.cli" else rest)
+    return code
+
+
+def _report(line: str, debug: bool, code: int) -> int:
+    if debug:
+        traceback.print_exc()
+    print(line, file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

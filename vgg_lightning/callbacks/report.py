@@ -1,0 +1,163 @@
+"""What a finished run says: results.json, and the lines at the end of fit."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lightning as L
+import torch
+import torchvision
+from lightning.pytorch.callbacks import Callback
+
+from vgg_lightning.version import __version__
+
+if TYPE_CHECKING:
+    from vgg_lightning.data.datamodule import FashionMNISTDataModule
+
+
+class RunReport(Callback):
+    """Times a run, tests its best checkpoint, and writes results.json.
+
+    Args:
+        run_folder: where results.json goes.
+    """
+
+    def __init__(self, run_folder: Path) -> None:
+        self.run_folder = run_folder
+        self.checkpoint: Path | None = None
+        self.metrics: dict[str, float] = {}  # of the last epoch in training, of the best one in validation
+        self.seconds = 0.0  # of fit, validation included, over all launches of a resumed run
+        self.train_seconds = 0.0  # of the training batches alone
+        self.examples = 0
+        self._fit_begin = self._train_begin = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return clocks and best metrics, so that a resumed run reports all of its launches."""
+        running = time.monotonic() - self._fit_begin
+        return {
+            "seconds": self.seconds + running,
+            "train_seconds": self.train_seconds,
+            "examples": self.examples,
+            "metrics": dict(self.metrics),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from the launch before."""
+        self.metrics = dict(state_dict["metrics"])
+        self.seconds = state_dict["seconds"]
+        self.train_seconds = state_dict["train_seconds"]
+        self.examples = state_dict["examples"]
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock of fit, and say what is about to run."""
+        self._fit_begin = time.monotonic()
+        parameters = sum(p.numel() for p in pl_module.parameters())
+        hparams = pl_module.hparams
+        if trainer.is_global_zero:
+            print(
+                f"{hparams['network']}: {parameters:,} parameters, pictures of {hparams['image_size']} x "
+                f"{hparams['image_size']}, {trainer.max_epochs} epochs on {trainer.strategy.root_device}"
+            )
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock of training."""
+        self._train_begin = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count the examples; stop the clock of training after the last batch, before validation."""
+        self.examples += len(batch[1]) * trainer.world_size
+        if trainer.is_last_batch:
+            self.train_seconds += time.monotonic() - self._train_begin
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Keep the validation metrics of the best epoch, by the rule of the best checkpoint."""
+        found = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val_")}
+        if found.get("val_acc", 0.0) > self.metrics.get("val_acc", -1.0):
+            self.metrics |= found
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Keep the training means of the last epoch."""
+        self.metrics |= {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("train_")}
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Stop the clock of fit, and note the checkpoint."""
+        self.seconds += time.monotonic() - self._fit_begin
+        saver: Any = trainer.checkpoint_callback
+        if saver is not None:
+            path = saver.best_model_path or saver.last_model_path
+            self.checkpoint = Path(path) if path else None
+
+    def test(self, trainer: L.Trainer, model: L.LightningModule, data: FashionMNISTDataModule) -> None:
+        """Test the best checkpoint, or the weights at hand if none was saved."""
+        path = str(self.checkpoint) if self.checkpoint else None
+        trainer.test(model, data, ckpt_path=path, weights_only=True, verbose=False)
+        self.metrics |= {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+    def write(self, trainer: L.Trainer, data: FashionMNISTDataModule) -> None:
+        """Write results.json."""
+        results = {
+            **{name: self.metrics.get(name) for name in ("test_acc", "test_loss", "val_acc", "val_loss")},
+            "train_acc": self.metrics.get("train_acc"),
+            "train_loss": self.metrics.get("train_loss"),
+            "epochs": trainer.current_epoch,
+            "steps": trainer.global_step,
+            "seconds": round(self.seconds, 1),
+            "examples_per_second": round(self.examples / max(self.train_seconds, 1e-9), 1),
+            "peak_memory_mb": round(peak_memory_mb()),
+            "checkpoint": _below(self.run_folder, self.checkpoint),
+            "device": trainer.strategy.root_device.type,
+            "precision": trainer.precision,
+            "threads": torch.get_num_threads(),
+            "versions": versions(),
+            "data_checksums": data.prepared.checksums if data.prepared else {},
+        }
+        temporary = self.run_folder / ".results.json.part"
+        temporary.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        os.replace(temporary, self.run_folder / "results.json")
+
+
+def _below(folder: Path, file: Path | None) -> str | None:
+    return str(file.resolve().relative_to(folder.resolve())) if file else None
+
+
+def peak_memory_mb() -> float:
+    """Return the most memory that this process has held, in MB: of the GPU if there is one, else resident."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on."""
+    return {
+        "vgg_lightning": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "lightning": L.__version__,
+    }
+
+
+def print_next_steps(report: RunReport) -> None:
+    """Print accuracy, time, place, and the next three commands."""
+    run = report.run_folder
+    if "test_acc" in report.metrics:
+        print(f"\ntest accuracy  {100 * report.metrics['test_acc']:.2f} % on the official test pictures")
+    if "val_acc" in report.metrics:
+        print(f"validation     {100 * report.metrics['val_acc']:.2f} %")
+    print(f"time           {report.seconds / 60:.1f} min, peak memory {peak_memory_mb():.0f} MB")
+    print(f"run folder     {run}")
+    print(
+        "\nnext:\n"
+        f"  tensorboard --logdir {run.parent.parent}\n"
+        f"  vgg-lightning predict --ckpt_path {run}\n"
+        "  jupyter notebook notebooks/01_reuse_a_checkpoint.ipynb"
+    )

@@ -1,0 +1,297 @@
+"""fit, validate, test and predict: LightningCLI with one fixed model and one fixed data class, so options stay flat."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from vgg_lightning.callbacks import fit_callbacks, progress_bar
+from vgg_lightning.callbacks.report import RunReport, print_next_steps
+from vgg_lightning.checkpoints.load import data_options, find_checkpoint, model_options, read_checkpoint
+from vgg_lightning.classifier import Classifier
+from vgg_lightning.commands.predict import write_predictions
+from vgg_lightning.configs import DEFAULT, find_config, presets
+from vgg_lightning.data.datamodule import FashionMNISTDataModule
+from vgg_lightning.errors import UserError, nearest
+from vgg_lightning.runs import loggers as run_loggers
+from vgg_lightning.runs import new_run_folder, run_folder_of
+
+# Options that a checkpoint's weights depend on: the command line may not contradict them.
+STRUCTURE = {
+    "model": (
+        *("network", "ratio", "hidden_units", "batch_norm", "norm_after_relu", "head"),
+        *("in_channels", "num_classes", "image_size"),
+    ),
+    "data": ("image_size", "normalize", "in_channels"),
+}
+LINKED = {
+    "model": ("image_size",),
+    "data": ("in_channels",),
+}  # set from the other group, see add_arguments_to_parser
+TRAINER_DEFAULTS: dict[str, Any] = {
+    "max_epochs": 10,  # the book's
+    "num_sanity_val_steps": 0,  # validation follows the first epoch anyway
+    "enable_model_summary": False,  # `vgg-lightning summary` says more; a run says it in one line
+}
+
+
+def main(args: list[str]) -> int:
+    """Run one of Trainer's verbs: `args` is the verb and its options."""
+    verb, *options = args
+    _quiet()
+    try:
+        VGGLightningCLI(verb, with_defaults(verb, options))
+    except MisconfigurationException as error:
+        raise UserError(" ".join(str(error).split())) from error
+    return 0
+
+
+def _quiet() -> None:
+    """Keep Lightning's notes that ask nothing of the user off the screen."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for note in (
+        r".*directory .* exists and is not empty",  # config.yaml is in it
+        r".*isinstance\(treespec, LeafSpec\)",
+        r".*smaller than the logging interval",
+        r".*callbacks used to create the checkpoint need to be provided",  # to fit; this is test or predict
+        r".*torch.jit.trace.*",  # how TensorBoard draws the graph
+    ):
+        warnings.filterwarnings("ignore", note)
+
+
+def with_defaults(verb: str, options: list[str]) -> list[str]:
+    """Put in front of the user's options what they stand on: a preset for fit, else the checkpoint's own options."""
+    options = [part for option in options for part in _split_equals(option)]
+    for i, option in enumerate(options[:-1]):
+        if option in ("--config", "-c") and not options[i + 1].lstrip().startswith("{"):
+            options[i + 1] = str(find_config(options[i + 1]))
+    if {"-h", "--help"} & set(options):
+        return options
+    base: list[str] = []
+    if "--ckpt_path" in options[:-1]:
+        where = options.index("--ckpt_path") + 1
+        file = find_checkpoint(options[where], prefer="last" if verb == "fit" else "best")
+        options[where] = str(file)
+        base = _options_of(file, verb)
+    elif verb != "fit":
+        raise UserError(f"{verb} needs weights: give --ckpt_path a checkpoint or a run folder")
+    if not base and verb == "fit" and not {"--config", "-c"} & set(options):
+        base = ["--config", str(find_config(_default_preset(options)))]
+    return base + options
+
+
+def _split_equals(option: str) -> list[str]:
+    # Only the options that are looked at here; jsonargparse takes both forms of the others.
+    key, equals, value = option.partition("=")
+    return [key, value] if equals and key in ("--config", "-c", "--ckpt_path", "--model.network") else [option]
+
+
+def _default_preset(options: list[str]) -> str:
+    """Return `quick`, or for a network outside the VGG family the preset of that network."""
+    if "--model.network" not in options[:-1]:
+        return DEFAULT
+    network = options[options.index("--model.network") + 1]
+    return f"sources/{network}" if f"sources/{network}" in presets() and not network.startswith("vgg") else DEFAULT
+
+
+def _options_of(file: Path, verb: str) -> list[str]:
+    """Return the options that a checkpoint was trained with, as arguments."""
+    run = run_folder_of(file)
+    if verb == "fit" and run and (run / "config.yaml").is_file():
+        return ["--config", json.dumps(_plain_config(run / "config.yaml"))]
+    checkpoint = read_checkpoint(file)
+    groups: dict[str, dict[str, Any]] = {"model": model_options(checkpoint), "data": data_options(checkpoint)}
+    for group, names in LINKED.items():
+        for name in names:
+            groups[group].pop(name, None)
+    return ["--config", json.dumps(groups)]
+
+
+def _plain_config(file: Path) -> dict[str, Any]:
+    """Read the config of a run. What would import a class is left out: a run folder may come from elsewhere."""
+    try:
+        config = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise UserError(f"cannot read {file}: {' '.join(str(error).split())}") from error
+    if "class_path" in json.dumps(config):
+        raise UserError(f"{file} names classes to import: if you trust it, add --config {file}")
+    config.pop("ckpt_path", None)
+    return dict(config)
+
+
+class Parser(LightningArgumentParser):
+    """The parser of LightningCLI, with one line for an error in place of the usage."""
+
+    def error(self, message: str, ex: Exception | None = None) -> None:  # type: ignore[override]
+        """Raise UserError with the option and the nearest known one."""
+        text = " ".join(message.split())
+        unknown = re.search(r"[Uu]nrecognized arguments: (--?[\w.]+)|[Kk]ey ['\"]([\w.]+)['\"] is not expected", text)
+        if unknown:
+            option = "--" + (unknown[1] or unknown[2]).lstrip("-")
+            known = [o for action in self._all_actions() for o in action.option_strings if o.startswith("--")]
+            raise UserError(f"option {option} is unknown{nearest(option, known)}") from ex
+        raise UserError(text) from ex
+
+    def _all_actions(self) -> list[Any]:
+        actions = list(self._actions)
+        for action in self._actions:
+            for parser in (
+                (getattr(action, "choices", None) or {}).values() if hasattr(action, "_name_parser_map") else ()
+            ):
+                actions += parser._actions
+        return actions
+
+
+class VGGLightningCLI(LightningCLI):
+    """LightningCLI for one verb: builds that verb's parser only, and decides where a run goes."""
+
+    def __init__(self, verb: str, args: list[str]) -> None:
+        self.verb = verb
+        self.run_folder: Path | None = None
+        super().__init__(
+            Classifier,
+            FashionMNISTDataModule,
+            save_config_callback=None,  # written in before_fit, once the run folder is there
+            trainer_defaults=TRAINER_DEFAULTS,
+            seed_everything_default=0,
+            parser_class=Parser,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,  # keeps hyperparameters plain values
+            args=[verb, *args],
+        )
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """Return the one verb, with the arguments of Trainer's method that are not options."""
+        skip = {"model", "datamodule", "dataloaders", "train_dataloaders", "val_dataloaders", "weights_only"}
+        return {self.verb: {*skip, "return_predictions"}}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the options of a run, and link what model and data must agree on."""
+        parser.link_arguments("data.image_size", "model.image_size")
+        parser.link_arguments("model.in_channels", "data.in_channels")
+        if self.verb != "fit":
+            return
+        parser.add_argument("--name", type=str | None, default=None, help="Name of the run; else preset or network.")
+        parser.add_argument(
+            "--early_stopping",
+            type=int,
+            default=0,
+            help="Stop when val_acc has not risen for so many epochs; 0 never stops early.",
+        )
+        parser.add_argument("--test", type=bool, default=True, help="Test the best checkpoint at the end.")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse `args` without Lightning's warning that sys.argv is there too."""
+        self.config = parser.parse_args(args)
+        config = self.config[self.verb]
+        if config.data.seed is None:
+            config.data.seed = int(config.seed_everything)
+
+    def _parse_ckpt_path(self) -> None:
+        """Refuse options that contradict the checkpoint, where LightningCLI would override them without a word."""
+        config = self.config[self.verb]
+        if not config.ckpt_path:
+            return
+        checkpoint = read_checkpoint(Path(config.ckpt_path))
+        saved = {"model": model_options(checkpoint), "data": data_options(checkpoint)}
+        for group, names in STRUCTURE.items():
+            for name in set(names) & saved[group].keys():
+                asked, has = config[group][name], saved[group][name]
+                if asked != has:
+                    raise UserError(
+                        f"--{group}.{name} {asked} contradicts the checkpoint, which has {has}: leave the option out"
+                    )
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        """Build the Trainer, with loggers and callbacks of a run folder if the verb is fit."""
+        self.model.check_data(self.datamodule)
+        if self.verb != "fit":
+            return super().instantiate_trainer(**{"logger": False, "enable_checkpointing": False, **kwargs})
+        config = self.config_init[self.verb]
+        if config.trainer.fast_dev_run:
+            return super().instantiate_trainer(**kwargs)
+        self.datamodule.prepare_data()  # before the run folder is made: without data there is no run
+        resumed = run_folder_of(Path(config.ckpt_path)) if config.ckpt_path else None
+        self.run_folder = resumed or new_run_folder(config.trainer.default_root_dir, self._run_name())
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except Exception:
+            if not resumed:
+                os.rmdir(self.run_folder)
+            raise
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> L.Trainer:
+        if self.verb != "fit" and config["enable_progress_bar"] is not False:
+            callbacks = [*callbacks, progress_bar()]
+        if self.run_folder:
+            options = self.config_init[self.verb]
+            callbacks = [
+                *callbacks,
+                *fit_callbacks(self.run_folder, self.datamodule, config, options.early_stopping),
+            ]
+            if config["logger"] in (None, True):
+                config["logger"] = run_loggers(self.run_folder, bool(options.ckpt_path))
+        return super()._instantiate_trainer(config, callbacks)
+
+    def _run_name(self) -> str:
+        config = self.config[self.verb]
+        if config.name:
+            return str(config.name)
+        files = [Path(str(path)) for path in config.config or []]
+        known = {file.resolve(): name for name, file in presets().items()}
+        names = [known.get(file.resolve(), file.stem) for file in files]
+        return names[-1].replace("/", "-") if names else str(config.model.network)
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        kwargs = super()._prepare_subcommand_kwargs(subcommand)
+        return {**kwargs, "weights_only": True}  # a checkpoint is data: nothing in it may run
+
+    def before_fit(self) -> None:
+        """Save the configuration beside the run, and say where that is."""
+        if self.run_folder is None:
+            return
+        file = self.run_folder / "config.yaml"
+        self._parser(self.verb).save(self.config[self.verb], file, skip_none=False, overwrite=True, multifile=False)
+        print(f"run folder: {self.run_folder}")
+
+    def after_fit(self) -> None:
+        """Test the best checkpoint, write results.json and print what to do next."""
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        report = next((c for c in callbacks if isinstance(c, RunReport)), None)
+        if report is None or self.run_folder is None:
+            return
+        if self.config[self.verb].test:
+            report.test(self.trainer, self.model, self.datamodule)
+        report.write(self.trainer, self.datamodule)
+        print_next_steps(report)
+
+    def before_validate(self) -> None:
+        """Say which weights are used."""
+        print(f"weights: {self.config[self.verb].ckpt_path}")
+
+    before_test = before_predict = before_validate
+
+    def after_validate(self) -> None:
+        """Print the accuracy as fit does."""
+        for name, what in (("val_acc", "validation    "), ("test_acc", "test accuracy ")):
+            if name in self.trainer.callback_metrics:
+                print(f"{what} {100 * float(self.trainer.callback_metrics[name]):.2f} %")
+
+    after_test = after_validate
+
+    def predict(self, **kwargs: Any) -> None:
+        """Classify the test pictures and write predictions.csv beside the checkpoint's run."""
+        batches = self.trainer.predict(**kwargs, return_predictions=True)
+        write_predictions(batches, self.datamodule.class_names, Path(self.config[self.verb].ckpt_path))

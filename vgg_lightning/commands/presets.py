@@ -1,0 +1,21 @@
+"""`vgg-lightning presets`: the shipped configurations, with what each costs and reaches."""
+
+from __future__ import annotations
+
+import argparse
+
+from vgg_lightning.configs import header, presets
+
+
+def main(args: list[str]) -> int:
+    """Print a table of the presets."""
+    parser = argparse.ArgumentParser(prog="vgg-lightning presets", description=__doc__)
+    parser.parse_args(args)
+    for name, file in presets().items():
+        fields = header(file)
+        print(f"{name}\n    {fields['about']}")
+        for key in ("cost", "reaches"):
+            if key in fields:
+                print(f"    {key}: {fields[key]}")
+    print("\nuse one: vgg-lightning fit --config NAME")
+    return 0

@@ -1,0 +1,84 @@
+"""The loader: a batch is a slice of a seeded permutation of an in-memory data set, so two integers are its state."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from vgg_lightning.seeds import derive_seed
+
+Batch = tuple[Tensor, Tensor]
+
+
+class BatchLoader:
+    """Iterates over batches of pictures and labels held in memory.
+
+    The order of an epoch is a function of (seed, epoch), and batch k is slice k of it: nothing depends on
+    what ran before, so a loader restored from `state_dict` goes on with the very next batch. Lightning
+    calls `set_epoch` (through `sampler`) at the start of every epoch.
+
+    Args:
+        images: uint8 (N, 1, 28, 28).
+        labels: int64 (N,).
+        batch_size: examples in a batch, over all ranks; the last batch of an epoch may be smaller.
+        shuffle: a new order every epoch; otherwise the order of the data.
+        seed: of the order.
+        rank: of this process.
+        world_size: number of processes; each gets every `world_size`-th example of a batch.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        batch_size: int,
+        shuffle: bool = False,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.images, self.labels = images, labels
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.seed = seed
+        self.rank, self.world_size = rank, world_size
+        self.epoch = 0
+        self.position = 0
+        self._start = 0
+        self.sampler, self.batch_sampler = self, None  # where Lightning looks for set_epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of the epoch that the next iteration reads."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """Return the number of batches in an epoch."""
+        return math.ceil(len(self.labels) / self.batch_size)
+
+    def order(self) -> Tensor:
+        """Return the indices of the current epoch, int64 (N,)."""
+        if not self.shuffle:
+            return torch.arange(len(self.labels))
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, self.epoch))
+        return torch.randperm(len(self.labels), generator=generator)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield (images, labels); the first batch after `load_state_dict` is the one that was due."""
+        self.position, self._start = self._start, 0
+        order = self.order()
+        while self.position < len(self):
+            begin = self.position * self.batch_size
+            indices = order[begin : begin + self.batch_size][self.rank :: self.world_size]
+            self.position += 1
+            yield self.images[indices], self.labels[indices]
+
+    def state_dict(self) -> dict[str, int]:
+        """Return epoch and number of batches read in it."""
+        return {"epoch": self.epoch, "position": self.position}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on where the loader was that gave `state`."""
+        self.epoch, self._start = state["epoch"], state["position"] % len(self)

@@ -1,0 +1,121 @@
+"""Fashion-MNIST as a LightningDataModule: uint8 in memory, whole batches on the device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning as L
+from torch import Tensor
+
+from vgg_lightning.data.batches import Batch, BatchLoader
+from vgg_lightning.data.files import CLASSES, Prepared, default_data_dir, load, prepare
+from vgg_lightning.data.splits import stratified_split
+from vgg_lightning.data.transforms import Augment, Preprocess
+from vgg_lightning.errors import UserError
+from vgg_lightning.seeds import derive_seed
+
+Split = Literal["train", "val", "test"]
+
+
+class FashionMNISTDataModule(L.LightningDataModule):
+    """Fashion-MNIST: 55,000 training, 5,000 validation and the 10,000 official test pictures.
+
+    Args:
+        image_size: height and width in pixels that the network sees. 28 to 32 adds a black frame, more enlarges.
+        batch_size: examples in a batch, over all devices.
+        val_size: how many of the 60,000 official training pictures to hold out for validation, every class
+            in its share, always the same ones; 0 trains on all.
+        augment: what to do to the training pictures, in order: "flip" (left to right), "shift" (by up to 2 pixels).
+        normalize: subtract the mean and divide by the standard deviation of the training pictures.
+        in_channels: channels of a batch; the grey channel is repeated.
+        data_dir: folder of the data; by default $VGG_LIGHTNING_DATA or ~/.cache/vgg_lightning.
+        dataset: "fashion_mnist", or "idx" for your own four IDX files of the same names in `data_dir`.
+        seed: of the order and of the augmentation; by default that of seed_everything.
+
+    Raises:
+        UserError: if an option is out of its range.
+    """
+
+    class_names = CLASSES
+
+    def __init__(
+        self,
+        image_size: int = 32,
+        batch_size: int = 128,
+        val_size: int = 5000,
+        augment: list[str] | None = None,
+        normalize: bool = True,
+        in_channels: int = 1,
+        data_dir: str | None = None,
+        dataset: str = "fashion_mnist",
+        seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(ignore="data_dir")  # a path means nothing on another machine
+        if batch_size < 1:
+            raise UserError(f"batch_size {batch_size} is out of range: --data.batch_size takes 1 or more")
+        self.data_dir = Path(data_dir).expanduser() if data_dir else default_data_dir()
+        self.preprocess = Preprocess(image_size, normalize, in_channels)
+        self.augment = Augment(augment or [])
+        self.prepared: Prepared | None = None
+        self._splits: dict[Split, Batch] = {}
+        self._train_loader: BatchLoader | None = None
+
+    @property
+    def seed(self) -> int:
+        """The seed of the order and of the augmentation."""
+        return int(self.hparams["seed"] or 0)
+
+    def prepare_data(self) -> None:
+        """Fetch and verify the files. Raises UserError if no source has them."""
+        self.prepared = prepare(self.data_dir, self.hparams["dataset"])
+
+    def setup(self, stage: str) -> None:
+        """Read the splits that `stage` ("fit", "validate", "test", "predict") needs into memory, once."""
+        if stage in ("fit", "validate") and "train" not in self._splits:
+            images, labels = load(self.data_dir, "train", self.hparams["dataset"])
+            train, val = stratified_split(labels, self.hparams["val_size"])
+            self._splits["train"] = images[train], labels[train]
+            self._splits["val"] = images[val], labels[val]
+        if stage in ("test", "predict") and "test" not in self._splits:
+            self._splits["test"] = load(self.data_dir, "test", self.hparams["dataset"])
+
+    def pictures(self, split: Split) -> Batch:
+        """Return all uint8 pictures (N, 1, 28, 28) and labels (N,) of "train", "val" or "test"."""
+        if split not in self._splits:
+            self.prepare_data()
+            self.setup("test" if split == "test" else "fit")
+        return self._splits[split]
+
+    def train_dataloader(self) -> BatchLoader:
+        """Return a resumable loader in a seeded order."""
+        self._train_loader = self._loader("train", shuffle=True)
+        return self._train_loader
+
+    def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
+        """Return the validation loader, or none if `val_size` is 0."""
+        return self._loader("val") if self.hparams["val_size"] else []
+
+    def test_dataloader(self) -> BatchLoader:
+        """Return the loader of the official test pictures."""
+        return self._loader("test")
+
+    def predict_dataloader(self) -> BatchLoader:
+        """Return the loader of the official test pictures."""
+        return self._loader("test")
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Augment (in training), resize and normalise the whole batch where it lies."""
+        if isinstance(batch, Tensor):
+            return batch  # the model's example input, which has the form of preprocessed pictures
+        images, labels = batch
+        if self.trainer is not None and self.trainer.training and self._train_loader is not None:
+            where = (self._train_loader.epoch, self._train_loader.position, self._train_loader.rank)
+            images = self.augment(images, derive_seed(self.seed, *where))
+        return self.preprocess(images), labels
+
+    def _loader(self, split: Split, shuffle: bool = False) -> BatchLoader:
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        images, labels = self._splits[split]
+        return BatchLoader(images, labels, self.hparams["batch_size"], shuffle, self.seed, rank, world_size)

@@ -1,0 +1,102 @@
+"""Transforms of whole batches, on the device where the batch is: augment uint8 pictures, resize, normalise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vgg_lightning.errors import UserError, nearest
+
+MEAN, STD = 0.2860, 0.3530  # of the pixels of the 60,000 training pictures, scaled to 0..1
+NATIVE_SIZE = 28  # pixels of a Fashion-MNIST picture
+LARGEST_PADDED = 32  # up to here a picture is framed in black; beyond, it is enlarged
+
+
+class Preprocess(nn.Module):
+    """Turns uint8 pictures into the network's input: enlarge, scale to 0..1, normalise, repeat the channel.
+
+    28 to 32 pixels is a black frame (no blur); more is bilinear, equal to torchvision's `Resize` and
+    `ToTensor` to within 1/255.
+
+    Args:
+        image_size: height and width of the result in pixels, at least 28.
+        normalize: subtract the mean and divide by the standard deviation of the training pictures.
+        in_channels: channels of the result; the grey channel is repeated.
+    """
+
+    def __init__(self, image_size: int = 32, normalize: bool = True, in_channels: int = 1) -> None:
+        super().__init__()
+        if image_size < NATIVE_SIZE:
+            raise UserError(
+                f"image_size {image_size} is too small: Fashion-MNIST has {NATIVE_SIZE} pixels; "
+                f"use --data.image_size {NATIVE_SIZE} or more"
+            )
+        self.image_size = image_size
+        self.normalize = normalize
+        self.in_channels = in_channels
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map uint8 pictures (N, 1, H, W) to float32 (N, in_channels, image_size, image_size)."""
+        x = resize(images.float() / 255, self.image_size)
+        if self.normalize:
+            x = (x - MEAN) / STD
+        return x.expand(-1, self.in_channels, -1, -1)
+
+
+def resize(x: Tensor, size: int) -> Tensor:
+    """Bring square pictures (N, 1, H, H) to (N, 1, size, size): a frame of zeros up to 32 pixels, else bilinear."""
+    missing = size - x.shape[-1]
+    if missing == 0:
+        return x
+    if missing > 0 and size <= LARGEST_PADDED:
+        before, after = missing // 2, missing - missing // 2
+        return F.pad(x, (before, after, before, after))
+    return F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False, antialias=missing < 0)
+
+
+def flip(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Mirror each picture left to right with probability one half."""
+    chosen = torch.rand(len(images), generator=generator, device=images.device) < 0.5
+    return torch.where(chosen[:, None, None, None], images.flip(-1), images)
+
+
+def shift(images: Tensor, generator: torch.Generator, pixels: int = 2) -> Tensor:
+    """Move each picture by up to `pixels` in both directions; what comes in is black."""
+    n, channels, height, width = images.shape
+    padded = F.pad(images, (pixels, pixels, pixels, pixels))
+    offsets = torch.randint(0, 2 * pixels + 1, (2, n, 1), generator=generator, device=images.device)
+    rows = offsets[0] + torch.arange(height, device=images.device)
+    columns = offsets[1] + torch.arange(width, device=images.device)
+    sample = torch.arange(n, device=images.device)[:, None, None, None]
+    channel = torch.arange(channels, device=images.device)[None, :, None, None]
+    return padded[sample, channel, rows[:, None, :, None], columns[:, None, None, :]]
+
+
+AUGMENTATIONS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {"flip": flip, "shift": shift}
+
+
+class Augment:
+    """Applies augmentations, in order, to a batch of uint8 pictures (N, 1, 28, 28).
+
+    Args:
+        names: keys of `AUGMENTATIONS`.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        for name in names:
+            if name not in AUGMENTATIONS:
+                raise UserError(
+                    f"augmentation {name!r} is unknown{nearest(name, AUGMENTATIONS)}: "
+                    f"--data.augment takes a list of {', '.join(AUGMENTATIONS)}"
+                )
+        self.steps = [AUGMENTATIONS[name] for name in names]
+
+    def __call__(self, images: Tensor, seed: int) -> Tensor:
+        """Return the augmented batch; the same seed gives the same batch."""
+        generator = torch.Generator(images.device).manual_seed(seed)
+        for step in self.steps:
+            images = step(images, generator)
+        return images

@@ -1,0 +1,45 @@
+"""Run folders: `lightning_logs/<name>/version_N`, one for everything that a run writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lightning.pytorch.loggers import CSVLogger, Logger
+
+from vgg_lightning.callbacks.tensorboard import RunTensorBoard
+from vgg_lightning.errors import UserError
+
+
+def new_run_folder(root: str | Path | None, name: str) -> Path:
+    """Make and return the next free `lightning_logs/<name>/version_N` below `root` (the current folder if None).
+
+    Raises:
+        UserError: if it cannot be written.
+    """
+    parent = Path(root or ".") / "lightning_logs" / name
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        taken = [int(p.name[8:]) for p in parent.glob("version_*") if p.name[8:].isdigit()]
+        number = max(taken, default=-1) + 1
+        while True:
+            try:
+                (parent / f"version_{number}").mkdir()  # fails if another run was faster
+                return parent / f"version_{number}"
+            except FileExistsError:
+                number += 1
+    except OSError as error:
+        raise UserError(
+            f"cannot write the run folder {parent}: {error.strerror}; choose another with --trainer.default_root_dir"
+        ) from error
+
+
+def run_folder_of(checkpoint: Path) -> Path | None:
+    """Return the run folder of a checkpoint file, or None if it does not lie in one."""
+    folder = checkpoint.resolve().parent
+    return folder.parent if folder.name == "checkpoints" else None
+
+
+def loggers(run_folder: Path, resumed: bool) -> list[Logger]:
+    """Return the loggers of a run: TensorBoard events and metrics.csv, both in its folder."""
+    place = {"save_dir": run_folder.parent.parent, "name": run_folder.parent.name, "version": run_folder.name}
+    return [RunTensorBoard(**place), CSVLogger(**place)]  # type: ignore[arg-type]

@@ -1,0 +1,20 @@
+"""Randomness as a function of where a run stands, so that a resumed run draws what the unbroken one drew."""
+
+from __future__ import annotations
+
+_MASK = (1 << 64) - 1
+
+
+def derive_seed(*numbers: int) -> int:
+    """Mix integers (seed, epoch, batch, rank...) into one seed; near inputs give unrelated seeds.
+
+    The mixing is splitmix64: Steele, Lea and Flood, "Fast splittable pseudorandom number generators",
+    https://doi.org/10.1145/2660193.2660195.
+    """
+    state = 0
+    for number in numbers:
+        state = (state ^ number) + 0x9E3779B97F4A7C15 & _MASK
+        state = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 & _MASK
+        state = (state ^ state >> 27) * 0x94D049BB133111EB & _MASK
+        state ^= state >> 31
+    return state >> 1  # 63 bits: what torch.manual_seed takes without a sign

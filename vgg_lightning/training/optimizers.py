@@ -1,0 +1,64 @@
+"""Optimizers by name. To add one, give the table a row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from vgg_lightning.errors import UserError, nearest
+
+ParameterGroups = list[dict[str, Any]]
+
+
+def _sgd(groups: ParameterGroups, lr: float, momentum: float, nesterov: bool) -> torch.optim.Optimizer:
+    return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov and momentum > 0)
+
+
+def _adam(groups: ParameterGroups, lr: float, momentum: float, nesterov: bool) -> torch.optim.Optimizer:
+    return torch.optim.Adam(groups, lr=lr)
+
+
+def _adamw(groups: ParameterGroups, lr: float, momentum: float, nesterov: bool) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(groups, lr=lr)
+
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"sgd": _sgd, "adam": _adam, "adamw": _adamw}
+
+
+def check_optimizer(name: str) -> None:
+    """Raise UserError if `name` is not a key of `OPTIMIZERS`."""
+    if name not in OPTIMIZERS:
+        raise UserError(
+            f"optimizer {name!r} is unknown{nearest(name, OPTIMIZERS)}: --model.optimizer takes {', '.join(OPTIMIZERS)}"
+        )
+
+
+def build_optimizer(
+    name: str, network: nn.Module, lr: float, momentum: float, nesterov: bool, weight_decay: float
+) -> torch.optim.Optimizer:
+    """Return an optimizer of the network's parameters.
+
+    Weight decay acts on the weights of convolutions and Linear layers only: pulling biases and the scales of
+    BatchNorm to zero costs accuracy and regularises nothing.
+
+    Args:
+        name: a key of `OPTIMIZERS`.
+        network: whose parameters to optimize.
+        lr: learning rate.
+        momentum: of SGD; the others keep their own.
+        nesterov: Nesterov's momentum for SGD.
+        weight_decay: strength of the decay.
+
+    Raises:
+        UserError: if the name is unknown.
+    """
+    check_optimizer(name)
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    groups: ParameterGroups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return OPTIMIZERS[name]([group for group in groups if group["params"]], lr, momentum, nesterov)

@@ -1,0 +1,59 @@
+"""Learning-rate schedules by name: each a pure function of the progress of the run, so resuming is exact."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+
+from vgg_lightning.errors import UserError, nearest
+
+
+def constant(progress: float) -> float:
+    """Keep the rate."""
+    return 1.0
+
+
+def cosine(progress: float) -> float:
+    """Fall to zero along half a cosine: Loshchilov and Hutter, https://arxiv.org/abs/1608.03983."""
+    return 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def linear(progress: float) -> float:
+    """Fall to zero along a straight line."""
+    return 1.0 - progress
+
+
+SCHEDULES: dict[str, Callable[[float], float]] = {"constant": constant, "cosine": cosine, "linear": linear}
+
+
+def check_schedule(name: str) -> None:
+    """Raise UserError if `name` is not a key of `SCHEDULES`."""
+    if name not in SCHEDULES:
+        raise UserError(
+            f"schedule {name!r} is unknown{nearest(name, SCHEDULES)}: --model.schedule takes {', '.join(SCHEDULES)}"
+        )
+
+
+def build_schedule(
+    name: str, optimizer: torch.optim.Optimizer, warmup_steps: int, total_steps: int
+) -> torch.optim.lr_scheduler.LambdaLR:
+    """Return a scheduler that climbs linearly for `warmup_steps`, then follows the named schedule.
+
+    Args:
+        name: a key of `SCHEDULES`.
+        optimizer: whose rate to set; its rate is the peak.
+        warmup_steps: optimizer steps of the climb.
+        total_steps: optimizer steps of the whole run.
+    """
+    check_schedule(name)
+    schedule = SCHEDULES[name]
+
+    def factor(step: int) -> float:
+        if step < warmup_steps:
+            return (step + 1) / (warmup_steps + 1)
+        progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
+        return schedule(min(progress, 1.0))
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
