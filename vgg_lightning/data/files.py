@@ -1,0 +1,198 @@
+"""The files of a data set: made sure of by `prepare`, read by `load`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
+
+from vgg_lightning.data.catalogue import CLASSES, DATASETS, SPLITS, Dataset, Split
+from vgg_lightning.data.idx import Fault, read, read_shape, verify
+from vgg_lightning.data.progress import say
+from vgg_lightning.data.sources import obtain
+from vgg_lightning.data.store import ELSEWHERE, Job, leftovers, sweep
+from vgg_lightning.errors import UserError, nearest
+
+if TYPE_CHECKING:  # torch is loaded by `load`, which alone needs it
+    from torch import Tensor
+
+__all__ = ["CLASSES", "DATASETS", "Prepared", "Split", "default_data_dir", "load", "prepare"]
+
+LOCK_SECONDS = 3600.0
+ALREADY_THERE = "verified files in the data folder"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Four verified raw files.
+
+    Attributes:
+        folder: Where they lie.
+        source: Where they came from, as a phrase for people.
+        checksums: The SHA-256 of each, by file name.
+    """
+
+    folder: Path
+    source: str
+    checksums: dict[str, str]
+
+
+def default_data_dir() -> Path:
+    """Return $VGG_LIGHTNING_DATA, else $XDG_CACHE_HOME/vgg_lightning, else ~/.cache/vgg_lightning."""
+    if own := os.environ.get("VGG_LIGHTNING_DATA"):
+        return _absolute(own)
+    cache = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(cache):  # which the XDG specification says to ignore
+        cache = "~/.cache"
+    return _absolute(cache) / "vgg_lightning"
+
+
+def prepare(data_dir: str | Path | None = None, dataset: str = "fashion_mnist") -> Prepared:
+    """Make sure that the four raw files of a data set are there and sound.
+
+    Files that are missing or damaged are had from the first source that works; any number of processes may do
+    this at once. The checksums are computed at every call: it takes 0.04 s for the 55 MB of Fashion-MNIST.
+
+    Args:
+        data_dir: The data folder; None means `default_data_dir()`.
+        dataset: A name out of `DATASETS`; "idx" is four files of the user's own in the data folder.
+
+    Raises:
+        UserError: No source works, the folder cannot be written to, or one's own files are not sound.
+    """
+    known, root = _find(dataset), _root(data_dir)
+    folder = root / known.folder
+    checksums, faults = _inspect(folder, known)
+    if known.torchvision is None:
+        return _own(folder, known, checksums, faults)
+    if not faults:
+        _sweep_if_free(folder)
+        return Prepared(folder, ALREADY_THERE, checksums)
+    with _locked(folder):
+        return _fetch(Job(known, root, folder, faults))
+
+
+def load(data_dir: str | Path | None, split: Split, dataset: str = "fashion_mnist") -> tuple[Tensor, Tensor]:
+    """Return the images, uint8 (N, 1, 28, 28), and the labels, int64 (N,), of a split.
+
+    Checks the structure of the files, but not their checksums: that is `prepare`'s.
+
+    Raises:
+        UserError: A file is missing or not sound.
+    """
+    import torch
+
+    known, root = _find(dataset), _root(data_dir)
+    arrays = []
+    for file in known.pair(split):
+        path = root / known.folder / file.name
+        try:
+            arrays.append(torch.from_numpy(read(path, file)))
+        except Fault as fault:
+            raise UserError(f"{path} {fault}: run `vgg-lightning data --dataset {dataset}`") from fault
+    images, labels = arrays
+    _require_pairs(path.parent, split, len(images), len(labels))
+    return images.unsqueeze(1), labels.long()
+
+
+def _find(dataset: str) -> Dataset:
+    """Return the data set of that name."""
+    if dataset not in DATASETS:
+        known = ", ".join(DATASETS)
+        raise UserError(f"dataset {dataset!r} is unknown{nearest(dataset, DATASETS)}: use one of {known}")
+    return DATASETS[dataset]
+
+
+def _root(data_dir: str | Path | None) -> Path:
+    """Return the data folder as an absolute path."""
+    return _absolute(data_dir) if data_dir else default_data_dir()
+
+
+def _absolute(path: str | Path) -> Path:
+    """Return `path` without a leading "~" and independent of the working folder."""
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError as error:  # there is no such home
+        raise UserError(
+            f"{path} has no home folder on this machine: set data_dir or VGG_LIGHTNING_DATA"
+        ) from error
+
+
+def _inspect(folder: Path, dataset: Dataset) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the checksums of the sound files and the faults of the others, by name."""
+    checksums, faults = {}, {}
+    for file in dataset.files:
+        try:
+            checksums[file.name] = verify(folder / file.name, file)
+        except Fault as fault:
+            faults[file.name] = str(fault)
+    return checksums, faults
+
+
+def _own(folder: Path, dataset: Dataset, checksums: dict[str, str], faults: dict[str, str]) -> Prepared:
+    """Accept the user's own files, or say what is wrong with the first that is not sound."""
+    for name, fault in faults.items():
+        raise UserError(f"{folder / name} {fault}: dataset idx reads your own four IDX files in data_dir")
+    for split in SPLITS:
+        images, labels = (read_shape(folder / file.name, file)[0] for file in dataset.pair(split))
+        _require_pairs(folder, split, images, labels)
+    return Prepared(folder, "your own files in the data folder", checksums)
+
+
+def _require_pairs(folder: Path, split: Split, images: int, labels: int) -> None:
+    """Refuse a split with more images than labels, or fewer."""
+    if images != labels:
+        raise UserError(
+            f"{folder} holds {images} images and {labels} labels of the {split} split: they must agree"
+        )
+
+
+def _fetch(job: Job) -> Prepared:
+    """Bring in what is missing, with the lock held: another process may have done it meanwhile."""
+    sweep(job.folder)
+    checksums, job.faults = _inspect(job.folder, job.dataset)
+    if checksums:
+        job.origins.append(ALREADY_THERE)
+    for name, fault in job.faults.items():
+        if fault != "is missing":
+            say(f"{job.folder / name} {fault}: looking for a sound one")
+    try:
+        obtain(job)
+    finally:
+        sweep(job.folder)
+    checksums, _ = _inspect(job.folder, job.dataset)
+    return Prepared(job.folder, " and ".join(job.origins), checksums)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder of raw files, which is made if need be."""
+    lock = FileLock(folder / ".lock")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            say(f"waiting for another process that prepares {folder}")
+            lock.acquire(timeout=LOCK_SECONDS)
+    except Timeout as error:
+        raise UserError(f"{folder} has been locked for {LOCK_SECONDS:.0f} s by another process") from error
+    except (OSError, ValueError, NotImplementedError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot write to {folder} ({reason}): {ELSEWHERE}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _sweep_if_free(folder: Path) -> None:
+    """Remove what a process has left that was killed right after its work, unless another is at work."""
+    if leftovers(folder):
+        with suppress(OSError, NotImplementedError), FileLock(folder / ".lock", timeout=0):
+            sweep(folder)
