@@ -26,9 +26,7 @@ def main(args: list[str]) -> int:
     """
     options, extra = _parser().parse_known_args(args)
     if extra:
-        raise UserError(
-            f"unknown option {extra[0]}{nearest(extra[0], OPTIONS)}: data takes {', '.join(OPTIONS)}"
-        )
+        raise UserError(f"unknown option {extra[0]}{nearest(extra[0], OPTIONS)}: data takes {', '.join(OPTIONS)}")
     prepared = prepare(options.data_dir, options.dataset)
     print(report(options.dataset, prepared))
     return 0

@@ -38,9 +38,7 @@ Acquire::IndexTargets::deb-src::Sources::DefaultEnabled "false";
 def installed(job: Job) -> None:
     """Take the wanted files from the package, where it is installed."""
     package = _package(job, "dpkg")
-    listing = subprocess.run(
-        ["dpkg", "-L", package], capture_output=True, text=True, env=_environment(), check=False
-    )
+    listing = subprocess.run(["dpkg", "-L", package], capture_output=True, text=True, env=_environment(), check=False)
     if listing.returncode:
         raise SourceError(f"{package} is not installed")
     _take_listed(job, map(Path, listing.stdout.splitlines()), f"Debian package {package} (installed)")

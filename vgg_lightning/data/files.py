@@ -118,9 +118,7 @@ def _absolute(path: str | Path) -> Path:
     try:
         return Path(path).expanduser().absolute()
     except RuntimeError as error:  # there is no such home
-        raise UserError(
-            f"{path} has no home folder on this machine: set data_dir or VGG_LIGHTNING_DATA"
-        ) from error
+        raise UserError(f"{path} has no home folder on this machine: set data_dir or VGG_LIGHTNING_DATA") from error
 
 
 def _inspect(folder: Path, dataset: Dataset) -> tuple[dict[str, str], dict[str, str]]:
@@ -147,9 +145,7 @@ def _own(folder: Path, dataset: Dataset, checksums: dict[str, str], faults: dict
 def _require_pairs(folder: Path, split: Split, images: int, labels: int) -> None:
     """Refuse a split with more images than labels, or fewer."""
     if images != labels:
-        raise UserError(
-            f"{folder} holds {images} images and {labels} labels of the {split} split: they must agree"
-        )
+        raise UserError(f"{folder} holds {images} images and {labels} labels of the {split} split: they must agree")
 
 
 def _fetch(job: Job) -> Prepared:
