@@ -24,6 +24,7 @@ from vgg_lightning.commands.predict import write_predictions
 from vgg_lightning.configs import DEFAULT, find_config, presets
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
 from vgg_lightning.errors import UserError, nearest
+from vgg_lightning.networks.vgg import VGG_BLOCKS
 from vgg_lightning.runs import loggers as run_loggers
 from vgg_lightning.runs import new_run_folder, run_folder_of
 
@@ -100,11 +101,12 @@ def _split_equals(option: str) -> list[str]:
 
 
 def _default_preset(options: list[str]) -> str:
-    """Return `quick`, or for a network outside the VGG family the preset of that network."""
-    if "--model.network" not in options[:-1]:
+    """Return `quick`, or for a network outside the VGG family the first preset with that network."""
+    network = options[options.index("--model.network") + 1] if "--model.network" in options[:-1] else "vgg11"
+    if network in VGG_BLOCKS:
         return DEFAULT
-    network = options[options.index("--model.network") + 1]
-    return f"sources/{network}" if f"sources/{network}" in presets() and not network.startswith("vgg") else DEFAULT
+    lines = {name: file.read_text(encoding="utf-8").splitlines() for name, file in presets().items()}
+    return next((name for name, text in lines.items() if f"  network: {network}" in text), DEFAULT)
 
 
 def _options_of(file: Path, verb: str) -> list[str]:

@@ -18,8 +18,7 @@ def table(header: Sequence[str], rows: Sequence[Row]) -> str:
     right = _right_aligned(rows, len(header))
     lines = [
         "  ".join(
-            text.rjust(width) if r else text.ljust(width)
-            for text, width, r in zip(row, widths, right, strict=True)
+            text.rjust(width) if r else text.ljust(width) for text, width, r in zip(row, widths, right, strict=True)
         )
         for row in cells
     ]

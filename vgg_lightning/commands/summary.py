@@ -38,9 +38,7 @@ def as_table(summary: Summary) -> str:
 def as_markdown(summary: Summary) -> str:
     """Return blocks in bold, each followed by its layers, then a table of the totals."""
     body = render.markdown(HEADER, rows_of(summary, block_mark="**"))
-    return (
-        f"{title_of(summary)}\n\n{body}\n\n{render.markdown(('total', 'value', 'note'), totals_of(summary))}"
-    )
+    return f"{title_of(summary)}\n\n{body}\n\n{render.markdown(('total', 'value', 'note'), totals_of(summary))}"
 
 
 def as_csv(summary: Summary) -> str:

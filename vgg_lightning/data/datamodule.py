@@ -89,8 +89,8 @@ class FashionMNISTDataModule(L.LightningDataModule):
         return self._splits[split]
 
     def train_dataloader(self) -> BatchLoader:
-        """Return a resumable loader in a seeded order."""
-        self._train_loader = self._loader("train", shuffle=True)
+        """Return a resumable loader in a seeded order, or in a fixed one if the Trainer overfits some batches."""
+        self._train_loader = self._loader("train", shuffle=not (self.trainer and self.trainer.overfit_batches))
         return self._train_loader
 
     def val_dataloader(self) -> BatchLoader | list[BatchLoader]:

@@ -51,9 +51,7 @@ def network_options(name: str) -> dict[str, bool | int | float | str]:
         UserError: if the name is unknown.
     """
     if name not in NETWORKS:
-        raise UserError(
-            f"network {name!r} is unknown{nearest(name, NETWORKS)}: use one of {', '.join(NETWORKS)}"
-        )
+        raise UserError(f"network {name!r} is unknown{nearest(name, NETWORKS)}: use one of {', '.join(NETWORKS)}")
     return {option: p.default for option, p in inspect.signature(NETWORKS[name]).parameters.items()}
 
 
@@ -83,9 +81,7 @@ def build_network(
     options = {"in_channels": in_channels, "num_classes": num_classes, "image_size": image_size, **options}
     for option, value in options.items():
         if option not in known:
-            raise UserError(
-                f"{name} has no option {option!r}{nearest(option, known)}: it has {', '.join(known)}"
-            )
+            raise UserError(f"{name} has no option {option!r}{nearest(option, known)}: it has {', '.join(known)}")
         _check_range(option, value)
     return NETWORKS[name](**options)
 

@@ -34,9 +34,7 @@ class Inception(nn.Module):
         self.path1 = conv_relu(in_channels, c1, 1)
         self.path2 = nn.Sequential(conv_relu(in_channels, c2[0], 1), conv_relu(*c2, 3))
         self.path3 = nn.Sequential(conv_relu(in_channels, c3[0], 1), conv_relu(*c3, 5))
-        self.path4 = nn.Sequential(
-            nn.MaxPool2d(kernel_size=3, stride=1, padding=1), conv_relu(in_channels, c4, 1)
-        )
+        self.path4 = nn.Sequential(nn.MaxPool2d(kernel_size=3, stride=1, padding=1), conv_relu(in_channels, c4, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, c1 + c2[1] + c3[1] + c4, H, W)."""

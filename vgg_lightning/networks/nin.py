@@ -10,9 +10,7 @@ from torch import Tensor, nn
 from vgg_lightning.networks.sizes import checked_side
 
 
-def nin_block(
-    in_channels: int, out_channels: int, kernel_size: int, stride: int, padding: int
-) -> nn.Sequential:
+def nin_block(in_channels: int, out_channels: int, kernel_size: int, stride: int, padding: int) -> nn.Sequential:
     """Return a convolution and two 1x1 convolutions, each with ReLU."""
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding),

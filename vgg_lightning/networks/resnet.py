@@ -30,9 +30,7 @@ class Residual(nn.Module):
         stride: of the first convolution and of the 1x1 convolution.
     """
 
-    def __init__(
-        self, in_channels: int, out_channels: int, use_1x1conv: bool = False, stride: int = 1
-    ) -> None:
+    def __init__(self, in_channels: int, out_channels: int, use_1x1conv: bool = False, stride: int = 1) -> None:
         super().__init__()
         self.body = nn.Sequential(
             nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=stride, padding=1),
@@ -42,9 +40,7 @@ class Residual(nn.Module):
             nn.BatchNorm2d(out_channels),
         )
         self.shortcut = (
-            nn.Conv2d(in_channels, out_channels, kernel_size=1, stride=stride)
-            if use_1x1conv
-            else nn.Identity()
+            nn.Conv2d(in_channels, out_channels, kernel_size=1, stride=stride) if use_1x1conv else nn.Identity()
         )
         self.relu = nn.ReLU()
 

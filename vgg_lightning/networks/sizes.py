@@ -14,8 +14,7 @@ Windowed = nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d
 def window(layer: Windowed) -> tuple[int, int, int]:
     """Return kernel size, stride and padding of a layer that slides a square window over its input."""
     kernel, stride, padding = (
-        value if isinstance(value, int) else int(value[0])
-        for value in (layer.kernel_size, layer.stride, layer.padding)
+        value if isinstance(value, int) else int(value[0]) for value in (layer.kernel_size, layer.stride, layer.padding)
     )
     return kernel, stride, padding
 

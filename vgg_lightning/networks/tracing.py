@@ -77,9 +77,7 @@ class _Tracer:
     def __init__(self, image_size: int) -> None:
         self.image_size = image_size
         self.layers: list[Layer] = []
-        self.fields: dict[
-            Node, tuple[int, int]
-        ] = {}  # receptive field, and pixels from one value to the next
+        self.fields: dict[Node, tuple[int, int]] = {}  # receptive field, and pixels from one value to the next
         self.made: dict[int, Tensor] = {}  # by storage; held, so that no later tensor takes its place
 
     def __call__(self, name: str, block: str, module: nn.Module, args: tuple[Tensor], output: Tensor) -> None:

@@ -145,9 +145,7 @@ class VGG(nn.Module):
 def _check(arch: Sequence[tuple[int, int]], image_size: int, ratio: int) -> None:
     smallest = 2 ** len(arch)
     if image_size < smallest:
-        raise UserError(
-            f"image_size {image_size} is too small: {len(arch)} poolings need at least {smallest}"
-        )
+        raise UserError(f"image_size {image_size} is too small: {len(arch)} poolings need at least {smallest}")
     narrowest = min(out_channels for _, out_channels in arch)
     if ratio < 1 or any(out_channels % ratio for _, out_channels in arch):
         fitting = ", ".join(str(r) for r in range(1, narrowest + 1) if not any(c % r for _, c in arch))
@@ -168,22 +166,14 @@ def load_torchvision_weights(network: VGG, state_dict: dict[str, Tensor]) -> VGG
         UserError: if the two networks do not have the same layers in the same order.
     """
     if network.norm_after_relu:
-        raise UserError(
-            "torchvision's BatchNorm stands before the ReLU: use a network without norm_after_relu"
-        )
-    ours = {
-        name: m
-        for name, m in network.named_modules()
-        if isinstance(m, nn.Conv2d | nn.BatchNorm2d | nn.Linear)
-    }
+        raise UserError("torchvision's BatchNorm stands before the ReLU: use a network without norm_after_relu")
+    ours = {name: m for name, m in network.named_modules() if isinstance(m, nn.Conv2d | nn.BatchNorm2d | nn.Linear)}
     theirs: dict[str, dict[str, Tensor]] = {}
     for key, value in state_dict.items():
         path, name = key.rsplit(".", 1)
         theirs.setdefault(path, {})[name] = value
     if len(ours) != len(theirs):
-        raise UserError(
-            f"the weights have {len(theirs)} layers, the network has {len(ours)}: use the same depth"
-        )
+        raise UserError(f"the weights have {len(theirs)} layers, the network has {len(ours)}: use the same depth")
     carried: dict[str, Tensor] = {}
     bias: Tensor | None = None
     for (path, module), weights in zip(ours.items(), theirs.values(), strict=True):
