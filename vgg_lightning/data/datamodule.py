@@ -90,7 +90,7 @@ class FashionMNISTDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> BatchLoader:
         """Return a resumable loader in a seeded order, or in a fixed one if the Trainer overfits some batches."""
-        self._train_loader = self._loader("train", shuffle=not (self.trainer and self.trainer.overfit_batches))
+        self._train_loader = self._loader("train", shuffle=not self._overfits())
         return self._train_loader
 
     def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
@@ -114,6 +114,9 @@ class FashionMNISTDataModule(L.LightningDataModule):
             where = (self._train_loader.epoch, self._train_loader.position, self._train_loader.rank)
             images = self.augment(images, derive_seed(self.seed, *where))
         return self.preprocess(images), labels
+
+    def _overfits(self) -> bool:
+        return bool(getattr(self.trainer, "overfit_batches", 0))
 
     def _loader(self, split: Split, shuffle: bool = False) -> BatchLoader:
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
