@@ -24,9 +24,7 @@ def test_it_says_where_the_data_is_and_that_it_is_sound(fashion_mnist_dir, capsy
 
 def test_own_files_are_reported_as_such(tmp_path, capsys):
     for name in ("train-images-idx3-ubyte", "t10k-images-idx3-ubyte"):
-        (tmp_path / name).write_bytes(
-            bytes([0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 28, 0, 0, 0, 28]) + bytes(2 * 784)
-        )
+        (tmp_path / name).write_bytes(bytes([0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 28, 0, 0, 0, 28]) + bytes(2 * 784))
     for name in ("train-labels-idx1-ubyte", "t10k-labels-idx1-ubyte"):
         (tmp_path / name).write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 2, 3, 4]))
     assert main([f"--data_dir={tmp_path}", "--dataset=idx"]) == 0
@@ -67,7 +65,5 @@ def test_it_does_without_torch(tmp_path):
         "try: main(['--dataset', 'idx', '--data_dir', sys.argv[1]])\n"
         "except ValueError: print('torch' in sys.modules)"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True
-    )
+    result = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True)
     assert result.stdout == "False\n"

@@ -94,9 +94,7 @@ def lay(good, file, fault, folder):
 
 @pytest.mark.parametrize("number", range(4), ids=[file.name[:12] for file in FILES])
 @pytest.mark.parametrize("fault", RAW_FAULTS | GZ_FAULTS)
-def test_every_fault_is_refused_in_one_line_and_then_repaired(
-    good, number, fault, root, offline, monkeypatch, capfd
-):
+def test_every_fault_is_refused_in_one_line_and_then_repaired(good, number, fault, root, offline, monkeypatch, capfd):
     file, folder = good.dataset.files[number], raw_folder(root)
     path, said = lay(good, file, fault, folder)
     before = None if path.is_dir() else path.read_bytes()
@@ -142,9 +140,7 @@ def test_a_change_that_keeps_size_and_time_is_noticed_at_the_next_start(tiny, ro
         prepare(root)
 
 
-@pytest.mark.parametrize(
-    "make", [os.mkfifo, lambda path: path.symlink_to("nowhere")], ids=["pipe", "dead link"]
-)
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("nowhere")], ids=["pipe", "dead link"])
 def test_what_is_no_regular_file_is_replaced(tiny, root, offline, monkeypatch, make):
     make(raw_folder(root) / FILES[0].name)
     monkeypatch.setenv("VGG_LIGHTNING_MIRROR", tiny.gz.as_uri())

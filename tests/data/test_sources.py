@@ -181,9 +181,7 @@ def test_a_mirror_that_answers_badly_is_named(tiny, root, mirror_of, monkeypatch
     monkeypatch.setattr(download, "PAUSE_SECONDS", 0.01)
     mirror = mirror_of(tiny.gz)
     mirror.answers["train-images-idx3-ubyte.gz"] = list(answers)
-    with pytest.raises(
-        UserError, match=f"{mirror.url}train-images-idx3-ubyte.gz {said}.*name another mirror"
-    ):
+    with pytest.raises(UserError, match=f"{mirror.url}train-images-idx3-ubyte.gz {said}.*name another mirror"):
         prepare(root)
 
 
