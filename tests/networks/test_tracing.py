@@ -56,7 +56,7 @@ def test_views_take_no_memory():
         assert (layer.activation_bytes == 0) == (layer.type == "Flatten")
 
 
-# Araujo, Norris and Sim, "Computing Receptive Fields of Convolutional Neural Networks", Distill 2019, gives 212
+# Araujo, Norris and Sim, "Computing Receptive Fields of Convolutional Neural Networks", 2019, gives 212
 # for VGG-16 and 195 for AlexNet.
 @pytest.mark.parametrize(
     ("name", "layer", "side"), [("vgg16", "blocks.4.6", 212), ("alexnet", "blocks.12", 195)]
