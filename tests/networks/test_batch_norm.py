@@ -10,7 +10,7 @@ from vgg_lightning.networks import build_network
 from vgg_lightning.networks.batch_norm import BatchNorm
 
 SHAPES = [(8, 5), (6, 5, 4, 3), (8, 5, 1, 1), (1, 5, 3, 3)]
-# Of two values, the input's gradient is all but zero: what float32 leaves of it is rounding, in torch's layer too.
+# Of two values, the gradient of the input is all but zero: in float32 only rounding is left, in torch too.
 CASES = [(s, d) for s in SHAPES for d in (torch.float64, torch.float32)] + [((2, 5), torch.float64)]
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-6, torch.int64: 0}
 FEATURES = 5

@@ -80,7 +80,7 @@ def count(network: nn.Module) -> int:
     return sum(p.numel() for p in network.parameters())
 
 
-# The counts of d2l's versions of these networks on one channel and ten classes, worked out from the layers' sizes.
+# One channel and ten classes; the counts are those of d2l's versions of these networks.
 @pytest.mark.parametrize(
     ("name", "size", "parameters"),
     [("alexnet", 224, 46_764_746), ("resnet18", 224, 11_178_378), ("densenet", 96, 758_226)],
@@ -130,7 +130,10 @@ def test_vgg_heads_and_norms(head, norm):
 
 
 def test_order_of_norm_and_relu():
-    for after, order in ((False, ["Conv2d", "BatchNorm2d", "ReLU"]), (True, ["Conv2d", "ReLU", "BatchNorm2d"])):
+    for after, order in (
+        (False, ["Conv2d", "BatchNorm2d", "ReLU"]),
+        (True, ["Conv2d", "ReLU", "BatchNorm2d"]),
+    ):
         block = on_meta("vgg11", 32, batch_norm=True, norm_after_relu=after).blocks[0]
         assert [type(layer).__name__ for layer in block] == [*order, "MaxPool2d"]
 
@@ -148,10 +151,19 @@ def test_all_networks_learn_on_real_numbers():
 @pytest.mark.parametrize(
     ("call", "text"),
     [
-        (partial(build_network, "vgg12"), r"'vgg12' is unknown \(did you mean vgg1\d|9\?\): use one of vgg11, vgg13"),
+        (
+            partial(build_network, "vgg12"),
+            r"'vgg12' is unknown \(did you mean vgg1\d|9\?\): use one of vgg11, vgg13",
+        ),
         (partial(build_network, "alexnett"), r"did you mean alexnet\?"),
-        (partial(build_network, "vgg11", rato=4), r"no option 'rato' \(did you mean ratio\?\): it has in_channels"),
-        (partial(build_network, "lenet", norms=1), r"lenet has no option 'norms': it has in_channels, num_classes"),
+        (
+            partial(build_network, "vgg11", rato=4),
+            r"no option 'rato' \(did you mean ratio\?\): it has in_channels",
+        ),
+        (
+            partial(build_network, "lenet", norms=1),
+            r"lenet has no option 'norms': it has in_channels, num_classes",
+        ),
         (partial(build_network, "vgg11", arch=()), r"no option 'arch'"),
         (partial(build_network, "vgg11", ratio=3), r"ratio 3 .*use one of 1, 2, 4, 8, 16, 32, 64"),
         (partial(build_network, "vgg11", head="gab"), r"did you mean gap\?"),

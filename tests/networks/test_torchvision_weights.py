@@ -10,7 +10,7 @@ from vgg_lightning.networks import build_network, load_torchvision_weights
 
 
 def theirs(name: str) -> nn.Module:
-    """Return torchvision's network with 6 classes and hidden layers of 8 units, which keeps the test quick."""
+    """Return torchvision's network with 6 classes and hidden layers of 8 units, so that it is quick."""
     torch.manual_seed(0)
     with torch.device("meta"):
         network = torchvision.models.get_model(name, num_classes=6)
@@ -31,7 +31,12 @@ def theirs(name: str) -> nn.Module:
 def ours(name: str, **options: object) -> nn.Module:
     batch_norm = name.endswith("_bn")
     return build_network(
-        name.removesuffix("_bn"), in_channels=3, num_classes=6, hidden_units=8, batch_norm=batch_norm, **options
+        name.removesuffix("_bn"),
+        in_channels=3,
+        num_classes=6,
+        hidden_units=8,
+        batch_norm=batch_norm,
+        **options,
     ).eval()
 
 
