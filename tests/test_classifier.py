@@ -95,7 +95,7 @@ def test_fine_tuning_with_another_number_of_classes(fashion_mnist_dir, tmp_path,
     assert target.network.head[-1].out_features == 5
     assert "network.head.3.weight" in capsys.readouterr().out
     with pytest.raises(UserError, match="no layer of it fits"):
-        load_weights(Classifier(network="nin", image_size=64), tmp_path / "source.ckpt")
+        load_weights(Classifier(network="lenet", image_size=32), tmp_path / "source.ckpt")
 
 
 def test_predict_takes_arrays_tensors_pictures_and_paths(tmp_path):

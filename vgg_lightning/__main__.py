@@ -17,6 +17,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "test": ("vgg_lightning.cli", "accuracy of a checkpoint on the official test pictures"),
     "predict": ("vgg_lightning.cli", "classes of the test pictures, into predictions.csv"),
     "summary": ("vgg_lightning.commands.summary", "layers, shapes, parameters and multiply-adds of a network"),
+    "compare": ("vgg_lightning.commands.compare", "networks side by side, with speed and memory measured here"),
     "data": ("vgg_lightning.commands.data", "fetch and verify Fashion-MNIST"),
     "presets": ("vgg_lightning.commands.presets", "list the shipped configurations"),
 }

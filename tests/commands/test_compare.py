@@ -33,9 +33,7 @@ def test_json_has_the_summarys_and_measured_figures(capsys):
     for network in (vgg, resnet):
         assert network["error"] is None
         assert network["inference_examples_per_second"] > network["training_examples_per_second"] > 0
-        assert (
-            network["training_peak_bytes"] >= network["inference_peak_bytes"] >= network["base_bytes"] > 2**26
-        )
+        assert network["training_peak_bytes"] >= network["inference_peak_bytes"] >= network["base_bytes"] > 2**26
     # Weights and gradients are there in training, whatever else is: 17.9 M of 4 bytes, twice.
     assert vgg["training_peak_bytes"] - vgg["base_bytes"] > 1.5 * 4 * vgg["params"]
 

@@ -74,9 +74,7 @@ def test_eleven_layers_in_eight_rows(as_json, summary):
     assert len(rows) == 8
     layers = [line.split()[1] for line in lines if line.startswith("  ")]
     assert layers.count("Conv2d") + layers.count("Linear") == 11
-    assert any(
-        line.startswith("layers with weights") and "11" in line and "8 blocks" in line for line in lines
-    )
+    assert any(line.startswith("layers with weights") and "11" in line and "8 blocks" in line for line in lines)
 
 
 def test_csv(summary, as_json):
@@ -90,9 +88,7 @@ def test_csv(summary, as_json):
 
 def test_markdown(summary):
     body, totals = summary("vgg11", "--ratio", "4", "--format", "markdown").split("\n\n")[1:]
-    header, rule, *rows = (
-        [cell.strip() for cell in line.strip("|").split("|")] for line in body.splitlines()
-    )
+    header, rule, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in body.splitlines())
     assert all(len(row) == len(header) == len(rule) for row in rows)
     assert set("".join(rule)) == {"-", ":"}
     bold = [row for row in rows if row[0].startswith("**")]

@@ -44,9 +44,7 @@ def test_xavier_is_uniform_within_its_bound_and_leaves_biases():
 def test_kaiming_as_torchvisions_vgg():
     net = initialize(network(), "kaiming")
     for layer in layers(net, nn.Conv2d):
-        assert float(layer.weight.detach().std()) == pytest.approx(
-            math.sqrt(2 / (9 * layer.out_channels)), rel=0.15
-        )
+        assert float(layer.weight.detach().std()) == pytest.approx(math.sqrt(2 / (9 * layer.out_channels)), rel=0.15)
     for layer in layers(net, nn.Linear):
         assert float(layer.weight.detach().std()) == pytest.approx(0.01, rel=0.1)
     assert not biases(net).any()
@@ -78,7 +76,5 @@ def test_schemes_keep_the_weights_trainable_and_take_layers_without_bias(scheme)
 
 
 def test_unknown_scheme():
-    with pytest.raises(
-        UserError, match=r"'xaver' is unknown \(did you mean xavier\?\): use one of default, "
-    ):
+    with pytest.raises(UserError, match=r"'xaver' is unknown \(did you mean xavier\?\): use one of default, "):
         initialize(network(), "xaver")

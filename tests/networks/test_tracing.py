@@ -58,9 +58,7 @@ def test_views_take_no_memory():
 
 # Araujo, Norris and Sim, "Computing Receptive Fields of Convolutional Neural Networks", 2019, gives 212
 # for VGG-16 and 195 for AlexNet.
-@pytest.mark.parametrize(
-    ("name", "layer", "side"), [("vgg16", "blocks.4.6", 212), ("alexnet", "blocks.12", 195)]
-)
+@pytest.mark.parametrize(("name", "layer", "side"), [("vgg16", "blocks.4.6", 212), ("alexnet", "blocks.12", 195)])
 def test_receptive_field(name, layer, side):
     assert layer_of(summarize(name), layer).receptive_field == side
 
