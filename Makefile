@@ -12,14 +12,14 @@ help:  ## list the targets
 
 install: $(VENV)/installed  ## put the environment into .venv (5.5 GB: PyTorch brings its GPU libraries)
 
-$(VENV)/installed: pyproject.toml requirements.txt
+$(VENV)/installed: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or later is needed; name one: make install PYTHON=/path/to/python3"; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { \
 		rm -rf $(VENV) && echo "no venv module here: taking virtualenv" && \
 		$(PYTHON) -m pip install --quiet --target $(VENV)-bootstrap virtualenv && \
 		PYTHONPATH=$(VENV)-bootstrap $(PYTHON) -m virtualenv --quiet $(VENV) && rm -rf $(VENV)-bootstrap; }
 	@echo "installing into $(VENV): 4 to 10 minutes, once"
-	@$(BIN)/python -m pip install --constraint requirements.txt --editable '.[dev]' > $(VENV)/install.log 2>&1 \
+	@$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]' > $(VENV)/install.log 2>&1 \
 		|| { tail -n 20 $(VENV)/install.log; echo "error: the installation failed; all of it is in $(VENV)/install.log"; exit 2; }
 	@touch $@
 

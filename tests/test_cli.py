@@ -20,6 +20,7 @@ FIT = [
     *("--model.ratio", "16", "--trainer.max_epochs", "2", "--trainer.limit_train_batches", "20"),
     *("--trainer.log_every_n_steps", "5", "--data.val_size", "500"),
 ]
+FEW_TESTED = ["--trainer.limit_test_batches", "2"]
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +131,8 @@ def test_the_checkpoint_gives_the_same_bits_in_a_fresh_process(run, tmp_path):
 
 def test_weights_of_a_run_can_be_fine_tuned(run, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main([*FIT, "--model.weights", str(run), "--model.lr", "0.001", "--name", "tuned"]) == 0
+    options = ["--model.weights", str(run), "--model.lr", "0.001", "--name", "tuned"]
+    assert main([*FIT, *FEW_TESTED, *options]) == 0
     assert "start anew" not in capsys.readouterr().out
     assert (tmp_path / "lightning_logs/tuned/version_0/results.json").is_file()
 
@@ -138,7 +140,7 @@ def test_weights_of_a_run_can_be_fine_tuned(run, tmp_path, monkeypatch, capsys):
 def test_early_stopping_stops(tmp_path, monkeypatch, fashion_mnist_dir):
     monkeypatch.chdir(tmp_path)
     options = ["--model.lr", "1e-12", "--early_stopping", "1", "--trainer.max_epochs", "9"]
-    assert main([*FIT, *options]) == 0
+    assert main([*FIT, *FEW_TESTED, *options]) == 0
     assert json.loads(Path("lightning_logs/quick/version_0/results.json").read_text())["epochs"] < 9
 
 

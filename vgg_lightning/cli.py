@@ -67,6 +67,7 @@ def _quiet() -> None:
         r".*WeightAveraging state cannot be restored",  # nor need it be, to test
         r".*isinstance\(treespec, LeafSpec\)",
         r".*smaller than the logging interval",
+        r".*requested to overfit but enabled",  # the loader reads a fixed order then
         r".*callbacks used to create the checkpoint need to be provided",  # to fit; this is test or predict
         r".*torch.jit.trace.*",  # how TensorBoard draws the graph
     ):
