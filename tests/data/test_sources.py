@@ -35,7 +35,7 @@ def test_where_no_source_works_each_is_told_with_its_remedy(tiny, root, offline)
     begin = time.monotonic()
     with pytest.raises(UserError) as refused:
         prepare(root)
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 5
     summary, *sources = str(refused.value).splitlines()
     assert "train-images-idx3-ubyte is missing (and 3 more)" in summary
     wanted = {
@@ -79,7 +79,7 @@ def test_a_bomb_is_refused_early(tiny, root, offline, capfd):
     with pytest.raises(UserError):
         prepare(root)
     assert "unpacks to more than 58 bytes" in capfd.readouterr().err
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 5
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_a_mirror_that_never_answers_is_given_up_once(tiny, root, mirror_of, mon
     begin = time.monotonic()
     with pytest.raises(UserError, match=r"cannot be reached \(no answer within 0.2 s\)"):
         prepare(root)
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 5
     assert mirror.asked.total() == 1
 
 
