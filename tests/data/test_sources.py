@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import gzip
-import json
-import os
 import shutil
-import signal
 import subprocess
-import sys
 import time
 
 import pytest
@@ -17,25 +13,6 @@ from vgg_lightning.data import debian, download, store
 from vgg_lightning.data.catalogue import DATASETS
 from vgg_lightning.data.files import prepare
 from vgg_lightning.errors import UserError
-
-# A process of its own that prepares the data set described by its arguments.
-CHILD = """
-import dataclasses, json, resource, sys
-from vgg_lightning.data.catalogue import DATASETS, mnist_like_files
-from vgg_lightning.data.files import prepare
-root, counts, checksums, limit = json.loads(sys.argv[1])
-files = mnist_like_files(tuple(counts), tuple(checksums))
-DATASETS["fashion_mnist"] = dataclasses.replace(DATASETS["fashion_mnist"], files=files)
-if limit:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-prepare(root)
-"""
-
-
-def start(good, root, limit=None):
-    files = good.dataset.files
-    order = json.dumps([str(root), [file.count for file in files], [file.sha256 for file in files], limit])
-    return subprocess.Popen([sys.executable, "-c", CHILD, order], stderr=subprocess.PIPE, text=True)
 
 
 def raw(root):
@@ -46,56 +23,6 @@ def parts(root):
     return [path.name for path in raw(root).glob(".*.part")] if raw(root).exists() else []
 
 
-def wait_for_part(root):
-    """Wait until a process writes a file, and return that process's number."""
-    deadline = time.monotonic() + 30
-    while not parts(root):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    return int(parts(root)[0].split(".")[-2])
-
-
-def test_eight_processes_at_once_download_once(best, root, mirror_of):
-    mirror = mirror_of(best.gz)
-    mirror.pause = 0.005
-    mirror.breaking = {"train-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"}
-    children = [start(best, root) for _ in range(8)]
-    said = [child.communicate(timeout=120)[1] for child in children]
-    assert [child.returncode for child in children] == [0] * 8, said
-    assert best.is_in(raw(root))
-    assert mirror.completed == {path.name: 1 for path in best.gz.iterdir()}
-    assert mirror.asked.total() == 6, "four files, two of them twice"
-    assert sum("trying again" in text for text in said) == 1
-
-
-def test_a_waiting_process_takes_over_from_a_killed_one(tiny, root, mirror_of):
-    mirror = mirror_of(tiny.gz)
-    mirror.pause = 0.05
-    children = [start(tiny, root) for _ in range(2)]
-    killed = wait_for_part(root)
-    os.kill(killed, signal.SIGKILL)
-    mirror.pause = 0
-    codes = {child.pid: (child.communicate(timeout=60), child.returncode)[1] for child in children}
-    assert codes.pop(killed) == -signal.SIGKILL
-    assert list(codes.values()) == [0]
-    assert tiny.is_in(raw(root))
-
-
-def test_the_next_process_mends_what_a_killed_one_left(best, root, mirror_of):
-    mirror = mirror_of(best.gz)
-    mirror.pause = 0.05
-    child = start(best, root)
-    wait_for_part(root)
-    child.kill()
-    child.communicate()
-    assert parts(root), "killed too late: the test is void"
-    mirror.pause = 0
-    child = start(best, root)
-    said = child.communicate(timeout=60)[1]
-    assert child.returncode == 0, said
-    assert best.is_in(raw(root))
-
-
 def test_leftovers_beside_sound_files_are_swept(tiny, root, offline):
     shutil.copytree(tiny.raw, raw(root))
     (raw(root) / f".{tiny.dataset.files[0].name}.1.part").touch()
@@ -104,21 +31,11 @@ def test_leftovers_beside_sound_files_are_swept(tiny, root, offline):
     assert tiny.is_in(raw(root))
 
 
-def test_a_full_disk_is_one_line_and_leaves_nothing(tiny, root, mirror_of):
-    mirror_of(tiny.gz)
-    child = start(tiny, root, limit=20_000)
-    last = child.communicate(timeout=60)[1].splitlines()[-1]
-    assert "cannot write" in last
-    assert "train-images-idx3-ubyte (File too large): make room" in last
-    assert not parts(root)
-    assert not (raw(root) / "train-images-idx3-ubyte").exists()
-
-
 def test_where_no_source_works_each_is_told_with_its_remedy(tiny, root, offline):
     begin = time.monotonic()
     with pytest.raises(UserError) as refused:
         prepare(root)
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 5
     summary, *sources = str(refused.value).splitlines()
     assert "train-images-idx3-ubyte is missing (and 3 more)" in summary
     wanted = {
@@ -133,11 +50,8 @@ def test_where_no_source_works_each_is_told_with_its_remedy(tiny, root, offline)
     assert not parts(root)
 
 
-@pytest.mark.parametrize("form", ["gz", "raw"])
-@pytest.mark.parametrize("place", [".", "FashionMNIST/raw"])
+@pytest.mark.parametrize(("form", "place"), [("gz", "."), ("raw", "."), ("gz", "FashionMNIST/raw")])
 def test_files_laid_by_hand_are_taken_and_kept(tiny, root, offline, form, place):
-    if form == "raw" and place != ".":
-        pytest.skip("those are in their place already")
     shutil.copytree(getattr(tiny, form), root / place, dirs_exist_ok=True)
     before = {path: path.read_bytes() for path in root.rglob("*ubyte*")}
     assert prepare(root).source == f"files laid by hand into {root}"
@@ -165,7 +79,7 @@ def test_a_bomb_is_refused_early(tiny, root, offline, capfd):
     with pytest.raises(UserError):
         prepare(root)
     assert "unpacks to more than 58 bytes" in capfd.readouterr().err
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 5
 
 
 @pytest.mark.parametrize(
@@ -199,6 +113,22 @@ def test_an_endless_download_is_refused(tiny, root, mirror_of):
     assert not parts(root)
 
 
+ENDLESS_NAME = b"\x1f\x8b\x08\x08" + 1000 * b"a"  # a gzip header whose file name is never closed
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(30, "sends more than the whole file"), (0, "is too slow")])
+def test_a_download_that_never_gets_to_its_data_is_refused(
+    tiny, root, mirror_of, tmp_path, monkeypatch, seconds, said
+):
+    monkeypatch.setattr(download, "FILE_SECONDS", seconds)
+    name = "train-images-idx3-ubyte.gz"
+    shutil.copytree(tiny.gz, tmp_path / "gz")
+    (tmp_path / "gz" / name).write_bytes(ENDLESS_NAME)
+    mirror_of(tmp_path / "gz").endless = {name}
+    with pytest.raises(UserError, match=f"{name} {said}"):
+        prepare(root)
+
+
 def test_a_mirror_that_never_answers_is_given_up_once(tiny, root, mirror_of, monkeypatch):
     monkeypatch.setattr(download, "CONNECT_SECONDS", 0.2)
     mirror = mirror_of(tiny.gz)
@@ -206,7 +136,7 @@ def test_a_mirror_that_never_answers_is_given_up_once(tiny, root, mirror_of, mon
     begin = time.monotonic()
     with pytest.raises(UserError, match=r"cannot be reached \(no answer within 0.2 s\)"):
         prepare(root)
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 5
     assert mirror.asked.total() == 1
 
 
@@ -301,6 +231,17 @@ def test_a_package_archive_that_fails_is_told(tiny, root, offline, monkeypatch, 
     with pytest.raises(UserError, match=f"package archive: .*{said}.*: see whether apt-get update works"):
         prepare(root)
     assert not parts(root)
+
+
+@pytest.mark.skipif(shutil.which("apt-config") is None, reason="for Debian and Ubuntu only")
+def test_no_hook_of_the_machine_runs(tmp_path, monkeypatch):
+    (tmp_path / "machine").write_text('APT::Update::Post-Invoke-Success { "touch /etc/changed"; };')
+    (tmp_path / "ours").write_text(debian.APT_CONFIG)
+    monkeypatch.setenv("APT_CONFIG", str(tmp_path / "machine"))
+    for config, runs in (("machine", True), ("ours", False)):
+        command = ["apt-config", "-c", str(tmp_path / config), "dump"]
+        dump = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert ("touch /etc/changed" in dump) == runs
 
 
 @pytest.mark.slow
