@@ -21,7 +21,7 @@ from vgg_lightning.data.transforms import Preprocess
 from vgg_lightning.errors import UserError
 from vgg_lightning.networks import build_network
 from vgg_lightning.networks.init import initialize
-from vgg_lightning.seeds import derive_seed
+from vgg_lightning.seeds import derive_seed, seed_device
 from vgg_lightning.training.optimizers import build_optimizer, check_optimizer
 from vgg_lightning.training.ranges import check_ranges
 from vgg_lightning.training.schedules import build_schedule, check_schedule
@@ -212,7 +212,7 @@ class Classifier(L.LightningModule):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed dropout by (seed, epoch, batch, rank), whatever was drawn before."""
         seed = getattr(getattr(self.trainer, "datamodule", None), "seed", 0)
-        torch.manual_seed(derive_seed(seed, self.current_epoch, batch_idx, self.global_rank, 1))
+        seed_device(self.device, derive_seed(seed, self.current_epoch, batch_idx, self.global_rank, 1))
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Return the loss of one batch."""
@@ -220,7 +220,8 @@ class Classifier(L.LightningModule):
         logits = self(x)
         loss = F.cross_entropy(logits, y, label_smoothing=self.hparams["label_smoothing"])
         self._update(self.train_metrics, loss.detach(), logits.detach(), y)
-        self.log("train_loss_step", loss.detach(), batch_size=len(y))
+        if (self.global_step + 1) % self._log_every() == 0:  # a call costs 1 ms, so not on every step
+            self.log("train_loss_step", loss.detach(), batch_size=len(y))
         return loss
 
     def on_train_epoch_end(self) -> None:
@@ -260,6 +261,9 @@ class Classifier(L.LightningModule):
             for key, value in checkpoint.get("train_metrics", {}).get(name, {}).items():
                 setattr(metric, key, value.to(metric.device))
                 metric._update_count = max(metric._update_count, 1)
+
+    def _log_every(self) -> int:
+        return int(self.trainer.log_every_n_steps)  # type: ignore[attr-defined]  # set by a connector
 
     def _evaluate(self, metrics: MetricCollection, batch: tuple[Tensor, Tensor]) -> None:
         x, y = batch

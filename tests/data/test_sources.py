@@ -117,9 +117,7 @@ ENDLESS_NAME = b"\x1f\x8b\x08\x08" + 1000 * b"a"  # a gzip header whose file nam
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(30, "sends more than the whole file"), (0, "is too slow")])
-def test_a_download_that_never_gets_to_its_data_is_refused(
-    tiny, root, mirror_of, tmp_path, monkeypatch, seconds, said
-):
+def test_a_download_that_never_gets_to_its_data_is_refused(tiny, root, mirror_of, tmp_path, monkeypatch, seconds, said):
     monkeypatch.setattr(download, "FILE_SECONDS", seconds)
     name = "train-images-idx3-ubyte.gz"
     shutil.copytree(tiny.gz, tmp_path / "gz")
