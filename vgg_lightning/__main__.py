@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 
+from vgg_lightning import signals
 from vgg_lightning.errors import UserError, nearest
 from vgg_lightning.version import __version__
 
@@ -43,7 +44,10 @@ def main(args: list[str] | None = None) -> int:
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
     try:
-        return _run(args)
+        with signals.handled():
+            return _run(args)
+    except signals.Interrupted as stop:
+        return _report(str(stop), debug, stop.code)
     except UserError as error:
         return _report(f"error: {error}", debug, code=2)
     except BrokenPipeError:

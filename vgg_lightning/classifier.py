@@ -7,13 +7,14 @@ from typing import Any, NamedTuple
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
+from vgg_lightning.callbacks.averaging import AveragedWeights
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
 from vgg_lightning.data.files import CLASSES
 from vgg_lightning.data.pictures import Pictures, to_uint8
@@ -24,7 +25,7 @@ from vgg_lightning.networks.init import initialize
 from vgg_lightning.seeds import derive_seed, seed_device
 from vgg_lightning.training.optimizers import build_optimizer, check_optimizer
 from vgg_lightning.training.ranges import check_ranges
-from vgg_lightning.training.schedules import build_schedule, check_schedule
+from vgg_lightning.training.schedules import build_schedule, check_schedule, restart_schedule
 
 # Options of the networks with the values that change nothing; what differs is handed to the builder.
 NETWORK_OPTIONS: dict[str, object] = {
@@ -162,7 +163,7 @@ class Classifier(L.LightningModule):
     def configure_callbacks(self) -> list[Callback]:
         """Average the weights if asked to."""
         decay = self.hparams["ema_decay"]
-        return [EMAWeightAveraging(decay=decay)] if decay else []
+        return [AveragedWeights(decay=decay)] if decay else []
 
     def setup(self, stage: str) -> None:
         """Take over the data's preprocessing and class names, which travel with the checkpoint."""
@@ -202,12 +203,9 @@ class Classifier(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_train_start(self) -> None:
-        """Let the learning rate of the command line win over the one in a resumed checkpoint."""
+        """Let learning rate, schedule and number of epochs asked for win over those in a resumed checkpoint."""
         for config in self.trainer.lr_scheduler_configs:
-            config.scheduler.base_lrs = [self.hparams["lr"]] * len(config.scheduler.base_lrs)
-        for optimizer in self.trainer.optimizers:
-            for group in optimizer.param_groups:
-                group["initial_lr"] = self.hparams["lr"]
+            restart_schedule(config.scheduler, self.hparams["lr"])
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed dropout by (seed, epoch, batch, rank), whatever was drawn before."""
@@ -225,8 +223,15 @@ class Classifier(L.LightningModule):
         return loss
 
     def on_train_epoch_end(self) -> None:
-        """Log the means of the epoch."""
-        self._log_means(self.train_metrics)
+        """Log the means of the epoch, here and now: after this hook the checkpoint of the epoch is written."""
+        means = self.train_metrics.compute()
+        self.log_dict(means, prog_bar=True, logger=False)
+        step = max(self.global_step - 1, 0)  # that of the last batch, as for the validation metrics
+        scalars = {name: float(value) for name, value in means.items()}
+        for logger in self.trainer.loggers:
+            logger.log_metrics({**scalars, "epoch": self.current_epoch}, step)
+            logger.save()
+        self.train_metrics.reset()
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Count one batch."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
+import shutil
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,20 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from vgg_lightning.callbacks import fit_callbacks, progress_bar
 from vgg_lightning.callbacks.report import RunReport, print_next_steps
+from vgg_lightning.callbacks.stop import StopOnSignal
+from vgg_lightning.checkpoints.find import (
+    RunFinished,
+    check_space,
+    check_unfinished,
+    check_writable,
+    newest_beside,
+    newest_run,
+    newest_valid,
+    run_name,
+    run_to_resume,
+)
 from vgg_lightning.checkpoints.load import data_options, find_checkpoint, model_options, read_checkpoint
+from vgg_lightning.checkpoints.write import VerifiedCheckpointIO
 from vgg_lightning.classifier import Classifier
 from vgg_lightning.commands.predict import write_predictions
 from vgg_lightning.configs import DEFAULT, find_config, presets
@@ -36,6 +50,8 @@ STRUCTURE = {
     ),
     "data": ("image_size", "normalize", "in_channels"),
 }
+# Options that a run cannot change on its way either.
+RESUMED: dict[str, tuple[str, ...]] = {"model": ("optimizer",), "data": ("batch_size", "val_size")}
 LINKED = {
     "model": ("image_size",),
     "data": ("in_channels",),
@@ -52,7 +68,9 @@ def main(args: list[str]) -> int:
     verb, *options = args
     _quiet()
     try:
-        VGGLightningCLI(verb, with_defaults(verb, options))
+        return VGGLightningCLI(verb, with_defaults(verb, options)).exit_code
+    except RunFinished as finished:
+        print(finished)
     except MisconfigurationException as error:
         raise UserError(" ".join(str(error).split())) from error
     return 0
@@ -83,9 +101,12 @@ def with_defaults(verb: str, options: list[str]) -> list[str]:
     if {"-h", "--help"} & set(options):
         return options
     base: list[str] = []
+    if verb == "fit" and "--resume" in options:
+        options.remove("--resume")
+        options += ["--ckpt_path", str(run_to_resume(options, _default_preset(options)))]
     if "--ckpt_path" in options[:-1]:
         where = options.index("--ckpt_path") + 1
-        file = find_checkpoint(options[where], prefer="last" if verb == "fit" else "best")
+        file = _checkpoint_of(options[where], verb)
         options[where] = str(file)
         base = _options_of(file, verb)
     elif verb != "fit":
@@ -93,6 +114,20 @@ def with_defaults(verb: str, options: list[str]) -> list[str]:
     if not base and verb == "fit" and not {"--config", "-c"} & set(options):
         base = ["--config", str(find_config(_default_preset(options)))]
     return base + options
+
+
+def _checkpoint_of(path: str, verb: str) -> Path:
+    if path == "last":
+        folder = newest_run()
+        path = str(folder) if verb == "fit" else str(folder / "checkpoints" / "last.ckpt")
+    file = (newest_valid(Path(path)) if verb == "fit" else None) or find_checkpoint(
+        path, prefer="last" if verb == "fit" else "best"
+    )
+    try:
+        read_checkpoint(file)
+    except UserError as error:
+        raise UserError(f"{error}{newest_beside(file)}") from error
+    return file
 
 
 def _split_equals(option: str) -> list[str]:
@@ -131,7 +166,8 @@ def _plain_config(file: Path) -> dict[str, Any]:
         raise UserError(f"cannot read {file}: {' '.join(str(error).split())}") from error
     if "class_path" in json.dumps(config):
         raise UserError(f"{file} names classes to import: if you trust it, add --config {file}")
-    config.pop("ckpt_path", None)
+    for option in ("ckpt_path", "resume"):
+        config.pop(option, None)
     return dict(config)
 
 
@@ -164,6 +200,8 @@ class VGGLightningCLI(LightningCLI):
     def __init__(self, verb: str, args: list[str]) -> None:
         self.verb = verb
         self.run_folder: Path | None = None
+        self.resume_step: int | None = None
+        self.exit_code = 0
         super().__init__(
             Classifier,
             FashionMNISTDataModule,
@@ -195,6 +233,19 @@ class VGGLightningCLI(LightningCLI):
             default=0,
             help="Stop when val_acc has not risen for so many epochs; 0 never stops early.",
         )
+        parser.add_argument(
+            "--checkpoint_every_n_steps",
+            type=int,
+            default=0,
+            help="Save last.ckpt also whenever so many steps are done; 0 does not.",
+        )
+        parser.add_argument(
+            "--checkpoint_minutes",
+            type=float,
+            default=5.0,
+            help="Save last.ckpt also when it is so old, in minutes, but not so often that it costs time; 0 does not.",
+        )
+        parser.add_argument("--resume", action="store_true", help="Go on with the newest run of this name.")
         parser.add_argument("--test", type=bool, default=True, help="Test the best checkpoint at the end.")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -210,8 +261,14 @@ class VGGLightningCLI(LightningCLI):
         if not config.ckpt_path:
             return
         checkpoint = read_checkpoint(Path(config.ckpt_path))
+        if self.verb == "fit":
+            self.resume_step = int(checkpoint["global_step"])
+            run = run_folder_of(Path(config.ckpt_path))
+            if run:
+                check_unfinished(checkpoint, config.trainer, config.early_stopping, run)
         saved = {"model": model_options(checkpoint), "data": data_options(checkpoint)}
         for group, names in STRUCTURE.items():
+            names += RESUMED[group] if self.verb == "fit" else ()
             for name in set(names) & saved[group].keys():
                 asked, has = config[group][name], saved[group][name]
                 if asked != has:
@@ -231,23 +288,36 @@ class VGGLightningCLI(LightningCLI):
         resumed = run_folder_of(Path(config.ckpt_path)) if config.ckpt_path else None
         self.run_folder = resumed or new_run_folder(config.trainer.default_root_dir, self._run_name())
         try:
+            check_writable(self.run_folder)
+            if config.trainer.enable_checkpointing is not False:
+                check_space(self.run_folder, self.model, dict(self.model.hparams))
             return super().instantiate_trainer(**kwargs)
         except Exception:
             if not resumed:
-                os.rmdir(self.run_folder)
+                shutil.rmtree(self.run_folder, ignore_errors=True)  # nothing is in it yet
             raise
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> L.Trainer:
-        if self.verb != "fit" and config["enable_progress_bar"] is not False:
-            callbacks = [*callbacks, progress_bar()]
+        plugins = config["plugins"] or []
+        config["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), VerifiedCheckpointIO()]
+        if self.verb != "fit":
+            bar = [progress_bar()] if config["enable_progress_bar"] is not False else []
+            callbacks = [*callbacks, StopOnSignal(), *bar]
         if self.run_folder:
             options = self.config_init[self.verb]
             callbacks = [
                 *callbacks,
-                *fit_callbacks(self.run_folder, self.datamodule, config, options.early_stopping),
+                *fit_callbacks(
+                    self.run_folder,
+                    self.datamodule,
+                    config,
+                    options.early_stopping,
+                    options.checkpoint_every_n_steps,
+                    options.checkpoint_minutes,
+                ),
             ]
             if config["logger"] in (None, True):
-                config["logger"] = run_loggers(self.run_folder, bool(options.ckpt_path))
+                config["logger"] = run_loggers(self.run_folder, self.resume_step if options.ckpt_path else None)
         return super()._instantiate_trainer(config, callbacks)
 
     def _run_name(self) -> str:
@@ -255,9 +325,7 @@ class VGGLightningCLI(LightningCLI):
         if config.name:
             return str(config.name)
         files = [Path(str(path)) for path in config.config or []]
-        known = {file.resolve(): name for name, file in presets().items()}
-        names = [known.get(file.resolve(), file.stem) for file in files]
-        return names[-1].replace("/", "-") if names else str(config.model.network)
+        return run_name(files) if files else str(config.model.network)
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
@@ -281,6 +349,9 @@ class VGGLightningCLI(LightningCLI):
             report.test(self.trainer, self.model, self.datamodule)
         report.write(self.trainer, self.datamodule)
         print_next_steps(report)
+        if any(getattr(c, "failed", False) for c in callbacks):
+            print("the newest checkpoint could not be written: make room and resume the run", file=sys.stderr)
+            self.exit_code = 1
 
     def before_validate(self) -> None:
         """Say which weights are used."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import inspect
 import pickle
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from vgg_lightning.checkpoints.digest import damage_of
 from vgg_lightning.classifier import Classifier
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
 from vgg_lightning.data.transforms import Preprocess
@@ -50,16 +49,12 @@ def read_checkpoint(file: Path) -> Checkpoint:
         UserError: if the file is damaged, is no checkpoint, or holds another model.
     """
     try:
-        with zipfile.ZipFile(file) as archive:
-            damaged = archive.testzip()
-        if damaged:
-            raise UserError(f"{file} is damaged: the checksum of {damaged} is wrong; use another checkpoint")
+        if damage := damage_of(file):
+            raise UserError(f"{file} is damaged or no checkpoint: {damage}; use another one")
         checkpoint = torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UserError(f"cannot read the checkpoint {file}: {error.strerror or error}") from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise UserError(f"{file} is not a checkpoint, or is damaged: use another one") from error
-    except (pickle.UnpicklingError, RuntimeError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except (pickle.UnpicklingError, RuntimeError, ValueError, KeyError, AttributeError, TypeError, EOFError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{file} is refused: it holds more than tensors and plain values, or is damaged") from error

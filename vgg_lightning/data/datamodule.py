@@ -61,6 +61,7 @@ class FashionMNISTDataModule(L.LightningDataModule):
         self.prepared: Prepared | None = None
         self._splits: dict[Split, Batch] = {}
         self._train_loader: BatchLoader | None = None
+        self._resume_at: dict[str, int] = {}
 
     @property
     def seed(self) -> int:
@@ -91,6 +92,8 @@ class FashionMNISTDataModule(L.LightningDataModule):
     def train_dataloader(self) -> BatchLoader:
         """Return a resumable loader in a seeded order, or in a fixed one if the Trainer overfits some batches."""
         self._train_loader = self._loader("train", shuffle=not self._overfits())
+        if self._resume_at:
+            self._train_loader.load_state_dict(self._resume_at)
         return self._train_loader
 
     def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
@@ -104,6 +107,18 @@ class FashionMNISTDataModule(L.LightningDataModule):
     def predict_dataloader(self) -> BatchLoader:
         """Return the loader of the official test pictures."""
         return self._loader("test")
+
+    def state_dict(self) -> dict[str, int]:
+        """Return where the training loader stands.
+
+        Lightning saves it too, but does not restore it when the schedule has asked how long a run is: the loader
+        is then there before the checkpoint is read.
+        """
+        return self._train_loader.state_dict() if self._train_loader else {}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Let the next training loader go on from there."""
+        self._resume_at = dict(state_dict)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Augment (in training), resize and normalise the whole batch where it lies."""
