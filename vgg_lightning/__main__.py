@@ -8,7 +8,7 @@ import sys
 import traceback
 
 from vgg_lightning import signals
-from vgg_lightning.errors import UserError, nearest
+from vgg_lightning.errors import NonFiniteError, UserError, nearest
 from vgg_lightning.version import __version__
 
 # verb -> (module that runs it, what it does)
@@ -39,7 +39,7 @@ def usage() -> str:
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0 done, 1 failed, 2 bad input."""
+    """Run the command line and return its exit code: 0 done, 1 failed, 2 bad input, 3 non-finite numbers."""
     args = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
@@ -50,6 +50,8 @@ def main(args: list[str] | None = None) -> int:
         return _report(str(stop), debug, stop.code)
     except UserError as error:
         return _report(f"error: {error}", debug, code=2)
+    except NonFiniteError as error:
+        return _report(f"error: {error}", debug, code=3)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader, such as head, has left
         return 1

@@ -15,6 +15,8 @@ from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from vgg_lightning.callbacks.averaging import AveragedWeights
+from vgg_lightning.callbacks.chance import ChanceNote
+from vgg_lightning.callbacks.finite import FiniteGuard
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
 from vgg_lightning.data.files import CLASSES
 from vgg_lightning.data.pictures import Pictures, to_uint8
@@ -161,9 +163,9 @@ class Classifier(L.LightningModule):
     # Lightning's hooks, in the order in which a run calls them.
 
     def configure_callbacks(self) -> list[Callback]:
-        """Average the weights if asked to."""
+        """Guard the numbers, and average the weights if asked to."""
         decay = self.hparams["ema_decay"]
-        return [AveragedWeights(decay=decay)] if decay else []
+        return [FiniteGuard(), ChanceNote(), *([AveragedWeights(decay=decay)] if decay else [])]
 
     def setup(self, stage: str) -> None:
         """Take over the data's preprocessing and class names, which travel with the checkpoint."""
@@ -195,12 +197,18 @@ class Classifier(L.LightningModule):
             hparams["momentum"],
             hparams["nesterov"],
             hparams["weight_decay"],
+            self.fuses_optimizer(),
         )
         total_steps = int(self.trainer.estimated_stepping_batches)
         steps_per_epoch = total_steps / max(self.trainer.max_epochs or 1, 1)
         warmup_steps = round(hparams["warmup_epochs"] * steps_per_epoch)
         scheduler = build_schedule(hparams["schedule"], optimizer, warmup_steps, total_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def fuses_optimizer(self) -> bool | None:
+        """Return True on a GPU, unless gradients are scaled: a fused optimizer would unscale them, past clipping."""
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        return True if self.device.type == "cuda" and not scaled else None
 
     def on_train_start(self) -> None:
         """Let learning rate, schedule and number of epochs asked for win over those in a resumed checkpoint."""

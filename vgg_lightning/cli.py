@@ -208,7 +208,7 @@ class VGGLightningCLI(LightningCLI):
             save_config_callback=None,  # written in before_fit, once the run folder is there
             trainer_defaults=TRAINER_DEFAULTS,
             seed_everything_default=0,
-            parser_kwargs={verb: {"allow_abbrev": False}},  # a mistyped option must not pass for another
+            parser_kwargs={"allow_abbrev": False},  # of the parent, whose word goes for the verb's parser
             parser_class=Parser,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,  # keeps hyperparameters plain values

@@ -10,6 +10,10 @@ class UserError(ValueError):
     """Bad input. Its text is one line; the command line prints it and exits with code 2."""
 
 
+class NonFiniteError(ArithmeticError):
+    """A loss, a gradient or a weight is infinite or not a number; the command line exits with code 3."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return " (did you mean X?)" for the known word closest to `word`, or an empty string."""
     matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)

@@ -144,9 +144,7 @@ class LastCheckpoint(Checkpoint):
         if self._asked_to_stop(trainer):
             self._stop(trainer)
 
-    def on_save_checkpoint(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Describe in `checkpoint` the place between two batches at which the run stands."""
         if self._where == "batch":
             before_batch(checkpoint)
@@ -160,7 +158,7 @@ class LastCheckpoint(Checkpoint):
             return
         stop = self._asked_to_stop(trainer)
         half_way = trainer.fit_loop.epoch_loop._should_accumulate()
-        if not half_way and (stop or clock and time.monotonic() >= self._due_at):
+        if not half_way and (stop or (clock and time.monotonic() >= self._due_at)):
             self._save(trainer, "validation")
         if stop:
             self._stop(trainer)

@@ -84,4 +84,4 @@ class RunCSV(Logger):
 
 
 def _is_before(row: dict[str, str], step: int | None) -> bool:
-    return step is None or bool(row.get("step", "").isdigit()) and int(row["step"]) < step
+    return step is None or (bool(row.get("step", "").isdigit()) and int(row["step"]) < step)

@@ -13,16 +13,22 @@ from vgg_lightning.errors import UserError, nearest
 ParameterGroups = list[dict[str, Any]]
 
 
-def _sgd(groups: ParameterGroups, lr: float, momentum: float, nesterov: bool) -> torch.optim.Optimizer:
-    return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov and momentum > 0)
+def _sgd(
+    groups: ParameterGroups, lr: float, momentum: float, nesterov: bool, fused: bool | None
+) -> torch.optim.Optimizer:
+    return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov and momentum > 0, fused=fused)
 
 
-def _adam(groups: ParameterGroups, lr: float, momentum: float, nesterov: bool) -> torch.optim.Optimizer:
-    return torch.optim.Adam(groups, lr=lr)
+def _adam(
+    groups: ParameterGroups, lr: float, momentum: float, nesterov: bool, fused: bool | None
+) -> torch.optim.Optimizer:
+    return torch.optim.Adam(groups, lr=lr, fused=fused)
 
 
-def _adamw(groups: ParameterGroups, lr: float, momentum: float, nesterov: bool) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(groups, lr=lr)
+def _adamw(
+    groups: ParameterGroups, lr: float, momentum: float, nesterov: bool, fused: bool | None
+) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(groups, lr=lr, fused=fused)
 
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"sgd": _sgd, "adam": _adam, "adamw": _adamw}
@@ -37,7 +43,13 @@ def check_optimizer(name: str) -> None:
 
 
 def build_optimizer(
-    name: str, network: nn.Module, lr: float, momentum: float, nesterov: bool, weight_decay: float
+    name: str,
+    network: nn.Module,
+    lr: float,
+    momentum: float,
+    nesterov: bool,
+    weight_decay: float,
+    fused: bool | None = None,
 ) -> torch.optim.Optimizer:
     """Return an optimizer of the network's parameters.
 
@@ -51,6 +63,7 @@ def build_optimizer(
         momentum: of SGD; the others keep their own.
         nesterov: Nesterov's momentum for SGD.
         weight_decay: strength of the decay.
+        fused: one kernel for all parameters, which can skip a step without waiting for the device.
 
     Raises:
         UserError: if the name is unknown.
@@ -61,4 +74,4 @@ def build_optimizer(
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return OPTIMIZERS[name]([group for group in groups if group["params"]], lr, momentum, nesterov)
+    return OPTIMIZERS[name]([group for group in groups if group["params"]], lr, momentum, nesterov, fused)
