@@ -47,7 +47,7 @@ notebook: install  ## open the notebooks in the browser
 	@$(BIN)/jupyter notebook notebooks
 
 reference: install  ## train lightning_logs/reference anew
-	@rm -rf lightning_logs/reference && $(BIN)/vgg-lightning fit --name reference
+	@$(BIN)/python -m benchmarks.reference
 
 clean:  ## remove the environment and caches, keep the runs
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -17,7 +17,8 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from vgg_lightning.callbacks import fit_callbacks, progress_bar
+from vgg_lightning.callbacks import fit_callbacks
+from vgg_lightning.callbacks.progress import progress_bar
 from vgg_lightning.callbacks.report import RunReport, print_next_steps
 from vgg_lightning.callbacks.stop import StopOnSignal
 from vgg_lightning.checkpoints.find import (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +9,10 @@ from lightning.pytorch.callbacks import (
     Callback,
     EarlyStopping,
     LearningRateMonitor,
-    ProgressBar,
-    TQDMProgressBar,
 )
 
 from vgg_lightning.callbacks.checkpoints import BestCheckpoint, LastCheckpoint, resume_command
-from vgg_lightning.callbacks.lines import ProgressLines
+from vgg_lightning.callbacks.progress import EpochLines, progress_bar
 from vgg_lightning.callbacks.report import RunReport
 from vgg_lightning.callbacks.stop import StopOnSignal
 from vgg_lightning.errors import UserError
@@ -52,14 +49,9 @@ def fit_callbacks(
     if trainer["logger"] is not False:
         callbacks.append(LearningRateMonitor(logging_interval="step"))
     if trainer["enable_progress_bar"] is not False:
-        callbacks.append(progress_bar())
+        callbacks += [EpochLines(), progress_bar()]
     if early_stopping:
         if not validates:
             raise UserError("--early_stopping needs validation pictures: give --data.val_size 1000 or more")
         callbacks.append(EarlyStopping("val_acc", mode="max", patience=early_stopping))
     return callbacks
-
-
-def progress_bar() -> ProgressBar:
-    """Return a bar for a terminal, or a line an epoch for a file or a pipe."""
-    return TQDMProgressBar(refresh_rate=10, leave=True) if sys.stderr.isatty() else ProgressLines()
