@@ -1,4 +1,6 @@
 # Every target sets up what it needs: `make fit` works in a fresh clone.
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 python3.11,\
@@ -8,7 +10,7 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 pytho
 .PHONY: help install fit test lint types tests format notebook reference clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(VENV)/installed  ## put the environment into .venv (5.5 GB: PyTorch brings its GPU libraries)
 
@@ -19,7 +21,8 @@ $(VENV)/installed: pyproject.toml constraints.txt
 		$(PYTHON) -m pip install --quiet --target $(VENV)-bootstrap virtualenv && \
 		PYTHONPATH=$(VENV)-bootstrap $(PYTHON) -m virtualenv --quiet $(VENV) && rm -rf $(VENV)-bootstrap; }
 	@echo "installing into $(VENV): 4 to 10 minutes, once"
-	@$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]' > $(VENV)/install.log 2>&1 \
+	@$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]' 2>&1 | tee $(VENV)/install.log \
+		| { grep --line-buffered --only-matching -E '^ *(Downloading|Using cached) [^ ]+\.whl \(.*\)|^Installing collected' || true; } \
 		|| { tail -n 20 $(VENV)/install.log; echo "error: the installation failed; all of it is in $(VENV)/install.log"; exit 2; }
 	@touch $@
 
