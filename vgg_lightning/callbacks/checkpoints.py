@@ -48,6 +48,7 @@ class BestCheckpoint(ModelCheckpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the best epoch so far, also where the run folder has been moved."""
         folder = Path(str(self.dirpath))
+        self.current_score = state_dict["current_score"]
 
         def here(path: str) -> str:
             return str(folder / Path(path).name) if path else ""
