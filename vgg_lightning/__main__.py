@@ -16,6 +16,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "validate": ("vgg_lightning.cli", "accuracy of a checkpoint on the validation pictures"),
     "test": ("vgg_lightning.cli", "accuracy of a checkpoint on the official test pictures"),
     "predict": ("vgg_lightning.cli", "classes of the test pictures, into predictions.csv"),
+    "export": ("vgg_lightning.commands.export", "write a model in a form that others can open"),
     "data": ("vgg_lightning.commands.data", "fetch and verify Fashion-MNIST"),
     "presets": ("vgg_lightning.commands.presets", "list the shipped configurations"),
 }

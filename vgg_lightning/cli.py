@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -19,6 +18,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from vgg_lightning.callbacks import fit_callbacks, progress_bar
 from vgg_lightning.callbacks.report import RunReport, print_next_steps
 from vgg_lightning.checkpoints.load import data_options, find_checkpoint, model_options, read_checkpoint
+from vgg_lightning.checkpoints.run_config import plain_config
 from vgg_lightning.classifier import Classifier
 from vgg_lightning.commands.predict import write_predictions
 from vgg_lightning.configs import DEFAULT, find_config, presets
@@ -50,6 +50,8 @@ def main(args: list[str]) -> int:
     """Run one of Trainer's verbs: `args` is the verb and its options."""
     verb, *options = args
     _quiet()
+    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"  # for what Lightning's own callbacks load, such as finders
+    os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
     try:
         VGGLightningCLI(verb, with_defaults(verb, options))
     except MisconfigurationException as error:
@@ -85,7 +87,7 @@ def with_defaults(verb: str, options: list[str]) -> list[str]:
         where = options.index("--ckpt_path") + 1
         file = find_checkpoint(options[where], prefer="last" if verb == "fit" else "best")
         options[where] = str(file)
-        base = _options_of(file, verb)
+        base = _options_of(file, verb, own_config=bool({"--config", "-c"} & set(options)))
     elif verb != "fit":
         raise UserError(f"{verb} needs weights: give --ckpt_path a checkpoint or a run folder")
     if not base and verb == "fit" and not {"--config", "-c"} & set(options):
@@ -107,29 +109,21 @@ def _default_preset(options: list[str]) -> str:
     return f"sources/{network}" if f"sources/{network}" in presets() and not network.startswith("vgg") else DEFAULT
 
 
-def _options_of(file: Path, verb: str) -> list[str]:
+def _options_of(file: Path, verb: str, own_config: bool) -> list[str]:
     """Return the options that a checkpoint was trained with, as arguments."""
     run = run_folder_of(file)
     if verb == "fit" and run and (run / "config.yaml").is_file():
-        return ["--config", json.dumps(_plain_config(run / "config.yaml"))]
+        try:
+            return ["--config", json.dumps(plain_config(run / "config.yaml"))]
+        except UserError:
+            if not own_config:
+                raise
     checkpoint = read_checkpoint(file)
     groups: dict[str, dict[str, Any]] = {"model": model_options(checkpoint), "data": data_options(checkpoint)}
     for group, names in LINKED.items():
         for name in names:
             groups[group].pop(name, None)
     return ["--config", json.dumps(groups)]
-
-
-def _plain_config(file: Path) -> dict[str, Any]:
-    """Read the config of a run. What would import a class is left out: a run folder may come from elsewhere."""
-    try:
-        config = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"cannot read {file}: {' '.join(str(error).split())}") from error
-    if "class_path" in json.dumps(config):
-        raise UserError(f"{file} names classes to import: if you trust it, add --config {file}")
-    config.pop("ckpt_path", None)
-    return dict(config)
 
 
 class Parser(LightningArgumentParser):

@@ -131,8 +131,8 @@ class FiniteGuard(Callback):
         arrived = None
         if self._found.is_cuda:
             flags = torch.empty(2, pin_memory=True).copy_(self._found, non_blocking=True)
-            arrived = torch.cuda.Event()
-            arrived.record()  # type: ignore[no-untyped-call]
+            arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            arrived.record()
         else:
             flags = self._found.clone()
         self._pending.append(Pending(self._place(trainer, optimizer), flags, arrived))
