@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,14 @@ from vgg_lightning.checkpoints.load import data_options, find_checkpoint, model_
 from vgg_lightning.checkpoints.run_config import plain_config
 from vgg_lightning.classifier import Classifier
 from vgg_lightning.commands.predict import write_predictions
-from vgg_lightning.configs import DEFAULT, find_config, presets
+from vgg_lightning.configs import DEFAULT, check_config, find_config, presets
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
-from vgg_lightning.errors import UserError, nearest
+from vgg_lightning.errors import UserError
+from vgg_lightning.runs import discard_run_folder, new_run_folder, run_folder_of
 from vgg_lightning.runs import loggers as run_loggers
-from vgg_lightning.runs import new_run_folder, run_folder_of
+from vgg_lightning.training.limits import check_run, check_trainer
+from vgg_lightning.training.memory import check_training_fits
+from vgg_lightning.wording import plain
 
 # Options that a checkpoint's weights depend on: the command line may not contradict them.
 STRUCTURE = {
@@ -77,9 +79,10 @@ def _quiet() -> None:
 def with_defaults(verb: str, options: list[str]) -> list[str]:
     """Put in front of the user's options what they stand on: a preset for fit, else the checkpoint's own options."""
     options = [part for option in options for part in _split_equals(option)]
+    _refuse_twice(options)
     for i, option in enumerate(options[:-1]):
         if option in ("--config", "-c") and not options[i + 1].lstrip().startswith("{"):
-            options[i + 1] = str(find_config(options[i + 1]))
+            options[i + 1] = str(check_config(find_config(options[i + 1])))
     if {"-h", "--help"} & set(options):
         return options
     base: list[str] = []
@@ -93,6 +96,14 @@ def with_defaults(verb: str, options: list[str]) -> list[str]:
     if not base and verb == "fit" and not {"--config", "-c"} & set(options):
         base = ["--config", str(find_config(_default_preset(options)))]
     return base + options
+
+
+def _refuse_twice(options: list[str]) -> None:
+    seen = set()
+    for option in (option.partition("=")[0] for option in options if option.startswith("--")):
+        if option in seen and option != "--config" and not option.endswith("+"):
+            raise UserError(f"option {option} is given twice: give it once")
+        seen.add(option)
 
 
 def _split_equals(option: str) -> list[str]:
@@ -130,14 +141,14 @@ class Parser(LightningArgumentParser):
     """The parser of LightningCLI, with one line for an error in place of the usage."""
 
     def error(self, message: str, ex: Exception | None = None) -> None:  # type: ignore[override]
-        """Raise UserError with the option and the nearest known one."""
-        text = " ".join(message.split())
-        unknown = re.search(r"[Uu]nrecognized arguments: (--?[\w.]+)|[Kk]ey ['\"]([\w.]+)['\"] is not expected", text)
-        if unknown:
-            option = "--" + (unknown[1] or unknown[2]).lstrip("-")
-            known = [o for action in self._all_actions() for o in action.option_strings if o.startswith("--")]
-            raise UserError(f"option {option} is unknown{nearest(option, known)}") from ex
-        raise UserError(text) from ex
+        """Raise UserError with the option and what it takes."""
+        hints = {
+            option[2:]: getattr(action, "_typehint", None)
+            for action in self._all_actions()
+            for option in action.option_strings
+            if option.startswith("--")
+        }
+        raise UserError(plain(message, hints)) from ex
 
     def _all_actions(self) -> list[Any]:
         actions = list(self._actions)
@@ -155,6 +166,18 @@ class VGGLightningCLI(LightningCLI):
     def __init__(self, verb: str, args: list[str]) -> None:
         self.verb = verb
         self.run_folder: Path | None = None
+        self.fresh_folder: Path | None = None  # made by this launch, and gone again if its options are at fault
+        try:
+            self._launch(verb, args)
+        except (UserError, MisconfigurationException):
+            self._discard_folder()
+            raise
+
+    def _discard_folder(self) -> None:
+        if self.fresh_folder:
+            discard_run_folder(self.fresh_folder)
+
+    def _launch(self, verb: str, args: list[str]) -> None:
         super().__init__(
             Classifier,
             FashionMNISTDataModule,
@@ -192,6 +215,7 @@ class VGGLightningCLI(LightningCLI):
         """Parse `args` without Lightning's warning that sys.argv is there too."""
         self.config = parser.parse_args(args)
         config = self.config[self.verb]
+        check_run(config)
         if config.data.seed is None:
             config.data.seed = int(config.seed_everything)
 
@@ -206,9 +230,14 @@ class VGGLightningCLI(LightningCLI):
             for name in set(names) & saved[group].keys():
                 asked, has = config[group][name], saved[group][name]
                 if asked != has:
+                    option = {"image_size": "data.image_size"}.get(name, f"{group}.{name}")  # which sets the model's
                     raise UserError(
-                        f"--{group}.{name} {asked} contradicts the checkpoint, which has {has}: leave the option out"
+                        f"--{option} {asked} contradicts the checkpoint, which has {has}: leave the option out"
                     )
+
+    def before_instantiate_classes(self) -> None:
+        """Refuse what no Trainer can use, before anything is written."""
+        check_trainer(self.config[self.verb].trainer)
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Build the Trainer, with loggers and callbacks of a run folder if the verb is fit."""
@@ -216,17 +245,16 @@ class VGGLightningCLI(LightningCLI):
         if self.verb != "fit":
             return super().instantiate_trainer(**{"logger": False, "enable_checkpointing": False, **kwargs})
         config = self.config_init[self.verb]
+        self.datamodule.prepare_data()  # before the run folder is made: without data there is no run
+        self.datamodule.setup("fit")
+        batch_size = min(self.datamodule.hparams["batch_size"], len(self.datamodule.pictures("train")[1]))
+        check_training_fits(self.model, batch_size, str(config.trainer.precision))
         if config.trainer.fast_dev_run:
             return super().instantiate_trainer(**kwargs)
-        self.datamodule.prepare_data()  # before the run folder is made: without data there is no run
         resumed = run_folder_of(Path(config.ckpt_path)) if config.ckpt_path else None
         self.run_folder = resumed or new_run_folder(config.trainer.default_root_dir, self._run_name())
-        try:
-            return super().instantiate_trainer(**kwargs)
-        except Exception:
-            if not resumed:
-                os.rmdir(self.run_folder)
-            raise
+        self.fresh_folder = None if resumed else self.run_folder
+        return super().instantiate_trainer(**kwargs)
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> L.Trainer:
         if self.verb != "fit" and config["enable_progress_bar"] is not False:
@@ -239,7 +267,10 @@ class VGGLightningCLI(LightningCLI):
             ]
             if config["logger"] in (None, True):
                 config["logger"] = run_loggers(self.run_folder, bool(options.ckpt_path))
-        return super()._instantiate_trainer(config, callbacks)
+        try:
+            return super()._instantiate_trainer(config, callbacks)
+        except (TypeError, ValueError) as error:  # the Trainer looks at its options itself
+            raise UserError(f"the Trainer refuses its options: {' '.join(str(error).split())[:300]}") from error
 
     def _run_name(self) -> str:
         config = self.config[self.verb]
