@@ -19,6 +19,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "predict": ("vgg_lightning.cli", "classes of the test pictures, into predictions.csv"),
     "summary": ("vgg_lightning.commands.summary", "layers, shapes, parameters and multiply-adds of a network"),
     "compare": ("vgg_lightning.commands.compare", "networks side by side, with speed and memory measured here"),
+    "export": ("vgg_lightning.commands.export", "write a model in a form that others can open"),
     "data": ("vgg_lightning.commands.data", "fetch and verify Fashion-MNIST"),
     "presets": ("vgg_lightning.commands.presets", "list the shipped configurations"),
 }
@@ -58,6 +59,8 @@ def main(args: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _report("interrupted", debug, code=130)
     except Exception as error:
+        if _is_out_of_memory(error):
+            return _report("error: out of memory: lower --data.batch_size or --data.image_size", debug, code=1)
         text = str(error).strip().split("\n")[0]
         return _report(f"error: {type(error).__name__}: {text} (--debug shows where)", debug, code=1)
 
@@ -77,6 +80,13 @@ def _run(args: list[str]) -> int:
     module = importlib.import_module(VERBS[verb][0])
     code: int = module.main(args if VERBS[verb][0] == "vgg_lightning.cli" else rest)
     return code
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # By name and text: torch may not be imported, and has no class of its own for the CPU's.
+    text = str(error)
+    said = "can't allocate memory" in text or "not enough memory" in text
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or said
 
 
 def _report(line: str, debug: bool, code: int) -> int:

@@ -25,6 +25,7 @@ from vgg_lightning.errors import UserError
 from vgg_lightning.networks import build_network
 from vgg_lightning.networks.init import initialize
 from vgg_lightning.seeds import derive_seed, seed_device
+from vgg_lightning.training.memory import check_weights_fit
 from vgg_lightning.training.optimizers import build_optimizer, check_optimizer
 from vgg_lightning.training.ranges import check_ranges
 from vgg_lightning.training.schedules import build_schedule, check_schedule, restart_schedule
@@ -109,10 +110,8 @@ class Classifier(L.LightningModule):
         check_ranges(self.hparams)
         check_optimizer(optimizer)
         check_schedule(schedule)
-        options = {k: self.hparams[k] for k, v in NETWORK_OPTIONS.items() if self.hparams[k] != v}
-        self.network: nn.Module = build_network(
-            network, in_channels=in_channels, num_classes=num_classes, image_size=image_size, **options
-        )
+        check_weights_fit(self.build, picture_bytes=4 * in_channels * image_size**2)
+        self.network: nn.Module = self.build()
         initialize(self.network, init)
         if channels_last:
             self.network = self.network.to(memory_format=torch.channels_last)
@@ -129,6 +128,12 @@ class Classifier(L.LightningModule):
             from vgg_lightning.checkpoints.load import load_weights  # imported here: it needs this module
 
             load_weights(self, weights)
+
+    def build(self) -> nn.Module:
+        """Return a new network of the kind that the options name, with torch's own initial weights."""
+        common = {name: self.hparams[name] for name in ("in_channels", "num_classes", "image_size")}
+        options = {k: self.hparams[k] for k, v in NETWORK_OPTIONS.items() if self.hparams[k] != v}
+        return build_network(self.hparams["network"], **common, **options)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (N, num_classes) of preprocessed pictures (N, in_channels, image_size, image_size)."""

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-import re
-import shutil
+import os
 import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -33,15 +31,19 @@ from vgg_lightning.checkpoints.find import (
     run_to_resume,
 )
 from vgg_lightning.checkpoints.load import data_options, find_checkpoint, model_options, read_checkpoint
+from vgg_lightning.checkpoints.run_config import plain_config
 from vgg_lightning.checkpoints.write import VerifiedCheckpointIO
 from vgg_lightning.classifier import Classifier
 from vgg_lightning.commands.predict import write_predictions
-from vgg_lightning.configs import DEFAULT, find_config, presets
+from vgg_lightning.configs import DEFAULT, check_config, find_config, presets
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
-from vgg_lightning.errors import UserError, nearest
+from vgg_lightning.errors import UserError
 from vgg_lightning.networks.vgg import VGG_BLOCKS
+from vgg_lightning.runs import discard_run_folder, new_run_folder, run_folder_of
 from vgg_lightning.runs import loggers as run_loggers
-from vgg_lightning.runs import new_run_folder, run_folder_of
+from vgg_lightning.training.limits import check_run, check_trainer
+from vgg_lightning.training.memory import check_training_fits
+from vgg_lightning.wording import plain
 
 # Options that a checkpoint's weights depend on: the command line may not contradict them.
 STRUCTURE = {
@@ -68,6 +70,8 @@ def main(args: list[str]) -> int:
     """Run one of Trainer's verbs: `args` is the verb and its options."""
     verb, *options = args
     _quiet()
+    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"  # for what Lightning's own callbacks load, such as finders
+    os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
     try:
         return VGGLightningCLI(verb, with_defaults(verb, options)).exit_code
     except RunFinished as finished:
@@ -96,9 +100,10 @@ def _quiet() -> None:
 def with_defaults(verb: str, options: list[str]) -> list[str]:
     """Put in front of the user's options what they stand on: a preset for fit, else the checkpoint's own options."""
     options = [part for option in options for part in _split_equals(option)]
+    _refuse_twice(options)
     for i, option in enumerate(options[:-1]):
         if option in ("--config", "-c") and not options[i + 1].lstrip().startswith("{"):
-            options[i + 1] = str(find_config(options[i + 1]))
+            options[i + 1] = str(check_config(find_config(options[i + 1])))
     if {"-h", "--help"} & set(options):
         return options
     base: list[str] = []
@@ -109,7 +114,7 @@ def with_defaults(verb: str, options: list[str]) -> list[str]:
         where = options.index("--ckpt_path") + 1
         file = _checkpoint_of(options[where], verb)
         options[where] = str(file)
-        base = _options_of(file, verb)
+        base = _options_of(file, verb, own_config=bool({"--config", "-c"} & set(options)))
     elif verb != "fit":
         raise UserError(f"{verb} needs weights: give --ckpt_path a checkpoint or a run folder")
     if not base and verb == "fit" and not {"--config", "-c"} & set(options):
@@ -131,6 +136,14 @@ def _checkpoint_of(path: str, verb: str) -> Path:
     return file
 
 
+def _refuse_twice(options: list[str]) -> None:
+    seen = set()
+    for option in (option.partition("=")[0] for option in options if option.startswith("--")):
+        if option in seen and option != "--config" and not option.endswith("+"):
+            raise UserError(f"option {option} is given twice: give it once")
+        seen.add(option)
+
+
 def _split_equals(option: str) -> list[str]:
     # Only the options that are looked at here; jsonargparse takes both forms of the others.
     key, equals, value = option.partition("=")
@@ -146,11 +159,15 @@ def _default_preset(options: list[str]) -> str:
     return next((name for name, text in lines.items() if f"  network: {network}" in text), DEFAULT)
 
 
-def _options_of(file: Path, verb: str) -> list[str]:
+def _options_of(file: Path, verb: str, own_config: bool) -> list[str]:
     """Return the options that a checkpoint was trained with, as arguments."""
     run = run_folder_of(file)
     if verb == "fit" and run and (run / "config.yaml").is_file():
-        return ["--config", json.dumps(_plain_config(run / "config.yaml"))]
+        try:
+            return ["--config", json.dumps(plain_config(run / "config.yaml"))]
+        except UserError:
+            if not own_config:
+                raise
     checkpoint = read_checkpoint(file)
     groups: dict[str, dict[str, Any]] = {"model": model_options(checkpoint), "data": data_options(checkpoint)}
     for group, names in LINKED.items():
@@ -159,31 +176,18 @@ def _options_of(file: Path, verb: str) -> list[str]:
     return ["--config", json.dumps(groups)]
 
 
-def _plain_config(file: Path) -> dict[str, Any]:
-    """Read the config of a run. What would import a class is left out: a run folder may come from elsewhere."""
-    try:
-        config = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"cannot read {file}: {' '.join(str(error).split())}") from error
-    if "class_path" in json.dumps(config):
-        raise UserError(f"{file} names classes to import: if you trust it, add --config {file}")
-    for option in ("ckpt_path", "resume"):
-        config.pop(option, None)
-    return dict(config)
-
-
 class Parser(LightningArgumentParser):
     """The parser of LightningCLI, with one line for an error in place of the usage."""
 
     def error(self, message: str, ex: Exception | None = None) -> None:  # type: ignore[override]
-        """Raise UserError with the option and the nearest known one."""
-        text = " ".join(message.split())
-        unknown = re.search(r"[Uu]nrecognized arguments: (--?[\w.]+)|[Kk]ey ['\"]([\w.]+)['\"] is not expected", text)
-        if unknown:
-            option = "--" + (unknown[1] or unknown[2]).lstrip("-")
-            known = [o for action in self._all_actions() for o in action.option_strings if o.startswith("--")]
-            raise UserError(f"option {option} is unknown{nearest(option, known)}") from ex
-        raise UserError(text) from ex
+        """Raise UserError with the option and what it takes."""
+        hints = {
+            option[2:]: getattr(action, "_typehint", None)
+            for action in self._all_actions()
+            for option in action.option_strings
+            if option.startswith("--")
+        }
+        raise UserError(plain(message, hints)) from ex
 
     def _all_actions(self) -> list[Any]:
         actions = list(self._actions)
@@ -203,6 +207,18 @@ class VGGLightningCLI(LightningCLI):
         self.run_folder: Path | None = None
         self.resume_step: int | None = None
         self.exit_code = 0
+        self.fresh_folder: Path | None = None  # made by this launch, and gone again if its options are at fault
+        try:
+            self._launch(verb, args)
+        except (UserError, MisconfigurationException):
+            self._discard_folder()
+            raise
+
+    def _discard_folder(self) -> None:
+        if self.fresh_folder:
+            discard_run_folder(self.fresh_folder)
+
+    def _launch(self, verb: str, args: list[str]) -> None:
         super().__init__(
             Classifier,
             FashionMNISTDataModule,
@@ -253,6 +269,7 @@ class VGGLightningCLI(LightningCLI):
         """Parse `args` without Lightning's warning that sys.argv is there too."""
         self.config = parser.parse_args(args)
         config = self.config[self.verb]
+        check_run(config)
         if config.data.seed is None:
             config.data.seed = int(config.seed_everything)
 
@@ -273,9 +290,14 @@ class VGGLightningCLI(LightningCLI):
             for name in set(names) & saved[group].keys():
                 asked, has = config[group][name], saved[group][name]
                 if asked != has:
+                    option = {"image_size": "data.image_size"}.get(name, f"{group}.{name}")  # which sets the model's
                     raise UserError(
-                        f"--{group}.{name} {asked} contradicts the checkpoint, which has {has}: leave the option out"
+                        f"--{option} {asked} contradicts the checkpoint, which has {has}: leave the option out"
                     )
+
+    def before_instantiate_classes(self) -> None:
+        """Refuse what no Trainer can use, before anything is written."""
+        check_trainer(self.config[self.verb].trainer)
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Build the Trainer, with loggers and callbacks of a run folder if the verb is fit."""
@@ -283,20 +305,19 @@ class VGGLightningCLI(LightningCLI):
         if self.verb != "fit":
             return super().instantiate_trainer(**{"logger": False, "enable_checkpointing": False, **kwargs})
         config = self.config_init[self.verb]
+        self.datamodule.prepare_data()  # before the run folder is made: without data there is no run
+        self.datamodule.setup("fit")
+        batch_size = min(self.datamodule.hparams["batch_size"], len(self.datamodule.pictures("train")[1]))
+        check_training_fits(self.model, batch_size, str(config.trainer.precision))
         if config.trainer.fast_dev_run:
             return super().instantiate_trainer(**kwargs)
-        self.datamodule.prepare_data()  # before the run folder is made: without data there is no run
         resumed = run_folder_of(Path(config.ckpt_path)) if config.ckpt_path else None
         self.run_folder = resumed or new_run_folder(config.trainer.default_root_dir, self._run_name())
-        try:
-            check_writable(self.run_folder)
-            if config.trainer.enable_checkpointing is not False:
-                check_space(self.run_folder, self.model, dict(self.model.hparams))
-            return super().instantiate_trainer(**kwargs)
-        except Exception:
-            if not resumed:
-                shutil.rmtree(self.run_folder, ignore_errors=True)  # nothing is in it yet
-            raise
+        self.fresh_folder = None if resumed else self.run_folder
+        check_writable(self.run_folder)
+        if config.trainer.enable_checkpointing is not False:
+            check_space(self.run_folder, self.model, dict(self.model.hparams))
+        return super().instantiate_trainer(**kwargs)
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> L.Trainer:
         plugins = config["plugins"] or []
@@ -319,7 +340,10 @@ class VGGLightningCLI(LightningCLI):
             ]
             if config["logger"] in (None, True):
                 config["logger"] = run_loggers(self.run_folder, self.resume_step if options.ckpt_path else None)
-        return super()._instantiate_trainer(config, callbacks)
+        try:
+            return super()._instantiate_trainer(config, callbacks)
+        except (TypeError, ValueError) as error:  # the Trainer looks at its options itself
+            raise UserError(f"the Trainer refuses its options: {' '.join(str(error).split())[:300]}") from error
 
     def _run_name(self) -> str:
         config = self.config[self.verb]

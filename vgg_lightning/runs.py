@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from lightning.pytorch.loggers import Logger
@@ -32,6 +34,16 @@ def new_run_folder(root: str | Path | None, name: str) -> Path:
         raise UserError(
             f"cannot write the run folder {parent}: {error.strerror}; choose another with --trainer.default_root_dir"
         ) from error
+
+
+def discard_run_folder(folder: Path) -> None:
+    """Remove a run folder without checkpoints, and the folders above it that `new_run_folder` made, if now empty."""
+    if any(folder.rglob("*.ckpt")):
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):  # not empty
+        folder.parent.rmdir()
+        folder.parent.parent.rmdir()
 
 
 def run_folder_of(checkpoint: Path) -> Path | None:

@@ -71,7 +71,9 @@ def launch(args: list[str], cwd: Path) -> Launch:
 
 def fit(cwd: Path, *options: str) -> Launch:
     """Train the small network on two batches, with `options` on top."""
-    return launch(["fit", *data_options(), *NETWORK, *BRIEF, *options], cwd)
+    defaults = [*data_options(), *NETWORK, *BRIEF]
+    pairs = list(zip(defaults[::2], defaults[1::2], strict=True))
+    return launch(["fit", *(part for pair in pairs if pair[0] not in options for part in pair), *options], cwd)
 
 
 def one_line(launched: Launch) -> str:

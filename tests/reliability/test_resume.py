@@ -5,7 +5,6 @@ import shutil
 import signal
 
 import pytest
-
 from harness import (
     EPOCHS,
     NETWORK,

@@ -31,6 +31,10 @@ class Pending(NamedTuple):
     flags: Tensor  # float32 (2,) on the host: the loss, then the gradient; not zero is not finite
     arrived: torch.cuda.Event | None
 
+    def is_here(self) -> bool:
+        """Return whether the flags can be read without waiting."""
+        return self.arrived is None or bool(self.arrived.query())  # type: ignore[no-untyped-call]
+
 
 class FiniteGuard(Callback):
     """Raises NonFiniteError where a loss, a gradient, a weight or a val_loss is not finite.
@@ -131,14 +135,14 @@ class FiniteGuard(Callback):
         arrived = None
         if self._found.is_cuda:
             flags = torch.empty(2, pin_memory=True).copy_(self._found, non_blocking=True)
-            arrived = torch.cuda.Event()
-            arrived.record()  # type: ignore[no-untyped-call]
+            arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            arrived.record()
         else:
             flags = self._found.clone()
         self._pending.append(Pending(self._place(trainer, optimizer), flags, arrived))
 
     def _read(self, trainer: L.Trainer, wait: bool) -> None:
-        while self._pending and (wait or (arrived := self._pending[0].arrived) is None or arrived.query()):
+        while self._pending and (wait or self._pending[0].is_here()):
             place, flags, arrived = self._pending.popleft()
             if arrived is not None:
                 arrived.synchronize()

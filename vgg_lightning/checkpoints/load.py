@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
-import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from vgg_lightning.checkpoints.digest import damage_of
+from vgg_lightning.checkpoints.options import checked_options, fits
+from vgg_lightning.checkpoints.sharing import SUFFIX, read_shared
 from vgg_lightning.classifier import Classifier
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
 from vgg_lightning.data.transforms import Preprocess
@@ -45,41 +46,73 @@ def find_checkpoint(path: str | Path, prefer: str = "best") -> Path:
 def read_checkpoint(file: Path) -> Checkpoint:
     """Read a checkpoint of a Classifier: every checksum in it verified, tensors and plain values only.
 
+    Args:
+        file: a checkpoint, or a .safetensors file that `vgg-lightning export` wrote.
+
     Raises:
         UserError: if the file is damaged, is no checkpoint, or holds another model.
     """
+    if file.suffix == SUFFIX:
+        return read_shared(file)
+    _check_archive(file)
     try:
         if damage := damage_of(file):
             raise UserError(f"{file} is damaged or no checkpoint: {damage}; use another one")
         checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
     except OSError as error:
         raise UserError(f"cannot read the checkpoint {file}: {error.strerror or error}") from error
-    except (pickle.UnpicklingError, RuntimeError, ValueError, KeyError, AttributeError, TypeError, EOFError) as error:
-        if isinstance(error, UserError):
-            raise
+    except Exception as error:  # whatever a hostile file makes the reader do wrong
         raise UserError(f"{file} is refused: it holds more than tensors and plain values, or is damaged") from error
     if not isinstance(checkpoint, dict) or not {"state_dict", "hyper_parameters"} <= checkpoint.keys():
         raise UserError(f"{file} is not a checkpoint of vgg_lightning: it has no weights or no options")
+    weights = checkpoint["state_dict"]
+    if not isinstance(weights, dict) or not all(
+        type(k) is str and type(v) is torch.Tensor and v.layout == torch.strided for k, v in weights.items()
+    ):
+        raise UserError(f"{file} is refused: its weights are not a table of names and tensors")
     return checkpoint
+
+
+def _check_archive(file: Path) -> None:
+    """Verify the checksums of a checkpoint, and that it is no small file that unpacks to a huge one."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            parts = archive.infolist()
+            if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
+                raise UserError(f"{file} is refused: a checkpoint is not compressed")
+            if sum(part.file_size for part in parts) > file.stat().st_size:
+                raise UserError(f"{file} is refused: its parts are larger than the file")
+            damaged = archive.testzip()
+    except OSError as error:
+        raise UserError(f"cannot read the checkpoint {file}: {error.strerror or error}") from error
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{file} is not a checkpoint, or is damaged: use another one") from error
+    if damaged:
+        raise UserError(f"{file} is damaged: the checksum of {damaged} is wrong; use another checkpoint")
 
 
 def model_options(checkpoint: Checkpoint) -> dict[str, Plain]:
     """Return the options of the model in a checkpoint. Raises UserError if they are not a Classifier's."""
-    return _options(checkpoint["hyper_parameters"], Classifier)
+    return checked_options(checkpoint["hyper_parameters"], Classifier)
 
 
 def data_options(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return the options of the data in a checkpoint, empty if it was trained on other data."""
-    return _options(checkpoint.get("datamodule_hyper_parameters", {}), FashionMNISTDataModule)
+    return checked_options(checkpoint.get("datamodule_hyper_parameters", {}), FashionMNISTDataModule)
 
 
 def load_classifier(path: str | Path, map_location: str | torch.device = "cpu") -> Classifier:
-    """Open a run folder or a checkpoint file as a Classifier in evaluation mode, ready to `predict`.
+    """Open a run folder, a checkpoint or a .safetensors file as a Classifier in evaluation mode, ready to `predict`.
 
-    Nothing that the file names is imported or run.
+    Nothing that the file names is imported or run, and its options are held against its weights before
+    anything is built from them.
 
     Args:
-        path: a run folder (its best checkpoint is taken) or a checkpoint file.
+        path: a run folder (its best checkpoint is taken), a checkpoint file, or a .safetensors file with its card.
         map_location: the device to put it on.
 
     Raises:
@@ -87,16 +120,51 @@ def load_classifier(path: str | Path, map_location: str | torch.device = "cpu") 
     """
     file = find_checkpoint(path)
     checkpoint = read_checkpoint(file)
+    check_shapes(checkpoint, file)
     classifier = Classifier(**model_options(checkpoint))  # type: ignore[arg-type]
     try:
         classifier.load_state_dict(checkpoint["state_dict"])
     except (RuntimeError, TypeError, AttributeError) as error:
         raise UserError(f"{file} is refused: its weights do not fit its own options") from error
-    classifier.class_names = [str(name) for name in checkpoint.get("class_names", classifier.class_names)]
+    classifier.class_names = _class_names(checkpoint, classifier)
     data = data_options(checkpoint)
     if data:
-        classifier.preprocess = Preprocess(data["image_size"], data["normalize"], data["in_channels"])
+        size, channels = classifier.hparams["image_size"], classifier.hparams["in_channels"]
+        if (data.get("image_size", size), data.get("in_channels", channels)) != (size, channels):
+            raise UserError(f"{file} is refused: its pictures have another size than its network takes")
+        classifier.preprocess = Preprocess(size, data.get("normalize", True), channels)
     return classifier.to(map_location).eval()
+
+
+def check_shapes(checkpoint: Checkpoint, file: Path) -> None:
+    """Raise UserError unless the weights are those of a network with the checkpoint's own options.
+
+    The network is built without memory, so options of absurd sizes cost nothing.
+    """
+    options = model_options(checkpoint)
+    try:
+        with torch.device("meta"):
+            skeleton = Classifier(**options).state_dict()  # type: ignore[arg-type]
+    except UserError as error:
+        raise UserError(f"{file} is refused: {error}") from error
+    except Exception as error:
+        raise UserError(f"{file} is refused: no network has its options") from error
+    has = {name: value.shape for name, value in checkpoint["state_dict"].items()}
+    for name, value in skeleton.items():
+        if has.get(name) != value.shape:
+            found = f"has the shape {tuple(has[name])}" if name in has else "is missing"
+            raise UserError(f"{file} is refused: {name} {found}, its options ask for {tuple(value.shape)}")
+    if extra := has.keys() - skeleton.keys():
+        raise UserError(f"{file} is refused: its options have no {min(extra)[:80]!r}")
+
+
+def _class_names(checkpoint: Checkpoint, classifier: Classifier) -> list[str]:
+    names = checkpoint.get("class_names", list(classifier.class_names))
+    if not fits(names, list[str]) or len(names) != classifier.hparams["num_classes"]:
+        if "class_names" in checkpoint:
+            raise UserError("the checkpoint is refused: it does not have one name for each class")
+        return [str(i) for i in range(classifier.hparams["num_classes"])]
+    return list(names)
 
 
 def load_weights(classifier: Classifier, path: str | Path) -> list[str]:
@@ -125,19 +193,6 @@ def load_weights(classifier: Classifier, path: str | Path) -> list[str]:
     note = f"; {', '.join(left)} start anew" if left else ""
     print(f"weights: {file}, {len(fitting)} of {len(target)} tensors{note}")
     return left
-
-
-def _options(found: Any, owner: type) -> dict[str, Any]:
-    known = inspect.signature(owner).parameters
-    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
-        raise UserError("the checkpoint is refused: its options are not a table of names and values")
-    for name, value in found.items():
-        if name not in known:
-            raise UserError(f"the checkpoint is refused: {owner.__name__} has no option {name!r}")
-        values = value if isinstance(value, list) else [value]
-        if not all(isinstance(v, Plain) for v in values):
-            raise UserError(f"the checkpoint is refused: its option {name!r} is no plain value")
-    return dict(found)
 
 
 def _found_near(path: Path) -> str:

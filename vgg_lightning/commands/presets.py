@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 
 from vgg_lightning.configs import header, presets
+from vgg_lightning.errors import UserError
 
 
 def main(args: list[str]) -> int:
     """Print a table of the presets."""
-    parser = argparse.ArgumentParser(prog="vgg-lightning presets", description=__doc__)
-    parser.parse_args(args)
+    parser = argparse.ArgumentParser(prog="vgg-lightning presets", description=__doc__, allow_abbrev=False)
+    _, extra = parser.parse_known_args(args)
+    if extra:
+        raise UserError(f"presets takes no {extra[0]!r}: it lists all; use one with vgg-lightning fit --config NAME")
     for name, file in presets().items():
         fields = header(file)
         print(f"{name}\n    {fields['about']}")

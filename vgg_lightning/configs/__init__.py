@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import yaml
+
 from vgg_lightning.errors import UserError, nearest
 
 FOLDER = Path(__file__).parent
@@ -32,6 +34,24 @@ def find_config(name_or_file: str) -> Path:
         f"--config {name_or_file!r} is neither a file nor a preset{nearest(name_or_file, known)}: "
         f"the presets are {', '.join(known)}"
     )
+
+
+def check_config(file: Path) -> Path:
+    """Return `file` if it can be read and is YAML with options.
+
+    Raises:
+        UserError: if it is not.
+    """
+    try:
+        with file.open(encoding="utf-8") as stream:
+            found = yaml.safe_load(stream)
+    except OSError as error:
+        raise UserError(f"--config {file} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"--config {file} is not YAML: {' '.join(str(error).split())[:200]}") from error
+    if not isinstance(found, dict):
+        raise UserError(f"--config {file} holds no options: write groups such as `model:` with `lr: 0.1` below")
+    return file
 
 
 def header(file: Path) -> dict[str, str]:

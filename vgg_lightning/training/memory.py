@@ -1,0 +1,110 @@
+"""Whether a network can fit into memory, found without building it: options may ask for more than any machine has."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from vgg_lightning.errors import UserError
+
+if TYPE_CHECKING:
+    from vgg_lightning.classifier import Classifier
+
+_CGROUP = Path("/sys/fs/cgroup")  # what a container may use
+
+
+def free_memory() -> int:
+    """Return the bytes of memory that a run may take: free ones of the machine, or of its container."""
+    free = [_number(line.split()[1]) * 1024 for line in _lines(Path("/proc/meminfo")) if line.startswith("MemAvail")]
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit, used = (_number("".join(_lines(_CGROUP / name))) for name in ("memory.max", "memory.current"))
+    cached = sum(_number(x.split()[1]) for x in _lines(_CGROUP / "memory.stat") if x.startswith("file "))
+    return min([total, *free, *([limit - used + cached] if limit else [])])
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return []
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isdigit() else 0
+
+
+def check_weights_fit(build: Callable[[], nn.Module], picture_bytes: int) -> None:
+    """Raise UserError if the weights of a network, or two pictures of its input, are larger than the memory.
+
+    Args:
+        build: makes the network; called on the device "meta", where tensors have shapes and no content.
+        picture_bytes: of one picture of its input.
+    """
+    try:
+        needed = 2 * picture_bytes + _bytes(_skeleton(build))
+    except (RuntimeError, OverflowError, TypeError) as error:  # shapes that exceed 64 bits
+        raise UserError(
+            "the network is too large to be built: lower --data.image_size, --model.hidden_units or "
+            "--model.num_classes, or raise --model.ratio"
+        ) from error
+    _check(needed, "the network", "lower --data.image_size or --model.hidden_units, or raise --model.ratio")
+
+
+def check_training_fits(classifier: Classifier, batch_size: int, precision: str) -> None:
+    """Raise UserError if a training step on a CPU cannot fit: weights, gradients, and what is kept for them.
+
+    It counts less than any run needs, so that nothing is refused that could work. A GPU says so itself, and at once.
+
+    Args:
+        classifier: what is trained.
+        batch_size: pictures in a batch.
+        precision: the Trainer's.
+    """
+    if torch.cuda.is_available():
+        return
+    network = _skeleton(classifier.build).eval()
+    picture = torch.empty(1, *_picture(classifier), device="meta")
+    kept = _kept(network, picture) * (2 if "16" in precision else 4)
+    needed = 2 * _bytes(network) + (kept + 3 * 4 * picture.numel()) * batch_size  # 3: to normalise makes two copies
+    remedy = "lower --data.batch_size or --data.image_size, or raise --model.ratio"
+    _check(needed, f"training on batches of {batch_size}", remedy)
+
+
+def _picture(classifier: Classifier) -> tuple[int, int, int]:
+    size = classifier.hparams["image_size"]
+    return classifier.hparams["in_channels"], size, size
+
+
+def _kept(network: nn.Module, picture: torch.Tensor) -> int:
+    """Return how many numbers the backward pass needs of one picture at least."""
+    kept = 0
+
+    def count(layer: nn.Module, inputs: object, output: torch.Tensor) -> None:
+        nonlocal kept
+        kept += output.numel()
+
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear | nn.BatchNorm1d | nn.BatchNorm2d | nn.MaxPool2d):
+            layer.register_forward_hook(count)
+    network(picture)
+    return kept
+
+
+def _skeleton(build: Callable[[], nn.Module]) -> nn.Module:
+    with torch.device("meta"):
+        return build()
+
+
+def _bytes(network: nn.Module) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
+
+
+def _check(needed: int, what: str, remedy: str) -> None:
+    free = free_memory()
+    if needed > free:
+        raise UserError(f"{what} would take at least {needed / 1e9:.3g} GB, {free / 1e9:.3g} GB are free: {remedy}")
