@@ -16,9 +16,7 @@ class AveragedWeights(EMAWeightAveraging):
     a run would test other weights than `vgg-lightning test` on the same checkpoint.
     """
 
-    def on_load_checkpoint(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Restore the average and the weights in training, if it is to go on."""
         if trainer.state.fn == TrainerFn.FITTING:
             super().on_load_checkpoint(trainer, pl_module, checkpoint)

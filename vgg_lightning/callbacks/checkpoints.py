@@ -14,7 +14,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from vgg_lightning import signals
 from vgg_lightning.callbacks.position import before_batch, before_validation, exchange_weights
-from vgg_lightning.checkpoints.write import CheckpointNotWritten, remove_leftovers
+from vgg_lightning.checkpoints.digest import damage_of
+from vgg_lightning.checkpoints.write import CheckpointNotWrittenError, remove_leftovers
 
 COST = 0.01  # share of the time that saves by the clock may take
 
@@ -40,14 +41,18 @@ class BestCheckpoint(ModelCheckpoint):
         try:
             super()._save_topk_checkpoint(trainer, monitor_candidates)
             self.failed = False
-        except CheckpointNotWritten as error:
+        except CheckpointNotWrittenError as error:
             self.failed = True
             self.load_state_dict(before)  # best.ckpt is still the epoch that it was
             _say(trainer, f"{error}; training goes on")
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the best epoch so far, also where the run folder has been moved."""
+        """Take over the best epoch so far, also where the run folder has been moved, unless its file is lost."""
         folder = Path(str(self.dirpath))
+        file = folder / "best.ckpt"
+        if state_dict["best_model_path"] and (not file.is_file() or damage_of(file)):
+            print(f"{file} is lost or damaged: the best epoch from here on takes its place", file=sys.stderr)
+            return
         self.current_score = state_dict["current_score"]
 
         def here(path: str) -> str:
@@ -145,9 +150,7 @@ class LastCheckpoint(Checkpoint):
         if self._asked_to_stop(trainer):
             self._stop(trainer)
 
-    def on_save_checkpoint(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Describe in `checkpoint` the place between two batches at which the run stands."""
         if self._where == "batch":
             before_batch(checkpoint)
@@ -161,7 +164,7 @@ class LastCheckpoint(Checkpoint):
             return
         stop = self._asked_to_stop(trainer)
         half_way = trainer.fit_loop.epoch_loop._should_accumulate()
-        if not half_way and (stop or clock and time.monotonic() >= self._due_at):
+        if not half_way and (stop or (clock and time.monotonic() >= self._due_at)):
             self._save(trainer, "validation")
         if stop:
             self._stop(trainer)
@@ -176,7 +179,7 @@ class LastCheckpoint(Checkpoint):
         try:
             trainer.save_checkpoint(self.file)
             self.failed = False
-        except CheckpointNotWritten as error:
+        except CheckpointNotWrittenError as error:
             self.failed = True
             _say(trainer, f"{error}; training goes on")
         self._where = before

@@ -89,9 +89,7 @@ class RunReport(Callback):
         if found.get("val_acc", 0.0) > self.metrics.get("val_acc", -1.0):
             self.metrics |= found
 
-    def on_save_checkpoint(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Save the training means of the epoch, which are known only now."""
         means = {k: trainer.callback_metrics[k] for k in ("train_loss", "train_acc") if k in trainer.callback_metrics}
         self.metrics |= {name: float(mean) for name, mean in means.items()}
@@ -134,8 +132,11 @@ class RunReport(Callback):
             "data_checksums": data.prepared.checksums if data.prepared else {},
         }
         temporary = self.run_folder / ".results.json.part"
-        temporary.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-        os.replace(temporary, self.run_folder / "results.json")
+        try:
+            temporary.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+            os.replace(temporary, self.run_folder / "results.json")
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def _below(folder: Path, file: Path | None) -> str | None:

@@ -18,7 +18,7 @@ from vgg_lightning.errors import UserError
 KEPT = ("last", "last-prev", "best", "best-prev")  # where two are equally new, the first
 
 
-class RunFinished(Exception):
+class RunFinished(Exception):  # noqa: N818 - like StopIteration no error
     """There is nothing left to train."""
 
 
@@ -43,8 +43,8 @@ def newest_beside(file: Path) -> str:
     return f"; the newest valid one beside it is {newest}" if newest else ""
 
 
-def run_to_resume(options: list[str], default: str) -> Path:
-    """Return the newest run folder of the run that `vgg-lightning fit OPTIONS` would make.
+def checkpoint_to_resume(options: list[str], default: str) -> Path:
+    """Return the newest valid checkpoint of the run that `vgg-lightning fit OPTIONS` would make.
 
     Args:
         options: of fit; configurations are paths already.
@@ -57,8 +57,8 @@ def run_to_resume(options: list[str], default: str) -> Path:
     parent = Path(root) / "lightning_logs" / name
     folders = [folder for folder in parent.glob("version_*") if folder.name[8:].isdigit()]
     for folder in sorted(folders, key=lambda folder: -int(folder.name[8:])):
-        if newest_valid(folder):
-            return folder
+        if file := newest_valid(folder):
+            return file
     raise UserError(f"--resume: {parent} has no run with a valid checkpoint; leave --resume out to start one")
 
 
@@ -94,7 +94,8 @@ def check_unfinished(checkpoint: dict[str, Any], trainer: Any, early_stopping: i
 def check_space(folder: Path, model: torch.nn.Module, hparams: dict[str, Any]) -> None:
     """Raise UserError if the disk has too little space for the checkpoints of a run."""
     weights = sum(t.numel() * t.element_size() for t in model.state_dict().values())
-    copies = 1 + bool(hparams["ema_decay"]) + {"adam": 2, "adamw": 2}.get(hparams["optimizer"], bool(hparams["momentum"]))
+    of_optimizer = {"adam": 2, "adamw": 2}.get(hparams["optimizer"], bool(hparams["momentum"]))
+    copies = 1 + bool(hparams["ema_decay"]) + of_optimizer
     there = sum(file.stat().st_size for file in folder.glob("checkpoints/*.ckpt"))
     number = len(KEPT) + 1  # one more while it is written
     need, free = weights * copies * number - there, shutil.disk_usage(folder).free

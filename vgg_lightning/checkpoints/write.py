@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 from lightning.fabric.plugins import CheckpointIO
@@ -14,7 +14,7 @@ from lightning.fabric.plugins import CheckpointIO
 from vgg_lightning.checkpoints.digest import SealedWriter, damage_of
 
 
-class CheckpointNotWritten(OSError):
+class CheckpointNotWrittenError(OSError):
     """A checkpoint could not be written; the one before is untouched."""
 
     def __init__(self, file: Path, error: OSError) -> None:
@@ -31,7 +31,7 @@ class VerifiedCheckpointIO(CheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
     ) -> None:
-        """Write `checkpoint`. Raises CheckpointNotWritten if that fails."""
+        """Write `checkpoint`. Raises CheckpointNotWrittenError if that fails."""
         file = Path(path)
         part = file.with_name(f".{file.name}.part")
         try:
@@ -44,7 +44,7 @@ class VerifiedCheckpointIO(CheckpointIO):
         except OSError as error:
             with contextlib.suppress(OSError):
                 part.unlink(missing_ok=True)
-            raise CheckpointNotWritten(file, error) from error
+            raise CheckpointNotWrittenError(file, error) from error
 
     def load_checkpoint(
         self, path: str | os.PathLike[str], map_location: Any = None, weights_only: bool | None = None
@@ -74,7 +74,7 @@ def remove_leftovers(folder: Path) -> None:
 def _write(checkpoint: dict[str, Any], file: Path) -> None:
     with file.open("w+b") as stream:
         writer = SealedWriter(stream)
-        torch.save(checkpoint, writer)
+        torch.save(checkpoint, cast(IO[bytes], writer))  # it calls write and flush
         writer.seal()
         os.fsync(stream.fileno())
     if damage := damage_of(file):
