@@ -15,7 +15,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from vgg_lightning import signals
 from vgg_lightning.callbacks.position import before_batch, before_validation, exchange_weights
 from vgg_lightning.checkpoints.digest import damage_of
-from vgg_lightning.checkpoints.write import CheckpointNotWrittenError, remove_leftovers
+from vgg_lightning.checkpoints.write import CheckpointNotWrittenError, go_back_to, remove_leftovers
 
 COST = 0.01  # share of the time that saves by the clock may take
 
@@ -100,8 +100,12 @@ class LastCheckpoint(Checkpoint):
             remove_leftovers(self.file.parent)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Hide max_steps while the checkpoint is read: Lightning would count a finished epoch twice."""
+        """Let last.ckpt be what the run goes on from. Hide max_steps, lest Lightning count its last epoch twice."""
         self._max_steps, trainer.fit_loop.epoch_loop.max_steps = trainer.max_steps, -1
+        source = Path(trainer.ckpt_path).resolve() if trainer.ckpt_path else None
+        beside = source and source.parent == self.file.parent.resolve() and source.name != self.file.name
+        if source and beside and trainer.is_global_zero:
+            go_back_to(source, self.file)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock."""

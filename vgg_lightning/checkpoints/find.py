@@ -23,10 +23,11 @@ class RunFinished(Exception):  # noqa: N818 - like StopIteration no error
 
 
 def newest_valid(run_folder: Path) -> Path | None:
-    """Return the newest undamaged checkpoint in a run folder, saying which newer ones are passed over."""
-    files = [file for name in KEPT if (file := run_folder / "checkpoints" / f"{name}.ckpt").is_file()]
+    """Return last.ckpt, or if it is damaged the newest valid one, saying which are passed over."""
+    last, *others = [run_folder / "checkpoints" / f"{name}.ckpt" for name in KEPT]
+    others = sorted(filter(Path.is_file, others), key=lambda file: -file.stat().st_mtime_ns)
     passed_over: list[str] = []
-    for file in sorted(files, key=lambda file: -file.stat().st_mtime_ns):
+    for file in filter(Path.is_file, [last, *others]):
         if not (damage := _damage(file)):
             if passed_over:
                 print(f"resuming from {file}: {', '.join(passed_over)}", file=sys.stderr)

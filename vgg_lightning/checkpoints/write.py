@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -63,6 +64,20 @@ class VerifiedCheckpointIO(CheckpointIO):
 def previous_of(file: Path) -> Path:
     """Return the name under which the generation before `file` is kept."""
     return file.with_name(f"{file.stem}-prev{file.suffix}")
+
+
+def go_back_to(file: Path, newest: Path) -> None:
+    """Put a copy of `file` in the place of `newest`, which is kept as its previous generation unless it is damaged.
+
+    Raises:
+        OSError: if that fails; `newest` is untouched then.
+    """
+    part = newest.with_name(f".{newest.name}.part")
+    shutil.copyfile(file, part)
+    if newest.exists() and not damage_of(newest):
+        _keep(newest, previous_of(newest))
+    os.replace(part, newest)
+    _sync_folder(newest.parent)
 
 
 def remove_leftovers(folder: Path) -> None:
