@@ -95,8 +95,9 @@ def check_unfinished(checkpoint: dict[str, Any], trainer: Any, early_stopping: i
 def check_space(folder: Path, model: torch.nn.Module, hparams: dict[str, Any]) -> None:
     """Raise UserError if the disk has too little space for the checkpoints of a run."""
     weights = sum(t.numel() * t.element_size() for t in model.state_dict().values())
-    of_optimizer = {"adam": 2, "adamw": 2}.get(hparams["optimizer"], bool(hparams["momentum"]))
-    copies = 1 + bool(hparams["ema_decay"]) + of_optimizer
+    copies = (
+        1 + bool(hparams["ema_decay"]) + {"adam": 2, "adamw": 2}.get(hparams["optimizer"], bool(hparams["momentum"]))
+    )
     there = sum(file.stat().st_size for file in folder.glob("checkpoints/*.ckpt"))
     number = len(KEPT) + 1  # one more while it is written
     need, free = weights * copies * number - there, shutil.disk_usage(folder).free
