@@ -16,8 +16,9 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from vgg_lightning.callbacks import fit_callbacks, progress_bar
 from vgg_lightning.callbacks.report import RunReport, print_next_steps
-from vgg_lightning.checkpoints.load import data_options, find_checkpoint, model_options, read_checkpoint
+from vgg_lightning.checkpoints.load import check_shapes, data_options, find_checkpoint, model_options, read_checkpoint
 from vgg_lightning.checkpoints.run_config import plain_config
+from vgg_lightning.checkpoints.sharing import SUFFIX
 from vgg_lightning.classifier import Classifier
 from vgg_lightning.commands.predict import write_predictions
 from vgg_lightning.configs import DEFAULT, check_config, find_config, presets
@@ -89,6 +90,8 @@ def with_defaults(verb: str, options: list[str]) -> list[str]:
     if "--ckpt_path" in options[:-1]:
         where = options.index("--ckpt_path") + 1
         file = find_checkpoint(options[where], prefer="last" if verb == "fit" else "best")
+        if file.suffix == SUFFIX:
+            raise UserError(f"--ckpt_path {file} holds weights alone: give it to load_classifier or --model.weights")
         options[where] = str(file)
         base = _options_of(file, verb, own_config=bool({"--config", "-c"} & set(options)))
     elif verb != "fit":
@@ -225,6 +228,7 @@ class VGGLightningCLI(LightningCLI):
         if not config.ckpt_path:
             return
         checkpoint = read_checkpoint(Path(config.ckpt_path))
+        check_shapes(checkpoint, Path(config.ckpt_path))
         saved = {"model": model_options(checkpoint), "data": data_options(checkpoint)}
         for group, names in STRUCTURE.items():
             for name in set(names) & saved[group].keys():
@@ -276,7 +280,7 @@ class VGGLightningCLI(LightningCLI):
         config = self.config[self.verb]
         if config.name:
             return str(config.name)
-        files = [Path(str(path)) for path in config.config or []]
+        files = [Path(str(path)) for path in config.config or [] if path]
         known = {file.resolve(): name for name, file in presets().items()}
         names = [known.get(file.resolve(), file.stem) for file in files]
         return names[-1].replace("/", "-") if names else str(config.model.network)
