@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 
+from vgg_lightning import signals
 from vgg_lightning.errors import NonFiniteError, UserError, nearest
 from vgg_lightning.version import __version__
 
@@ -16,6 +17,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "validate": ("vgg_lightning.cli", "accuracy of a checkpoint on the validation pictures"),
     "test": ("vgg_lightning.cli", "accuracy of a checkpoint on the official test pictures"),
     "predict": ("vgg_lightning.cli", "classes of the test pictures, into predictions.csv"),
+    "summary": ("vgg_lightning.commands.summary", "layers, shapes, parameters and multiply-adds of a network"),
+    "compare": ("vgg_lightning.commands.compare", "networks side by side, with speed and memory measured here"),
     "export": ("vgg_lightning.commands.export", "write a model in a form that others can open"),
     "data": ("vgg_lightning.commands.data", "fetch and verify Fashion-MNIST"),
     "presets": ("vgg_lightning.commands.presets", "list the shipped configurations"),
@@ -42,7 +45,10 @@ def main(args: list[str] | None = None) -> int:
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
     try:
-        return _run(args)
+        with signals.handled():
+            return _run(args)
+    except signals.Interrupted as stop:
+        return _report(str(stop), debug, stop.code)
     except UserError as error:
         return _report(f"error: {error}", debug, code=2)
     except NonFiniteError as error:

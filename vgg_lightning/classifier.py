@@ -7,13 +7,14 @@ from typing import Any, NamedTuple
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
+from vgg_lightning.callbacks.averaging import AveragedWeights
 from vgg_lightning.callbacks.chance import ChanceNote
 from vgg_lightning.callbacks.finite import FiniteGuard
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
@@ -23,11 +24,11 @@ from vgg_lightning.data.transforms import Preprocess
 from vgg_lightning.errors import UserError
 from vgg_lightning.networks import build_network
 from vgg_lightning.networks.init import initialize
-from vgg_lightning.seeds import derive_seed
+from vgg_lightning.seeds import derive_seed, seed_device
 from vgg_lightning.training.memory import check_weights_fit
 from vgg_lightning.training.optimizers import build_optimizer, check_optimizer
 from vgg_lightning.training.ranges import check_ranges
-from vgg_lightning.training.schedules import build_schedule, check_schedule
+from vgg_lightning.training.schedules import build_schedule, check_schedule, restart_schedule
 
 # Options of the networks with the values that change nothing; what differs is handed to the builder.
 NETWORK_OPTIONS: dict[str, object] = {
@@ -114,7 +115,7 @@ class Classifier(L.LightningModule):
         initialize(self.network, init)
         if channels_last:
             self.network = self.network.to(memory_format=torch.channels_last)
-        self.example_input_array = torch.zeros(2, in_channels, image_size, image_size)  # for graph and summary
+        self.example_input_array = torch.zeros(()).expand(2, in_channels, image_size, image_size)  # for the graph
         self.class_names: Sequence[str] = CLASSES
         self.preprocess = Preprocess(max(image_size, 28), in_channels=in_channels)
         metrics = MetricCollection(
@@ -169,7 +170,7 @@ class Classifier(L.LightningModule):
     def configure_callbacks(self) -> list[Callback]:
         """Guard the numbers, and average the weights if asked to."""
         decay = self.hparams["ema_decay"]
-        return [FiniteGuard(), ChanceNote(), *([EMAWeightAveraging(decay=decay)] if decay else [])]
+        return [FiniteGuard(), ChanceNote(), *([AveragedWeights(decay=decay)] if decay else [])]
 
     def setup(self, stage: str) -> None:
         """Take over the data's preprocessing and class names, which travel with the checkpoint."""
@@ -215,17 +216,14 @@ class Classifier(L.LightningModule):
         return True if self.device.type == "cuda" and not scaled else None
 
     def on_train_start(self) -> None:
-        """Let the learning rate of the command line win over the one in a resumed checkpoint."""
+        """Let learning rate, schedule and number of epochs asked for win over those in a resumed checkpoint."""
         for config in self.trainer.lr_scheduler_configs:
-            config.scheduler.base_lrs = [self.hparams["lr"]] * len(config.scheduler.base_lrs)
-        for optimizer in self.trainer.optimizers:
-            for group in optimizer.param_groups:
-                group["initial_lr"] = self.hparams["lr"]
+            restart_schedule(config.scheduler, self.hparams["lr"])
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed dropout by (seed, epoch, batch, rank), whatever was drawn before."""
         seed = getattr(getattr(self.trainer, "datamodule", None), "seed", 0)
-        torch.manual_seed(derive_seed(seed, self.current_epoch, batch_idx, self.global_rank, 1))
+        seed_device(self.device, derive_seed(seed, self.current_epoch, batch_idx, self.global_rank, 1))
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Return the loss of one batch."""
@@ -233,12 +231,20 @@ class Classifier(L.LightningModule):
         logits = self(x)
         loss = F.cross_entropy(logits, y, label_smoothing=self.hparams["label_smoothing"])
         self._update(self.train_metrics, loss.detach(), logits.detach(), y)
-        self.log("train_loss_step", loss.detach(), batch_size=len(y))
+        if (self.global_step + 1) % self._log_every() == 0:  # a call costs 1 ms, so not on every step
+            self.log("train_loss_step", loss.detach(), batch_size=len(y))
         return loss
 
     def on_train_epoch_end(self) -> None:
-        """Log the means of the epoch."""
-        self._log_means(self.train_metrics)
+        """Log the means of the epoch, here and now: after this hook the checkpoint of the epoch is written."""
+        means = self.train_metrics.compute()
+        self.log_dict(means, prog_bar=True, logger=False)
+        step = max(self.global_step - 1, 0)  # that of the last batch, as for the validation metrics
+        scalars = {name: float(value) for name, value in means.items()}
+        for logger in self.trainer.loggers:
+            logger.log_metrics({**scalars, "epoch": self.current_epoch}, step)
+            logger.save()
+        self.train_metrics.reset()
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Count one batch."""
@@ -273,6 +279,9 @@ class Classifier(L.LightningModule):
             for key, value in checkpoint.get("train_metrics", {}).get(name, {}).items():
                 setattr(metric, key, value.to(metric.device))
                 metric._update_count = max(metric._update_count, 1)
+
+    def _log_every(self) -> int:
+        return int(self.trainer.log_every_n_steps)  # type: ignore[attr-defined]  # set by a connector
 
     def _evaluate(self, metrics: MetricCollection, batch: tuple[Tensor, Tensor]) -> None:
         x, y = batch

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,31 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from vgg_lightning.callbacks import fit_callbacks, progress_bar
+from vgg_lightning.callbacks import fit_callbacks
+from vgg_lightning.callbacks.progress import progress_bar
 from vgg_lightning.callbacks.report import RunReport, print_next_steps
+from vgg_lightning.callbacks.stop import StopOnSignal
+from vgg_lightning.checkpoints.find import (
+    RunFinished,
+    check_space,
+    check_unfinished,
+    check_writable,
+    newest_beside,
+    newest_run,
+    newest_valid,
+    run_name,
+    run_to_resume,
+)
 from vgg_lightning.checkpoints.load import check_shapes, data_options, find_checkpoint, model_options, read_checkpoint
 from vgg_lightning.checkpoints.run_config import plain_config
 from vgg_lightning.checkpoints.sharing import SUFFIX
+from vgg_lightning.checkpoints.write import VerifiedCheckpointIO
 from vgg_lightning.classifier import Classifier
 from vgg_lightning.commands.predict import write_predictions
 from vgg_lightning.configs import DEFAULT, check_config, find_config, presets
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
 from vgg_lightning.errors import UserError
+from vgg_lightning.networks.vgg import VGG_BLOCKS
 from vgg_lightning.runs import discard_run_folder, new_run_folder, run_folder_of
 from vgg_lightning.runs import loggers as run_loggers
 from vgg_lightning.training.limits import check_run, check_trainer
@@ -38,6 +54,8 @@ STRUCTURE = {
     ),
     "data": ("image_size", "normalize", "in_channels"),
 }
+# Options that a run cannot change on its way either.
+RESUMED: dict[str, tuple[str, ...]] = {"model": ("optimizer",), "data": ("batch_size", "val_size")}
 LINKED = {
     "model": ("image_size",),
     "data": ("in_channels",),
@@ -56,7 +74,9 @@ def main(args: list[str]) -> int:
     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"  # for what Lightning's own callbacks load, such as finders
     os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
     try:
-        VGGLightningCLI(verb, with_defaults(verb, options))
+        return VGGLightningCLI(verb, with_defaults(verb, options)).exit_code
+    except RunFinished as finished:
+        print(finished)
     except MisconfigurationException as error:
         raise UserError(" ".join(str(error).split())) from error
     return 0
@@ -71,6 +91,7 @@ def _quiet() -> None:
         r".*WeightAveraging state cannot be restored",  # nor need it be, to test
         r".*isinstance\(treespec, LeafSpec\)",
         r".*smaller than the logging interval",
+        r".*requested to overfit but enabled",  # the loader reads a fixed order then
         r".*callbacks used to create the checkpoint need to be provided",  # to fit; this is test or predict
         r".*torch.jit.trace.*",  # how TensorBoard draws the graph
     ):
@@ -87,9 +108,12 @@ def with_defaults(verb: str, options: list[str]) -> list[str]:
     if {"-h", "--help"} & set(options):
         return options
     base: list[str] = []
+    if verb == "fit" and "--resume" in options:
+        options.remove("--resume")
+        options += ["--ckpt_path", str(run_to_resume(options, _default_preset(options)))]
     if "--ckpt_path" in options[:-1]:
         where = options.index("--ckpt_path") + 1
-        file = find_checkpoint(options[where], prefer="last" if verb == "fit" else "best")
+        file = _checkpoint_of(options[where], verb)
         if file.suffix == SUFFIX:
             raise UserError(f"--ckpt_path {file} holds weights alone: give it to load_classifier or --model.weights")
         options[where] = str(file)
@@ -99,6 +123,20 @@ def with_defaults(verb: str, options: list[str]) -> list[str]:
     if not base and verb == "fit" and not {"--config", "-c"} & set(options):
         base = ["--config", str(find_config(_default_preset(options)))]
     return base + options
+
+
+def _checkpoint_of(path: str, verb: str) -> Path:
+    if path == "last":
+        folder = newest_run()
+        path = str(folder) if verb == "fit" else str(folder / "checkpoints" / "last.ckpt")
+    file = (newest_valid(Path(path)) if verb == "fit" else None) or find_checkpoint(
+        path, prefer="last" if verb == "fit" else "best"
+    )
+    try:
+        read_checkpoint(file)
+    except UserError as error:
+        raise UserError(f"{error}{newest_beside(file)}") from error
+    return file
 
 
 def _refuse_twice(options: list[str]) -> None:
@@ -116,11 +154,12 @@ def _split_equals(option: str) -> list[str]:
 
 
 def _default_preset(options: list[str]) -> str:
-    """Return `quick`, or for a network outside the VGG family the preset of that network."""
-    if "--model.network" not in options[:-1]:
+    """Return `quick`, or for a network outside the VGG family the first preset with that network."""
+    network = options[options.index("--model.network") + 1] if "--model.network" in options[:-1] else "vgg11"
+    if network in VGG_BLOCKS:
         return DEFAULT
-    network = options[options.index("--model.network") + 1]
-    return f"sources/{network}" if f"sources/{network}" in presets() and not network.startswith("vgg") else DEFAULT
+    lines = {name: file.read_text(encoding="utf-8").splitlines() for name, file in presets().items()}
+    return next((name for name, text in lines.items() if f"  network: {network}" in text), DEFAULT)
 
 
 def _options_of(file: Path, verb: str, own_config: bool) -> list[str]:
@@ -169,6 +208,8 @@ class VGGLightningCLI(LightningCLI):
     def __init__(self, verb: str, args: list[str]) -> None:
         self.verb = verb
         self.run_folder: Path | None = None
+        self.resume_step: int | None = None
+        self.exit_code = 0
         self.fresh_folder: Path | None = None  # made by this launch, and gone again if its options are at fault
         try:
             self._launch(verb, args)
@@ -212,6 +253,19 @@ class VGGLightningCLI(LightningCLI):
             default=0,
             help="Stop when val_acc has not risen for so many epochs; 0 never stops early.",
         )
+        parser.add_argument(
+            "--checkpoint_every_n_steps",
+            type=int,
+            default=0,
+            help="Save last.ckpt also whenever so many steps are done; 0 does not.",
+        )
+        parser.add_argument(
+            "--checkpoint_minutes",
+            type=float,
+            default=5.0,
+            help="Save last.ckpt also when it is so old, in minutes, but not so often that it costs time; 0 does not.",
+        )
+        parser.add_argument("--resume", action="store_true", help="Go on with the newest run of this name.")
         parser.add_argument("--test", type=bool, default=True, help="Test the best checkpoint at the end.")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -229,8 +283,11 @@ class VGGLightningCLI(LightningCLI):
             return
         checkpoint = read_checkpoint(Path(config.ckpt_path))
         check_shapes(checkpoint, Path(config.ckpt_path))
+        if self.verb == "fit":
+            self._look_at_progress(checkpoint, config)
         saved = {"model": model_options(checkpoint), "data": data_options(checkpoint)}
         for group, names in STRUCTURE.items():
+            names += RESUMED[group] if self.verb == "fit" else ()
             for name in set(names) & saved[group].keys():
                 asked, has = config[group][name], saved[group][name]
                 if asked != has:
@@ -238,6 +295,14 @@ class VGGLightningCLI(LightningCLI):
                     raise UserError(
                         f"--{option} {asked} contradicts the checkpoint, which has {has}: leave the option out"
                     )
+
+    def _look_at_progress(self, checkpoint: dict[str, Any], config: Any) -> None:
+        try:
+            self.resume_step = int(checkpoint["global_step"])
+            if run := run_folder_of(Path(config.ckpt_path)):
+                check_unfinished(checkpoint, config.trainer, config.early_stopping, run)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"{config.ckpt_path} is refused: it does not say how far its run was") from error
 
     def before_instantiate_classes(self) -> None:
         """Refuse what no Trainer can use, before anything is written."""
@@ -258,19 +323,32 @@ class VGGLightningCLI(LightningCLI):
         resumed = run_folder_of(Path(config.ckpt_path)) if config.ckpt_path else None
         self.run_folder = resumed or new_run_folder(config.trainer.default_root_dir, self._run_name())
         self.fresh_folder = None if resumed else self.run_folder
+        check_writable(self.run_folder)
+        if config.trainer.enable_checkpointing is not False:
+            check_space(self.run_folder, self.model, dict(self.model.hparams))
         return super().instantiate_trainer(**kwargs)
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> L.Trainer:
-        if self.verb != "fit" and config["enable_progress_bar"] is not False:
-            callbacks = [*callbacks, progress_bar()]
+        plugins = config["plugins"] or []
+        config["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), VerifiedCheckpointIO()]
+        if self.verb != "fit":
+            bar = [progress_bar()] if config["enable_progress_bar"] is not False else []
+            callbacks = [*callbacks, StopOnSignal(), *bar]
         if self.run_folder:
             options = self.config_init[self.verb]
             callbacks = [
                 *callbacks,
-                *fit_callbacks(self.run_folder, self.datamodule, config, options.early_stopping),
+                *fit_callbacks(
+                    self.run_folder,
+                    self.datamodule,
+                    config,
+                    options.early_stopping,
+                    options.checkpoint_every_n_steps,
+                    options.checkpoint_minutes,
+                ),
             ]
             if config["logger"] in (None, True):
-                config["logger"] = run_loggers(self.run_folder, bool(options.ckpt_path))
+                config["logger"] = run_loggers(self.run_folder, self.resume_step if options.ckpt_path else None)
         try:
             return super()._instantiate_trainer(config, callbacks)
         except (TypeError, ValueError) as error:  # the Trainer looks at its options itself
@@ -281,9 +359,7 @@ class VGGLightningCLI(LightningCLI):
         if config.name:
             return str(config.name)
         files = [Path(str(path)) for path in config.config or [] if path]
-        known = {file.resolve(): name for name, file in presets().items()}
-        names = [known.get(file.resolve(), file.stem) for file in files]
-        return names[-1].replace("/", "-") if names else str(config.model.network)
+        return run_name(files) if files else str(config.model.network)
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
@@ -307,6 +383,9 @@ class VGGLightningCLI(LightningCLI):
             report.test(self.trainer, self.model, self.datamodule)
         report.write(self.trainer, self.datamodule)
         print_next_steps(report)
+        if any(getattr(c, "failed", False) for c in callbacks):
+            print("the newest checkpoint could not be written: make room and resume the run", file=sys.stderr)
+            self.exit_code = 1
 
     def before_validate(self) -> None:
         """Say which weights are used."""

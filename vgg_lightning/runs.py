@@ -6,8 +6,9 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.loggers import Logger
 
+from vgg_lightning.callbacks.csv_log import RunCSV
 from vgg_lightning.callbacks.tensorboard import RunTensorBoard
 from vgg_lightning.errors import UserError
 
@@ -51,7 +52,12 @@ def run_folder_of(checkpoint: Path) -> Path | None:
     return folder.parent if folder.name == "checkpoints" else None
 
 
-def loggers(run_folder: Path, resumed: bool) -> list[Logger]:
-    """Return the loggers of a run: TensorBoard events and metrics.csv, both in its folder."""
+def loggers(run_folder: Path, step: int | None) -> list[Logger]:
+    """Return the loggers of a run: TensorBoard events and metrics.csv, both in its folder.
+
+    Args:
+        run_folder: of the run.
+        step: at which the run goes on, or None for a new one.
+    """
     place = {"save_dir": run_folder.parent.parent, "name": run_folder.parent.name, "version": run_folder.name}
-    return [RunTensorBoard(**place), CSVLogger(**place)]  # type: ignore[arg-type]
+    return [RunTensorBoard(step, **place), RunCSV(run_folder, step)]

@@ -125,6 +125,7 @@ def hostile(mark):
         "sparse": lambda c: c["state_dict"].update(
             {next(iter(c["state_dict"])): torch.sparse_coo_tensor(size=(10**6, 10**6))}
         ),
+        "progress": lambda c: c["hyper_parameters"].update(lr="x") or c.update(global_step=["x"], loops=3),
         "no weights": lambda c: c.pop("state_dict"),
         "no options": lambda c: c.pop("hyper_parameters"),
     }
@@ -137,7 +138,10 @@ def test_hostile_checkpoint(run, tmp_path, canary, kind):
     file = tmp_path / "hostile.ckpt"
     torch.save(checkpoint, file)
     began = time.process_time()
-    if kind in ("weights", "data folder", "data", "instantiator", "class_path", "not finite") or "for a" in kind:
+    if (
+        kind in ("expanded", "progress", "weights", "data folder", "data", "instantiator", "class_path", "not finite")
+        or "for a" in kind
+    ):
         with pytest.raises(UserError):  # --model.weights takes the weights alone, which are sound here
             load_classifier(file)
         for verb in ("fit", "validate", "test", "predict"):

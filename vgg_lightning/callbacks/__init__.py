@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +9,12 @@ from lightning.pytorch.callbacks import (
     Callback,
     EarlyStopping,
     LearningRateMonitor,
-    ModelCheckpoint,
-    ProgressBar,
-    TQDMProgressBar,
 )
 
-from vgg_lightning.callbacks.lines import ProgressLines
+from vgg_lightning.callbacks.checkpoints import BestCheckpoint, LastCheckpoint, resume_command
+from vgg_lightning.callbacks.progress import EpochLines, progress_bar
 from vgg_lightning.callbacks.report import RunReport
+from vgg_lightning.callbacks.stop import StopOnSignal
 from vgg_lightning.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,7 +22,12 @@ if TYPE_CHECKING:
 
 
 def fit_callbacks(
-    run_folder: Path, data: FashionMNISTDataModule, trainer: dict[str, Any], early_stopping: int
+    run_folder: Path,
+    data: FashionMNISTDataModule,
+    trainer: dict[str, Any],
+    early_stopping: int,
+    every_n_steps: int,
+    minutes: float,
 ) -> list[Callback]:
     """Return the callbacks of `vgg-lightning fit`.
 
@@ -33,36 +36,22 @@ def fit_callbacks(
         data: decides whether there is a val_acc to watch.
         trainer: the options of the Trainer, which can switch parts off.
         early_stopping: epochs without a better val_acc after which to stop; 0 never stops early.
+        every_n_steps: steps between checkpoints within an epoch; 0 is none.
+        minutes: minutes between them; 0 is none.
     """
     validates = bool(data.hparams["val_size"]) and trainer["limit_val_batches"] != 0
-    callbacks: list[Callback] = [RunReport(run_folder)]
-    if trainer["enable_checkpointing"] is not False:
-        callbacks.append(checkpoints(run_folder / "checkpoints", validates))
+    saves = trainer["enable_checkpointing"] is not False
+    callbacks: list[Callback] = [StopOnSignal(resume_command(run_folder), saves), RunReport(run_folder)]
+    if saves:
+        folder = run_folder / "checkpoints"
+        callbacks += [BestCheckpoint(folder)] if validates else []
+        callbacks += [LastCheckpoint(folder, every_n_steps, minutes)]
     if trainer["logger"] is not False:
         callbacks.append(LearningRateMonitor(logging_interval="step"))
     if trainer["enable_progress_bar"] is not False:
-        callbacks.append(progress_bar())
+        callbacks += [EpochLines(), progress_bar()]
     if early_stopping:
         if not validates:
             raise UserError("--early_stopping needs validation pictures: give --data.val_size 1000 or more")
         callbacks.append(EarlyStopping("val_acc", mode="max", patience=early_stopping))
     return callbacks
-
-
-def progress_bar() -> ProgressBar:
-    """Return a bar for a terminal, or a line an epoch for a file or a pipe."""
-    return TQDMProgressBar(refresh_rate=10, leave=True) if sys.stderr.isatty() else ProgressLines()
-
-
-def checkpoints(folder: Path, validates: bool) -> ModelCheckpoint:
-    """Return the callback that keeps best.ckpt (by val_acc, if there is one) and last.ckpt."""
-    if not validates:
-        return ModelCheckpoint(folder, filename="last", save_top_k=1, enable_version_counter=False)
-    return ModelCheckpoint(
-        folder,
-        filename="best",
-        monitor="val_acc",
-        mode="max",
-        save_last=True,
-        enable_version_counter=False,
-    )

@@ -35,20 +35,23 @@ class RunReport(Callback):
         self.seconds = 0.0  # of fit, validation included, over all launches of a resumed run
         self.train_seconds = 0.0  # of the training batches alone
         self.examples = 0
-        self._fit_begin = self._train_begin = 0.0
+        self._fit_begin = self._train_begin = time.monotonic()
+        self._training = False
 
     def state_dict(self) -> dict[str, Any]:
         """Return clocks and best metrics, so that a resumed run reports all of its launches."""
-        running = time.monotonic() - self._fit_begin
+        now = time.monotonic()
         return {
-            "seconds": self.seconds + running,
-            "train_seconds": self.train_seconds,
+            "seconds": self.seconds + now - self._fit_begin,
+            "train_seconds": self.train_seconds + (now - self._train_begin if self._training else 0.0),
             "examples": self.examples,
             "metrics": dict(self.metrics),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from the launch before."""
+        """Go on from the launch before; but once fit is over, what is loaded is the best checkpoint, to test it."""
+        if self.checkpoint is not None:
+            return
         self.metrics = dict(state_dict["metrics"])
         self.seconds = state_dict["seconds"]
         self.train_seconds = state_dict["train_seconds"]
@@ -65,9 +68,11 @@ class RunReport(Callback):
                 f"{hparams['image_size']}, {trainer.max_epochs} epochs on {trainer.strategy.root_device}"
             )
 
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock of training."""
-        self._train_begin = time.monotonic()
+        self._train_begin, self._training = time.monotonic(), True
+
+    on_train_epoch_start = on_train_start  # which is left out where a run goes on within an epoch
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -76,12 +81,19 @@ class RunReport(Callback):
         self.examples += len(batch[1]) * trainer.world_size
         if trainer.is_last_batch:
             self.train_seconds += time.monotonic() - self._train_begin
+            self._training = False
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Keep the validation metrics of the best epoch, by the rule of the best checkpoint."""
         found = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val_")}
         if found.get("val_acc", 0.0) > self.metrics.get("val_acc", -1.0):
             self.metrics |= found
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Save the training means of the epoch, which are known only now."""
+        means = {k: trainer.callback_metrics[k] for k in ("train_loss", "train_acc") if k in trainer.callback_metrics}
+        self.metrics |= {name: float(mean) for name, mean in means.items()}
+        checkpoint["callbacks"][self.state_key]["metrics"] = dict(self.metrics)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Keep the training means of the last epoch."""
@@ -90,10 +102,10 @@ class RunReport(Callback):
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Stop the clock of fit, and note the checkpoint."""
         self.seconds += time.monotonic() - self._fit_begin
-        saver: Any = trainer.checkpoint_callback
-        if saver is not None:
-            path = saver.best_model_path or saver.last_model_path
-            self.checkpoint = Path(path) if path else None
+        best = getattr(trainer.checkpoint_callback, "best_model_path", "")
+        candidates = [Path(best)] if best else []
+        candidates.append(self.run_folder / "checkpoints" / "last.ckpt")
+        self.checkpoint = next((file for file in candidates if file.is_file()), None)
 
     def test(self, trainer: L.Trainer, model: L.LightningModule, data: FashionMNISTDataModule) -> None:
         """Test the best checkpoint, or the weights at hand if none was saved."""

@@ -12,10 +12,15 @@ HPARAMS_METRICS = ("val_acc", "val_loss", "test_acc", "test_loss")
 
 
 class RunTensorBoard(TensorBoardLogger):
-    """TensorBoardLogger whose HPARAMS tab shows the metrics that the run logs, in place of a -1."""
+    """TensorBoardLogger whose HPARAMS tab shows the metrics that the run logs, in place of a -1.
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs, default_hp_metric=False, log_graph=True)
+    Args:
+        step: the run goes on here; TensorBoard drops what was logged at this step and later.
+        kwargs: of TensorBoardLogger.
+    """
+
+    def __init__(self, step: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs, default_hp_metric=False, log_graph=step is None, purge_step=step)
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, metrics: Any = None, step: int | None = None) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from vgg_lightning.checkpoints.digest import damage_of
 from vgg_lightning.checkpoints.options import checked_options, fits
 from vgg_lightning.checkpoints.sharing import SUFFIX, read_shared
 from vgg_lightning.classifier import Classifier
@@ -55,7 +56,13 @@ def read_checkpoint(file: Path) -> Checkpoint:
         return read_shared(file)
     _check_archive(file)
     try:
+        if damage := damage_of(file):
+            raise UserError(f"{file} is damaged or no checkpoint: {damage}; use another one")
         checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(f"cannot read the checkpoint {file}: {error.strerror or error}") from error
     except Exception as error:  # whatever a hostile file makes the reader do wrong
         raise UserError(f"{file} is refused: it holds more than tensors and plain values, or is damaged") from error
     if not isinstance(checkpoint, dict) or not {"state_dict", "hyper_parameters"} <= checkpoint.keys():
@@ -69,7 +76,7 @@ def read_checkpoint(file: Path) -> Checkpoint:
 
 
 def _check_archive(file: Path) -> None:
-    """Verify the checksums of a checkpoint, and that it is no small file that unpacks to a huge one."""
+    """Refuse a small file that unpacks to a huge one."""
     try:
         with zipfile.ZipFile(file) as archive:
             parts = archive.infolist()
@@ -77,15 +84,12 @@ def _check_archive(file: Path) -> None:
                 raise UserError(f"{file} is refused: a checkpoint is not compressed")
             if sum(part.file_size for part in parts) > file.stat().st_size:
                 raise UserError(f"{file} is refused: its parts are larger than the file")
-            damaged = archive.testzip()
     except OSError as error:
         raise UserError(f"cannot read the checkpoint {file}: {error.strerror or error}") from error
     except UserError:
         raise
     except Exception as error:
         raise UserError(f"{file} is not a checkpoint, or is damaged: use another one") from error
-    if damaged:
-        raise UserError(f"{file} is damaged: the checksum of {damaged} is wrong; use another checkpoint")
 
 
 def model_options(checkpoint: Checkpoint) -> dict[str, Plain]:

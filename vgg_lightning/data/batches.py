@@ -51,8 +51,9 @@ class BatchLoader:
         self.sampler, self.batch_sampler = self, None  # where Lightning looks for set_epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the order of the epoch that the next iteration reads."""
-        self.epoch = epoch
+        """Choose the order of the epoch that the next iteration reads, from its first batch if it is another one."""
+        if epoch != self.epoch:
+            self.epoch, self._start = epoch, 0
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""

@@ -61,6 +61,7 @@ class FashionMNISTDataModule(L.LightningDataModule):
         self.prepared: Prepared | None = None
         self._splits: dict[Split, Batch] = {}
         self._train_loader: BatchLoader | None = None
+        self._resume_at: dict[str, int] = {}
 
     @property
     def seed(self) -> int:
@@ -89,8 +90,10 @@ class FashionMNISTDataModule(L.LightningDataModule):
         return self._splits[split]
 
     def train_dataloader(self) -> BatchLoader:
-        """Return a resumable loader in a seeded order."""
-        self._train_loader = self._loader("train", shuffle=True)
+        """Return a resumable loader in a seeded order, or in a fixed one if the Trainer overfits some batches."""
+        self._train_loader = self._loader("train", shuffle=not self._overfits())
+        if self._resume_at:
+            self._train_loader.load_state_dict(self._resume_at)
         return self._train_loader
 
     def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
@@ -105,6 +108,18 @@ class FashionMNISTDataModule(L.LightningDataModule):
         """Return the loader of the official test pictures."""
         return self._loader("test")
 
+    def state_dict(self) -> dict[str, int]:
+        """Return where the training loader stands.
+
+        Lightning saves it too, but does not restore it when the schedule has asked how long a run is: the loader
+        is then there before the checkpoint is read.
+        """
+        return self._train_loader.state_dict() if self._train_loader else {}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Let the next training loader go on from there."""
+        self._resume_at = dict(state_dict)
+
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Augment (in training), resize and normalise the whole batch where it lies."""
         if isinstance(batch, Tensor):
@@ -114,6 +129,9 @@ class FashionMNISTDataModule(L.LightningDataModule):
             where = (self._train_loader.epoch, self._train_loader.position, self._train_loader.rank)
             images = self.augment(images, derive_seed(self.seed, *where))
         return self.preprocess(images), labels
+
+    def _overfits(self) -> bool:
+        return bool(getattr(self.trainer, "overfit_batches", 0))
 
     def _loader(self, split: Split, shuffle: bool = False) -> BatchLoader:
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from vgg_lightning.data.local import take_from
-from vgg_lightning.data.progress import bar
+from vgg_lightning.data.progress import percent_bar
 from vgg_lightning.data.store import Job, SourceError
 
 APT_SECONDS = 600.0  # for one call of apt-get
@@ -40,7 +40,7 @@ def installed(job: Job) -> None:
     package = _package(job, "dpkg")
     listing = subprocess.run(["dpkg", "-L", package], capture_output=True, text=True, env=_environment(), check=False)
     if listing.returncode:
-        raise SourceError(f"{package} is not installed")
+        raise SourceError(f"{package} is not installed: sudo apt-get install {package}")
     _take_listed(job, map(Path, listing.stdout.splitlines()), f"Debian package {package} (installed)")
 
 
@@ -61,7 +61,7 @@ def _package(job: Job, *tools: str) -> str:
     """Return the name of the data set's package, if it has one and this machine has the tools for it."""
     for tool in tools:
         if shutil.which(tool) is None:
-            raise SourceError(f"{tool} is not on this machine")
+            raise SourceError(f"{tool} is not on this machine: for Debian and Ubuntu only")
     if job.dataset.package is None:
         raise SourceError(f"{job.dataset.title} has no package")
     return job.dataset.package
@@ -72,7 +72,7 @@ def _take_listed(job: Job, paths: Iterable[Path], origin: str) -> None:
     folders = sorted({path.parent for path in paths if path.name.removesuffix(".gz") in job.faults})
     take_from(job, folders, origin)
     if job.wanted:
-        raise SourceError(f"the package holds no sound {job.wanted[0].name}")
+        raise SourceError(f"{origin} holds no sound {job.wanted[0].name}: use another source")
 
 
 def _fetch(package: str, work: Path) -> Path:
@@ -81,7 +81,8 @@ def _fetch(package: str, work: Path) -> Path:
     complaints += _apt_get(work, f"downloading the Debian package {package}", "download", package)
     for path in work.glob(f"{package}_*.deb"):
         return path
-    raise SourceError(complaints[0] if complaints else "apt-get brought nothing and said nothing")
+    reason = complaints[0] if complaints else "apt-get brought nothing and said nothing"
+    raise SourceError(f"{reason}: see whether apt-get update works")
 
 
 def _unpack(package: Path) -> Path:
@@ -90,7 +91,7 @@ def _unpack(package: Path) -> Path:
     command = ["dpkg-deb", "--extract", str(package), str(folder)]
     result = subprocess.run(command, capture_output=True, text=True, env=_environment(), check=False)
     if result.returncode:
-        raise SourceError(f"dpkg-deb cannot unpack {package.name}")
+        raise SourceError(f"dpkg-deb cannot unpack {package.name}: try again")
     return folder
 
 
@@ -121,7 +122,7 @@ def _watch(process: subprocess.Popen[str], text: str) -> list[str]:
     moved = time.monotonic()
     watchdog = threading.Timer(APT_SECONDS, process.kill)
     watchdog.start()
-    with process, bar(text, 100, "%") as progress:
+    with process, percent_bar(text) as progress:
         try:
             for line in process.stdout:
                 percent = _percent(line, progress.n)

@@ -15,7 +15,7 @@ from typing import IO, Protocol, Self, cast
 from vgg_lightning.data.catalogue import Dataset
 from vgg_lightning.data.idx import Fault, IdxFile
 from vgg_lightning.data.local import unpacked
-from vgg_lightning.data.progress import Bar, bar, say
+from vgg_lightning.data.progress import Bar, bytes_bar, say
 from vgg_lightning.data.store import Chunks, Job, SourceError
 from vgg_lightning.errors import UserError
 
@@ -57,7 +57,7 @@ def from_mirror(job: Job) -> None:
             reasons.append(f"{mirror} cannot be reached ({error})")
         if not job.wanted:
             return
-    raise SourceError(reasons[0])
+    raise SourceError(f"{reasons[0]}: go online, or name another mirror with {MIRROR_VARIABLE}")
 
 
 def mirrors(dataset: Dataset) -> list[str]:
@@ -81,6 +81,8 @@ def _take_all(job: Job, mirror: str) -> list[str]:
             _take(job, file, url, f"download from {mirror}")
         except Fault as fault:
             faults.append(f"{url} {fault}")
+            if isinstance(fault, Broken):  # it has had its attempts: the others would only cost as many
+                break
     return faults
 
 
@@ -98,20 +100,13 @@ def _take(job: Job, file: IdxFile, url: str, origin: str) -> None:
 
 def _download(url: str, file: IdxFile) -> Chunks:
     """Yield the unpacked content of `url` as it arrives."""
-    with _open(url) as response, _bar(url, response) as progress:
+    with _open(url) as response, bytes_bar(file.name, url, _length(response)) as progress:
         try:
             yield from unpacked(cast(IO[bytes], _Metered(response, progress, file.size)))
         except EOFError as error:
             raise Broken("ended early") from error
         except (OSError, http.client.HTTPException) as error:
             raise Broken(f"broke off ({_reason(error)})") from error
-
-
-def _bar(url: str, response: _Response) -> Bar:
-    """Return the progress bar of a download, with the size that the server tells."""
-    length = response.headers.get("Content-Length", "")
-    total = int(length) if length.isdecimal() else None
-    return bar(f"downloading {url}" + (f" ({total / 1e6:.1f} MB)" if total else ""), total)
 
 
 class _Metered:
@@ -166,6 +161,12 @@ def _ask(url: str, answers: queue.SimpleQueue[_Response | Exception]) -> None:
         answers.put(urllib.request.urlopen(request, timeout=READ_SECONDS))  # noqa: S310
     except Exception as error:  # handed over, not swallowed
         answers.put(error)
+
+
+def _length(response: _Response) -> int | None:
+    """Return the size that the server tells, if it does."""
+    length = response.headers.get("Content-Length", "")
+    return int(length) if length.isdecimal() else None
 
 
 def _reason(error: Exception) -> str:

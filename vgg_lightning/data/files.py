@@ -157,10 +157,7 @@ def _fetch(job: Job) -> Prepared:
     for name, fault in job.faults.items():
         if fault != "is missing":
             say(f"{job.folder / name} {fault}: looking for a sound one")
-    try:
-        obtain(job)
-    finally:
-        sweep(job.folder)
+    obtain(job)
     checksums, _ = _inspect(job.folder, job.dataset)
     return Prepared(job.folder, " and ".join(job.origins), checksums)
 

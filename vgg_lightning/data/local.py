@@ -22,7 +22,8 @@ def by_hand(job: Job) -> None:
     folders = [job.folder, job.root]
     take_from(job, folders, f"files laid by hand into {job.root}")
     if job.wanted:
-        raise SourceError(f"no sound {job.wanted[0].name} or .gz of it in {job.folder} or {job.root}")
+        places = f"{job.folder} or {job.root}"
+        raise SourceError(f"no sound {job.wanted[0].name} in {places}: put the four .gz or raw files there")
 
 
 def take_from(job: Job, folders: Sequence[Path], origin: str) -> None:

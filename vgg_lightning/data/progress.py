@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TypeAlias
 
-from tqdm import tqdm  # type: ignore[import-untyped]
+from tqdm import tqdm
 
 Bar: TypeAlias = tqdm
 
@@ -15,9 +15,18 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def bar(text: str, total: float | None, unit: str = "B") -> Bar:
-    """Return a progress bar; where stderr is no terminal, print `text` and return a silent one."""
-    progress = tqdm(total=total, desc=text, unit=unit, unit_scale=True, leave=False, disable=None)
+def bytes_bar(name: str, source: str, total: int | None) -> Bar:
+    """Return a bar that counts the bytes of a download; where stderr is no terminal, print a line instead."""
+    progress = tqdm(total=total, desc=name, unit="B", unit_scale=True, leave=False, disable=None)
+    if progress.disable:
+        size = f" ({tqdm.format_sizeof(total, 'B')})" if total else ""
+        say(f"downloading {source}{size}")
+    return progress
+
+
+def percent_bar(text: str) -> Bar:
+    """Return a bar from 0 to 100; where stderr is no terminal, print `text` instead."""
+    progress = tqdm(total=100, desc=text, bar_format="{l_bar}{bar}| {elapsed}", leave=False, disable=None)
     if progress.disable:
         say(text)
     return progress

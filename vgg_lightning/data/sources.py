@@ -3,35 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from vgg_lightning.data import debian, download, local
 from vgg_lightning.data.store import Job, SourceError
 from vgg_lightning.errors import UserError
 
-
-@dataclass(frozen=True)
-class Source:
-    """One place to have files from.
-
-    Attributes:
-        name: What it is called in messages.
-        fetch: Takes what it has of the wanted files; raises SourceError where that is not all.
-        remedy: What a user can do to make it work; may name the {package}.
-    """
-
-    name: str
-    fetch: Callable[[Job], None]
-    remedy: str
-
-
-# Ordered by what they cost: nothing, a local copy, one download, the lists of an archive and a download.
-SOURCES = (
-    Source("files laid by hand", local.by_hand, "put the four .gz or raw files there"),
-    Source("Debian package", debian.installed, "sudo apt-get install {package}"),
-    Source("download", download.from_mirror, f"connect, or name a mirror with {download.MIRROR_VARIABLE}"),
-    Source("package archive", debian.archive, "connect; for Debian and Ubuntu only"),
-)
+# In the order of what they cost: nothing, a copy, a download, the lists of an archive and a download.
+SOURCES: dict[str, Callable[[Job], None]] = {
+    "files laid by hand": local.by_hand,
+    "Debian package": debian.installed,
+    "download": download.from_mirror,
+    "package archive": debian.archive,
+}
 
 
 def obtain(job: Job) -> None:
@@ -41,15 +24,15 @@ def obtain(job: Job) -> None:
         UserError: No source has them all: the message gives each source, why it failed and what to do.
     """
     reasons = []
-    for source in SOURCES:
-        try:
-            source.fetch(job)
-        except (SourceError, OSError) as error:
-            remedy = source.remedy.format(package=job.dataset.package)
-            reasons.append(f"  {source.name}: {error} - {remedy}")
+    for name, fetch in SOURCES.items():
         if not job.wanted:
             return
-    raise UserError("\n".join([_summary(job), *reasons]))
+        try:
+            fetch(job)
+        except (SourceError, OSError) as error:
+            reasons.append(f"  {name}: {error}")
+    if job.wanted:
+        raise UserError("\n".join([_summary(job), *reasons]))
 
 
 def _summary(job: Job) -> str:

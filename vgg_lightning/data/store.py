@@ -19,7 +19,7 @@ Chunks = Generator[bytes, None, None]
 
 
 class SourceError(Exception):
-    """Why a source did not bring all that was wanted, in one line."""
+    """Why a source did not bring all that was wanted, and what to do, in one line."""
 
 
 @dataclass

@@ -40,21 +40,24 @@ class Preprocess(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map uint8 pictures (N, 1, H, W) to float32 (N, in_channels, image_size, image_size)."""
-        x = resize(images.float() / 255, self.image_size)
+        x = resize(images.float(), self.image_size).div_(255)
         if self.normalize:
-            x = (x - MEAN) / STD
+            x.sub_(MEAN).div_(STD)
         return x.expand(-1, self.in_channels, -1, -1)
 
 
 def resize(x: Tensor, size: int) -> Tensor:
-    """Bring square pictures (N, 1, H, H) to (N, 1, size, size): a frame of zeros up to 32 pixels, else bilinear."""
+    """Bring square pictures (N, 1, H, H) to (N, 1, size, size): a frame of zeros up to 32 pixels, else bilinear.
+
+    Values are the grey levels 0 to 255; enlarged ones are rounded, as in a picture file of 8 bits.
+    """
     missing = size - x.shape[-1]
     if missing == 0:
         return x
     if missing > 0 and size <= LARGEST_PADDED:
         before, after = missing // 2, missing - missing // 2
         return F.pad(x, (before, after, before, after))
-    return F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False, antialias=missing < 0)
+    return F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False, antialias=missing < 0).round_()
 
 
 def flip(images: Tensor, generator: torch.Generator) -> Tensor:

@@ -13,13 +13,46 @@ from functools import partial
 from torch import nn
 
 from vgg_lightning.errors import UserError, nearest
+from vgg_lightning.networks.alexnet import AlexNet
+from vgg_lightning.networks.batch_norm import BatchNorm
+from vgg_lightning.networks.densenet import DenseNet
+from vgg_lightning.networks.googlenet import GoogLeNet
+from vgg_lightning.networks.init import INIT_SCHEMES, initialize
+from vgg_lightning.networks.lenet import LeNet
+from vgg_lightning.networks.nin import NiN
+from vgg_lightning.networks.resnet import ResNet18
 from vgg_lightning.networks.vgg import VGG, VGG_BLOCKS, load_torchvision_weights
 
-__all__ = ["NETWORKS", "build_network", "load_torchvision_weights"]
+__all__ = [
+    "INIT_SCHEMES",
+    "NETWORKS",
+    "build_network",
+    "initialize",
+    "load_torchvision_weights",
+    "network_options",
+]
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     **{name: partial(VGG, arch) for name, arch in VGG_BLOCKS.items()},
+    "alexnet": AlexNet,
+    "nin": NiN,
+    "googlenet": GoogLeNet,
+    "lenet": partial(LeNet, (nn.BatchNorm2d, nn.BatchNorm1d)),
+    "lenet_scratch": partial(LeNet, (BatchNorm, BatchNorm)),
+    "resnet18": ResNet18,
+    "densenet": DenseNet,
 }
+
+
+def network_options(name: str) -> dict[str, bool | int | float | str]:
+    """Return the options of the network `name` with their defaults, `in_channels` and the like included.
+
+    Raises:
+        UserError: if the name is unknown.
+    """
+    if name not in NETWORKS:
+        raise UserError(f"network {name!r} is unknown{nearest(name, NETWORKS)}: use one of {', '.join(NETWORKS)}")
+    return {option: p.default for option, p in inspect.signature(NETWORKS[name]).parameters.items()}
 
 
 def build_network(
@@ -30,7 +63,9 @@ def build_network(
     image_size: int = 224,
     **options: object,
 ) -> nn.Module:
-    """Return the network `name`, which maps (N, in_channels, image_size, image_size) to logits (N, num_classes).
+    """Return the network `name`, which maps pictures to logits (N, num_classes).
+
+    The pictures have the shape (N, in_channels, image_size, image_size).
 
     Args:
         name: a key of `NETWORKS`, such as "vgg11".
@@ -42,11 +77,17 @@ def build_network(
     Raises:
         UserError: if the name or an option is unknown, or if the options do not fit together.
     """
-    if name not in NETWORKS:
-        raise UserError(f"network {name!r} is unknown{nearest(name, NETWORKS)}: use one of {', '.join(NETWORKS)}")
-    builder = NETWORKS[name]
-    known = [p for p in inspect.signature(builder).parameters if p != "arch"]
-    for option in options:
+    known = network_options(name)
+    options = {"in_channels": in_channels, "num_classes": num_classes, "image_size": image_size, **options}
+    for option, value in options.items():
         if option not in known:
             raise UserError(f"{name} has no option {option!r}{nearest(option, known)}: it has {', '.join(known)}")
-    return builder(in_channels=in_channels, num_classes=num_classes, image_size=image_size, **options)
+        _check_range(option, value)
+    return NETWORKS[name](**options)
+
+
+def _check_range(option: str, value: object) -> None:
+    if isinstance(value, int) and not isinstance(value, bool) and option != "dropout" and value < 1:
+        raise UserError(f"{option} {value} is too small: use 1 or more")
+    if option == "dropout" and not (isinstance(value, int | float) and 0 <= value <= 1):
+        raise UserError(f"dropout {value} is not a probability: use a number from 0 to 1")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from vgg_lightning.errors import UserError
+from vgg_lightning.errors import UserError, nearest
 
 # (num_convs, out_channels) of each block: columns A, B, D and E of the paper's table 1.
 VGG_BLOCKS: dict[str, tuple[tuple[int, int], ...]] = {
@@ -97,7 +97,8 @@ class VGG(nn.Module):
         dropout: probability with which the head drops a feature; the head "batchnorm" has none.
 
     Raises:
-        UserError: if `ratio` does not divide the channels, or the image is too small for the poolings.
+        UserError: if `ratio` does not divide the channels, the image is too small for the poolings, or
+            `norm_after_relu` comes without `batch_norm`.
     """
 
     def __init__(
@@ -115,6 +116,9 @@ class VGG(nn.Module):
     ) -> None:
         super().__init__()
         _check(arch, image_size, ratio)
+        if norm_after_relu and not batch_norm:
+            raise UserError("norm_after_relu places the BatchNorm: use it together with batch_norm")
+        self.norm_after_relu = norm_after_relu
         channels = [in_channels, *(out_channels // ratio for _, out_channels in arch)]
         self.blocks = nn.Sequential(
             *(
@@ -129,7 +133,7 @@ class VGG(nn.Module):
             "gap": lambda: gap_head(channels[-1], num_classes, dropout),
         }
         if head not in heads:
-            raise UserError(f"head {head!r} is unknown: use one of {', '.join(heads)}")
+            raise UserError(f"head {head!r} is unknown{nearest(head, heads)}: use one of {', '.join(heads)}")
         self.head = heads[head]()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -156,28 +160,41 @@ def load_torchvision_weights(network: VGG, state_dict: dict[str, Tensor]) -> VGG
 
     Args:
         network: a network with the classic head and as many input channels and classes as the weights.
-        state_dict: of the torchvision network, e.g. `torchvision.models.vgg16(weights="DEFAULT").state_dict()`.
+        state_dict: of torchvision's network: `torchvision.models.vgg16(weights="DEFAULT").state_dict()`.
 
     Raises:
-        UserError: if the two networks do not have the same layers.
+        UserError: if the two networks do not have the same layers in the same order.
     """
-    ours = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.BatchNorm2d | nn.Linear)]
+    if network.norm_after_relu:
+        raise UserError("torchvision's BatchNorm stands before the ReLU: use a network without norm_after_relu")
+    ours = {name: m for name, m in network.named_modules() if isinstance(m, nn.Conv2d | nn.BatchNorm2d | nn.Linear)}
     theirs: dict[str, dict[str, Tensor]] = {}
     for key, value in state_dict.items():
         path, name = key.rsplit(".", 1)
         theirs.setdefault(path, {})[name] = value
     if len(ours) != len(theirs):
         raise UserError(f"the weights have {len(theirs)} layers, the network has {len(ours)}: use the same depth")
+    carried: dict[str, Tensor] = {}
     bias: Tensor | None = None
-    for layer, weights in zip(ours, theirs.values(), strict=True):
-        weights = dict(weights)
-        if isinstance(layer, nn.Conv2d) and layer.bias is None:
-            bias = weights.pop("bias")
-        elif isinstance(layer, nn.BatchNorm2d) and bias is not None:
+    for (path, module), weights in zip(ours.items(), theirs.values(), strict=True):
+        if isinstance(module, nn.Conv2d) and module.bias is None:
+            bias = weights.pop("bias", None)
+        elif isinstance(module, nn.BatchNorm2d) and bias is not None and "running_mean" in weights:
             weights["running_mean"] = weights["running_mean"] - bias
-        try:
-            with torch.no_grad():
-                layer.load_state_dict(weights)
-        except RuntimeError as error:
-            raise UserError(f"the weights do not fit {type(layer).__name__}: {error}".replace("\n", " ")) from error
+            weights.setdefault("num_batches_tracked", torch.tensor(0))  # files of before 2018 lack it
+        carried |= {f"{path}.{name}": value for name, value in weights.items()}
+    _load(network, carried)
     return network
+
+
+def _load(network: VGG, weights: dict[str, Tensor]) -> None:
+    """Load all of `weights`, or nothing if one does not fit."""
+    shapes = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+    given = {key: tuple(value.shape) for key, value in weights.items()}
+    for key in {**shapes, **given}:
+        if shapes.get(key) != given.get(key):
+            raise UserError(
+                f"the weights do not fit the network at {key}, shape {given.get(key)} for {shapes.get(key)}: "
+                "use the same in_channels, num_classes and batch_norm, and image_size 224"
+            )
+    network.load_state_dict(weights)

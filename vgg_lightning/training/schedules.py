@@ -57,3 +57,14 @@ def build_schedule(
         return schedule(min(progress, 1.0))
 
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+def restart_schedule(scheduler: torch.optim.lr_scheduler.LambdaLR, lr: float) -> None:
+    """Set the rate that the schedule has at its current step with the peak `lr`, in place of a restored one."""
+    scheduler.base_lrs = [lr] * len(scheduler.base_lrs)
+    for group, base, factor in zip(
+        scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True
+    ):
+        group["initial_lr"] = base
+        group["lr"] = base * factor(scheduler.last_epoch)
+    scheduler._last_lr = [group["lr"] for group in scheduler.optimizer.param_groups]

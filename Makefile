@@ -1,0 +1,56 @@
+# Every target sets up what it needs: `make fit` works in a fresh clone.
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 python3.11,\
+	$(shell $(p) -c 'import sys; sys.version_info >= (3, 11) and print("$(p)")' 2>/dev/null)))
+
+.DEFAULT_GOAL := help
+.PHONY: help install fit test lint types tests format notebook reference clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(VENV)/installed  ## put the environment into .venv (5.5 GB: PyTorch brings its GPU libraries)
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or later is needed; name one: make install PYTHON=/path/to/python3"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { \
+		rm -rf $(VENV) && echo "no venv module here: taking virtualenv" && \
+		$(PYTHON) -m pip install --quiet --target $(VENV)-bootstrap virtualenv && \
+		PYTHONPATH=$(VENV)-bootstrap $(PYTHON) -m virtualenv --quiet $(VENV) && rm -rf $(VENV)-bootstrap; }
+	@echo "installing into $(VENV): 4 to 10 minutes, once"
+	@$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]' 2>&1 | tee $(VENV)/install.log \
+		| { grep --line-buffered --only-matching -E '^ *(Downloading|Using cached) [^ ]+\.whl \(.*\)|^Installing collected' || true; } \
+		|| { tail -n 20 $(VENV)/install.log; echo "error: the installation failed; all of it is in $(VENV)/install.log"; exit 2; }
+	@touch $@
+
+fit: install  ## train VGG-11 on Fashion-MNIST (preset quick: minutes on a laptop)
+	@$(BIN)/vgg-lightning fit
+
+test: lint types tests  ## lint, types and all tests
+
+lint: install  ## ruff
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: install  ## mypy --strict
+	@$(BIN)/mypy
+
+tests: install  ## pytest, without the long campaigns
+	@$(BIN)/python -m pytest -m "not slow"
+
+test-reliability: install  ## the long campaigns: real kills, bit flips, fuzzed options
+	@$(BIN)/python -m pytest tests/reliability -m "slow or not slow"
+
+format: install  ## format the code
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+notebook: install  ## open the notebooks in the browser
+	@$(BIN)/jupyter notebook notebooks
+
+reference: install  ## train lightning_logs/reference anew
+	@$(BIN)/python -m benchmarks.reference
+
+clean:  ## remove the environment and caches, keep the runs
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

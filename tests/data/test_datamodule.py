@@ -1,0 +1,56 @@
+"""The data module on the real data: sizes, splits, and what a batch looks like."""
+
+import pytest
+import torch
+
+from vgg_lightning import FashionMNISTDataModule
+from vgg_lightning.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def data(fashion_mnist_dir):
+    module = FashionMNISTDataModule(batch_size=128)
+    module.prepare_data()
+    for stage in ("fit", "test"):
+        module.setup(stage)
+    return module
+
+
+def test_sizes_and_classes(data):
+    for split, size, per_class in (("train", 55_000, 5500), ("val", 5000, 500), ("test", 10_000, 1000)):
+        images, labels = data.pictures(split)
+        assert images.shape == (size, 1, 28, 28)
+        assert images.dtype == torch.uint8
+        assert torch.bincount(labels).tolist() == [per_class] * 10
+
+
+def test_a_batch_is_uint8_until_it_is_on_the_device(data):
+    images, labels = next(iter(data.train_dataloader()))
+    assert images.shape == (128, 1, 28, 28)
+    assert images.dtype == torch.uint8
+    x, y = data.on_after_batch_transfer((images, labels), 0)
+    assert x.shape == (128, 1, 32, 32)
+    assert x.dtype == torch.float32
+    assert torch.equal(y, labels)
+
+
+def test_training_never_sees_a_test_picture_that_is_not_in_both_files(data):
+    test = {image.numpy().tobytes() for image in data.pictures("test")[0]}
+    train, _ = data.pictures("train")
+    held_out, _ = data.pictures("val")
+    shared = sum(image.numpy().tobytes() in test for image in torch.cat([train, held_out]))
+    assert shared < 50  # the official files themselves share a few pictures
+    assert len(train) + len(held_out) == 60_000
+
+
+def test_val_size_zero_trains_on_everything(fashion_mnist_dir):
+    module = FashionMNISTDataModule(val_size=0)
+    module.setup("fit")
+    assert len(module.pictures("train")[1]) == 60_000
+    assert module.val_dataloader() == []
+
+
+@pytest.mark.parametrize("options", [{"batch_size": 0}, {"image_size": 20}, {"augment": ["blur"]}])
+def test_bad_options(options):
+    with pytest.raises(UserError):
+        FashionMNISTDataModule(**options)

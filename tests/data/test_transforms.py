@@ -1,0 +1,77 @@
+"""Whole-batch transforms against torchvision's, picture by picture."""
+
+import pytest
+import torch
+from torchvision import transforms
+
+from vgg_lightning.data.transforms import MEAN, STD, Augment, Preprocess, flip, shift
+from vgg_lightning.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def images():
+    return torch.randint(0, 256, (12, 1, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("size", [28, 40, 64, 96, 224, 256])
+def test_equals_the_resize_and_totensor_of_the_sources(images, size):
+    reference = transforms.Compose([transforms.ToPILImage(), transforms.Resize(size), transforms.ToTensor()])
+    expected = torch.stack([reference(image) for image in images])
+    assert (Preprocess(size, normalize=False)(images) - expected).abs().max() <= 1 / 255 + 1e-6
+
+
+@pytest.mark.parametrize("size", [29, 30, 31, 32])
+def test_up_to_32_is_a_black_frame_and_no_blur(images, size):
+    x = Preprocess(size, normalize=False)(images)
+    assert x.shape == (12, 1, size, size)
+    border = (size - 28) // 2
+    assert torch.equal(x[..., border : border + 28, border : border + 28], images / 255)
+    assert torch.isclose(x.sum(), (images / 255).sum())
+
+
+def test_normalises_and_repeats_the_channel(images):
+    x = Preprocess(28, in_channels=3)(images)
+    assert x.shape == (12, 3, 28, 28)
+    assert torch.allclose(x[:, 2:], (images / 255 - MEAN) / STD)
+
+
+def test_smaller_than_the_pictures_is_refused():
+    with pytest.raises(UserError, match=r"--data.image_size 28 or more"):
+        Preprocess(27)
+
+
+def test_the_constants_are_those_of_the_training_pictures(fashion_mnist_dir):
+    from vgg_lightning.data.files import load
+
+    pixels = load(fashion_mnist_dir, "train")[0].float() / 255
+    assert pixels.mean().item() == pytest.approx(MEAN, abs=5e-5)
+    assert pixels.std().item() == pytest.approx(STD, abs=5e-5)
+
+
+def test_flip_mirrors_about_half_and_leaves_the_rest():
+    images = torch.arange(28, dtype=torch.uint8).expand(1000, 1, 28, 28)
+    flipped = flip(images, torch.Generator().manual_seed(0))
+    mirrored = (flipped == images.flip(-1)).all(dim=(1, 2, 3))
+    assert (mirrored | (flipped == images).all(dim=(1, 2, 3))).all()
+    assert 400 < mirrored.sum() < 600
+
+
+def test_shift_moves_each_picture_by_at_most_two_pixels():
+    images = torch.zeros(1000, 1, 28, 28, dtype=torch.uint8)
+    images[:, 0, 14, 14] = 255
+    moved = shift(images, torch.Generator().manual_seed(0))
+    rows, columns = moved[:, 0].flatten(1).argmax(1) // 28, moved[:, 0].flatten(1).argmax(1) % 28
+    assert (moved.flatten(1).sum(1) == 255).all()
+    assert sorted(rows.unique().tolist()) == sorted(columns.unique().tolist()) == [12, 13, 14, 15, 16]
+
+
+def test_augmentation_is_a_function_of_the_seed(images):
+    augment = Augment(["flip", "shift"])
+    assert torch.equal(augment(images, 1), augment(images, 1))
+    assert not torch.equal(augment(images, 1), augment(images, 2))
+    assert augment(images, 1).dtype == torch.uint8
+
+
+def test_unknown_augmentation():
+    with pytest.raises(UserError, match="did you mean flip"):
+        Augment(["flipp"])

@@ -1,0 +1,171 @@
+"""Runs to break and to resume, and what must be equal afterwards."""
+
+import csv
+import datetime
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from vgg_lightning.checkpoints.load import read_checkpoint
+
+REPOSITORY = Path(__file__).parents[2]
+EPOCHS, STEPS = 3, 8  # of the runs that are broken
+NETWORK = [
+    *("--model.network", "vgg11", "--model.ratio", "32", "--model.batch_norm", "true"),
+    *("--model.head", "classic", "--model.hidden_units", "16", "--model.dropout", "0.3"),
+]
+OPTIONS = [
+    *("--model.lr", "0.02", "--model.momentum", "0.9", "--model.ema_decay", "0.8"),
+    *("--model.warmup_epochs", "0.5", "--model.schedule", "cosine", "--data.augment", "[flip,shift]"),
+    *("--data.dataset", "idx", "--data.batch_size", "16", "--data.val_size", "48"),
+    *("--trainer.max_epochs", str(EPOCHS), "--trainer.log_every_n_steps", "1", "--trainer.accelerator", "cpu"),
+    *("--trainer.devices", "1"),
+]
+
+
+def make_data(folder):
+    """Write pictures of 10 classes as IDX files: 8 batches to train, 3 to validate, 3 to test."""
+    random = np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    patterns = random.integers(0, 200, (10, 28, 28))
+    for split, count in (("train", 16 * STEPS + 48), ("t10k", 48)):
+        labels = np.arange(count) % 10
+        pictures = patterns[labels] + random.integers(0, 56, (count, 28, 28))
+        head = (0x803).to_bytes(4, "big") + b"".join(n.to_bytes(4, "big") for n in (count, 28, 28))
+        (folder / f"{split}-images-idx3-ubyte").write_bytes(head + pictures.astype(np.uint8).tobytes())
+        head = (0x801).to_bytes(4, "big") + count.to_bytes(4, "big")
+        (folder / f"{split}-labels-idx1-ubyte").write_bytes(head + labels.astype(np.uint8).tobytes())
+    return folder
+
+
+class Server:
+    """A server of processes (see server.py)."""
+
+    def __init__(self):
+        self.process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("server.py"))],
+            env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def start(self, cwd, *args, **request):
+        """Start `vgg-lightning ARGS`; return its process id."""
+        request |= {"cwd": str(cwd), "args": [str(arg) for arg in args]}
+        print(json.dumps(request), file=self.process.stdin, flush=True)
+        return json.loads(self.process.stdout.readline())["pid"]
+
+    def end(self):
+        """Wait for it; return its exit code, which is negative after a kill."""
+        return json.loads(self.process.stdout.readline())["code"]
+
+    def run(self, cwd, *args, **request):
+        self.start(cwd, *args, **request)
+        return self.end()
+
+    def run_and_signal(self, cwd, signum, seconds, *args):
+        """Send a signal after so many seconds; return the exit code, and the seconds until the end."""
+        pid = self.start(cwd, *args)
+        sent = [0.0]
+
+        def send():
+            sent[0] = time.monotonic()
+            os.kill(pid, signum)
+
+        timer = threading.Timer(seconds, send)
+        timer.start()
+        code = self.end()
+        timer.cancel()
+        return code, time.monotonic() - (sent[0] or time.monotonic())
+
+
+def environment():
+    return {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+
+
+def output(cwd):
+    return (Path(cwd) / "output.txt").read_text()
+
+
+def only_run(cwd):
+    (run,) = Path(cwd).glob("lightning_logs/*/version_*")
+    return run
+
+
+def everything(run):
+    """Return what a run leaves behind, without what differs between equal runs: clocks, paths, memory."""
+    results = json.loads((run / "results.json").read_text())
+    for name in ("seconds", "examples_per_second", "peak_memory_mb"):
+        results.pop(name)
+    return {
+        "last": essence(run / "checkpoints" / "last.ckpt"),
+        "best": essence(run / "checkpoints" / "best.ckpt"),
+        "results": results,
+        "csv": rows(run / "metrics.csv"),
+        "tensorboard": scalars(run),
+    }
+
+
+def essence(file):
+    checkpoint = read_checkpoint(file)
+    callbacks = checkpoint["callbacks"]
+    for key, state in callbacks.items():
+        if key.startswith("RunReport"):
+            callbacks[key] = {k: v for k, v in state.items() if "seconds" not in k}
+        if key.startswith("BestCheckpoint"):
+            callbacks[key] = {k: v for k, v in state.items() if "path" not in k and k != "best_k_models"}
+    loops = checkpoint["loops"]["fit_loop"]
+    loops.pop("epoch_loop.val_loop.batch_progress")  # counts for a progress bar, begun anew with every epoch
+    return checkpoint
+
+
+def rows(file):
+    """Return the rows of metrics.csv as {(step, names): values}; two rows for the same would be lost here."""
+    found = [{k: v for k, v in row.items() if v} for row in csv.DictReader(file.read_text().splitlines())]
+    table = {(row["step"], *sorted(row)): row for row in found}
+    assert len(table) == len(found), "a row stands twice in metrics.csv"
+    return table
+
+
+def scalars(run):
+    """Return {tag: [(step, value)]} as TensorBoard shows them."""
+    events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
+    table = {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    for tag, points in table.items():
+        once = tag == "epoch" or len({step for step, _ in points}) == len(points)  # "epoch" goes with every metric
+        assert once, f"{tag} has a step twice"
+    return table
+
+
+def differences(a, b, path=""):
+    """Return the places where two nested structures are not equal to the last bit."""
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        return [] if a.dtype == b.dtype and torch.equal(a, b) else [path]
+    if isinstance(a, dict) and isinstance(b, dict):
+        places = [f"{path}/{key} is missing" for key in a.keys() ^ b.keys()]
+        return places + [place for key in a.keys() & b.keys() for place in differences(a[key], b[key], f"{path}/{key}")]
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple) and len(a) == len(b):
+        return [place for i, (x, y) in enumerate(zip(a, b)) for place in differences(x, y, f"{path}/{i}")]
+    return [] if type(a) is type(b) and a == b else [f"{path}: {str(a)[:60]} != {str(b)[:60]}"]
+
+
+def record(test, passed, of, seeds=""):
+    """Add a row to the table of campaigns."""
+    import lightning
+
+    file = REPOSITORY / "benchmarks" / "results" / "reliability.csv"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    new = not file.exists()
+    with file.open("a", newline="") as stream:
+        writer = csv.writer(stream)
+        if new:
+            writer.writerow(["test", "passed", "of", "seeds", "versions", "date", "command"])
+        versions = f"python {sys.version.split()[0]}, torch {torch.__version__}, lightning {lightning.__version__}"
+        date = datetime.datetime.now(datetime.UTC).date().isoformat()
+        writer.writerow([test, passed, of, seeds, versions, date, "make test-reliability"])

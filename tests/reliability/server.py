@@ -1,0 +1,76 @@
+"""Starts `vgg-lightning` processes quickly: imports everything once, then forks one process for every request.
+
+A request is a line of JSON on stdin: {"args": [...], "cwd": ..., "at": {"hook", "count", "signal"}, "snapshots": folder}.
+The answers are lines of JSON on stdout: {"pid": ...} at once, {"code": ...} when the process has ended.
+"""
+
+import json
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import torch
+
+import vgg_lightning.cli
+from vgg_lightning.__main__ import main
+from vgg_lightning.checkpoints.write import VerifiedCheckpointIO
+from vgg_lightning.classifier import Classifier
+
+
+def send_signal_at(hook, count, signal):
+    """Send this process a signal within the `count`-th call of a method of the classifier."""
+    original, calls = getattr(Classifier, hook), iter(range(1, 1 << 30))
+
+    def patched(self, *args):
+        if next(calls) == count:
+            os.kill(os.getpid(), signal)
+        return original(self, *args)
+
+    setattr(Classifier, hook, patched)
+
+
+def keep_snapshots(folder):
+    """Copy the run folder after every checkpoint: what a kill at that moment would leave."""
+    original, numbers = VerifiedCheckpointIO.save_checkpoint, iter(range(1 << 30))
+
+    def patched(self, checkpoint, path, storage_options=None):
+        original(self, checkpoint, path, storage_options)
+        shutil.copytree(Path(path).parent.parent, Path(folder) / f"{next(numbers):03}_{Path(path).stem}")
+
+    VerifiedCheckpointIO.save_checkpoint = patched
+
+
+def child(request):
+    os.chdir(request["cwd"])
+    output = os.open("output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    if request.get("at"):
+        send_signal_at(**request["at"])
+    if request.get("snapshots"):
+        keep_snapshots(request["snapshots"])
+    code = 99
+    try:
+        code = main(request["args"])
+    finally:
+        sys.stdout.flush()
+        os._exit(code)
+
+
+def answer(**values):
+    print(json.dumps(values), flush=True)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    assert vgg_lightning.cli
+    for line in sys.stdin:
+        pid = os.fork()
+        if pid == 0:
+            child(json.loads(line))
+        answer(pid=pid)
+        answer(code=os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))

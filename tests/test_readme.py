@@ -1,0 +1,59 @@
+"""What README.md says works: its commands parse, its Python runs, its files exist."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from vgg_lightning.__main__ import VERBS, main
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "README.md").read_text()
+COMMANDS = sorted(set(re.findall(r"`(vgg-lightning [a-z][^`]*)`", TEXT)))
+
+
+@pytest.fixture
+def clone(tmp_path, monkeypatch, fashion_mnist_dir):
+    """A folder like a clone in which runs may be written."""
+    for name in ("lightning_logs/reference", "lightning_logs/quick"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).symlink_to(ROOT / "lightning_logs/reference")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands(command, clone, capsys):
+    args = shlex.split(command)[1:]
+    if args[0] == "fit":
+        args += ["--trainer.fast_dev_run", "true", "--data.batch_size", "4", "--model.ratio", "4"]
+    if args[0] == "predict":
+        args += ["--trainer.limit_predict_batches", "2", "--trainer.default_root_dir", "."]
+    if args[0] == "compare":
+        args += ["--ratio", "16", "--hidden_units", "8", "--image_size", "96", "--batch_size", "2", "--batches", "1"]
+    assert main(args) == 0, capsys.readouterr().err
+
+
+def test_every_verb_is_told_of():
+    told = {command.split()[1] for command in COMMANDS}
+    assert set(VERBS) - told <= {"validate", "export"}
+
+
+def test_the_python_of_the_page_runs(clone, capsys):
+    for block in re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL):
+        exec(compile(block, "README.md", "exec"), {})
+        printed = capsys.readouterr().out.strip()
+        assert printed in block  # the answer is in the comment beside the call
+
+
+def test_make_targets_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    for target in set(re.findall(r"`?make ([a-z-]+)", TEXT)):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_files_and_folders_exist():
+    for path in re.findall(r"`((?:vgg_lightning|notebooks|tests|benchmarks)/[\w./-]*)`", TEXT):
+        assert (ROOT / path).exists(), path
+    for path in re.findall(r"\]\(((?!http)[^)]+)\)", TEXT):
+        assert (ROOT / path).exists(), path

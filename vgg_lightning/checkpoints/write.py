@@ -1,0 +1,102 @@
+"""Write checkpoints so that there is a valid one at any moment, whatever happens to process, machine or disk."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import CheckpointIO
+
+from vgg_lightning.checkpoints.digest import SealedWriter, damage_of
+
+
+class CheckpointNotWritten(OSError):
+    """A checkpoint could not be written; the one before is untouched."""
+
+    def __init__(self, file: Path, error: OSError) -> None:
+        super().__init__(f"checkpoint {file} is not written: {error.strerror or error}")
+
+
+class VerifiedCheckpointIO(CheckpointIO):
+    """Lightning's door to checkpoint files: sealed, verified and atomic.
+
+    A file is written under another name in the same folder, flushed to the disk, read back and verified, and only
+    then put in the place of the old one, which stays as `NAME-prev.ckpt`.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
+    ) -> None:
+        """Write `checkpoint`. Raises CheckpointNotWritten if that fails."""
+        file = Path(path)
+        part = file.with_name(f".{file.name}.part")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            _write(checkpoint, part)
+            if file.exists():
+                _keep(file, previous_of(file))
+            os.replace(part, file)
+            _sync_folder(file.parent)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+            raise CheckpointNotWritten(file, error) from error
+
+    def load_checkpoint(
+        self, path: str | os.PathLike[str], map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read a checkpoint: verified, tensors and plain values only. Raises UserError if it is damaged."""
+        from vgg_lightning.checkpoints.load import read_checkpoint  # imported here: it needs the classifier
+
+        return read_checkpoint(Path(path))
+
+    def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
+        """Remove a checkpoint and the one before it."""
+        for file in (Path(path), previous_of(Path(path))):
+            file.unlink(missing_ok=True)
+
+
+def previous_of(file: Path) -> Path:
+    """Return the name under which the generation before `file` is kept."""
+    return file.with_name(f"{file.stem}-prev{file.suffix}")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed process has left half written in a folder of checkpoints."""
+    for part in folder.glob(".*.ckpt.part"):
+        part.unlink(missing_ok=True)
+
+
+def _write(checkpoint: dict[str, Any], file: Path) -> None:
+    with file.open("w+b") as stream:
+        writer = SealedWriter(stream)
+        torch.save(checkpoint, writer)
+        writer.seal()
+        os.fsync(stream.fileno())
+    if damage := damage_of(file):
+        raise OSError(errno.EIO, f"read back, {damage}")
+
+
+def _keep(file: Path, previous: Path) -> None:
+    """Keep `file` as `previous`, without a moment in which it is missing where the file system has hard links."""
+    part = previous.with_name(f".{previous.name}.part")
+    part.unlink(missing_ok=True)
+    try:
+        os.link(file, part)
+        os.replace(part, previous)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        os.replace(file, previous)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

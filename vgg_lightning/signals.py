@@ -1,0 +1,90 @@
+"""SIGTERM, SIGINT and SIGUSR1: the batch ends, a checkpoint is written, and the exit code is 128 + the signal's number.
+
+The first signal ends a run in order: at once while nothing is trained yet (`Interrupted` is raised where the
+program stands), after the batch in hand once a Trainer has taken over (`take_over`, `stop_if_asked`). A second one
+ends the process on the spot.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+_pending = 0  # the signal that came, until it is obeyed
+_deferred = False  # a Trainer polls `_pending` between batches
+
+
+class Interrupted(BaseException):
+    """A signal asks for the end. Like KeyboardInterrupt no Exception, so that nothing takes it for a failure.
+
+    Args:
+        signum: the signal.
+        note: what to say beside its name.
+    """
+
+    def __init__(self, signum: int, note: str = "") -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}" + (f": {note}" if note else ""))
+        self.code = 128 + signum
+
+
+def pending() -> int:
+    """Return the signal that waits to be obeyed, or 0."""
+    return _pending
+
+
+def stop_if_asked(note: str = "") -> None:
+    """Raise Interrupted if a signal has come."""
+    if _pending:
+        raise Interrupted(_pending, note)
+
+
+def take_over() -> None:
+    """Note a signal from now on, for `stop_if_asked` between batches. Call it once Lightning's handlers are set."""
+    global _deferred
+    _deferred = True
+    _install()
+
+
+def release() -> None:
+    """Raise on a signal at once again. A caller that is not ending anyway calls `stop_if_asked` next."""
+    global _deferred
+    _deferred = False
+
+
+@contextmanager
+def handled() -> Iterator[None]:
+    """Handle the signals within, and leave them as they were found."""
+    global _pending
+    before = _install()
+    try:
+        yield
+    finally:
+        release()
+        _pending = 0
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+def _signals() -> list[signal.Signals]:
+    if threading.current_thread() is not threading.main_thread():
+        return []
+    slurm = "SLURM_NTASKS" in os.environ and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive")
+    return [signal.SIGTERM, signal.SIGINT] + ([] if slurm else [signal.SIGUSR1])  # on SLURM Lightning requeues on it
+
+
+def _install() -> dict[signal.Signals, signal._HANDLER]:
+    return {signum: signal.signal(signum, _handle) for signum in _signals()}
+
+
+def _handle(signum: int, frame: FrameType | None) -> None:
+    global _pending
+    if _pending:
+        os.write(2, f"stopped at once by a second {signal.Signals(signum).name}\n".encode())
+        os._exit(128 + signum)
+    _pending = signum
+    if not _deferred:
+        raise Interrupted(signum)
