@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
@@ -218,7 +219,8 @@ class Classifier(L.LightningModule):
     def on_train_start(self) -> None:
         """Let learning rate, schedule and number of epochs asked for win over those in a resumed checkpoint."""
         for config in self.trainer.lr_scheduler_configs:
-            restart_schedule(config.scheduler, self.hparams["lr"])
+            if isinstance(config.scheduler, LambdaLR):  # ours; the learning-rate finder brings its own
+                restart_schedule(config.scheduler, self.hparams["lr"])
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed dropout by (seed, epoch, batch, rank), whatever was drawn before."""

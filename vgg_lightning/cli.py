@@ -283,18 +283,18 @@ class VGGLightningCLI(LightningCLI):
             return
         checkpoint = read_checkpoint(Path(config.ckpt_path))
         check_shapes(checkpoint, Path(config.ckpt_path))
-        if self.verb == "fit":
-            self._look_at_progress(checkpoint, config)
         saved = {"model": model_options(checkpoint), "data": data_options(checkpoint)}
         for group, names in STRUCTURE.items():
             names += RESUMED[group] if self.verb == "fit" else ()
-            for name in set(names) & saved[group].keys():
+            for name in [name for name in names if name in saved[group]]:
                 asked, has = config[group][name], saved[group][name]
                 if asked != has:
                     option = {"image_size": "data.image_size"}.get(name, f"{group}.{name}")  # which sets the model's
                     raise UserError(
                         f"--{option} {asked} contradicts the checkpoint, which has {has}: leave the option out"
                     )
+        if self.verb == "fit":
+            self._look_at_progress(checkpoint, config)
 
     def _look_at_progress(self, checkpoint: dict[str, Any], config: Any) -> None:
         try:

@@ -131,6 +131,9 @@ def hostile(mark):
     }
 
 
+SOUND_WEIGHTS = ("expanded", "progress", "weights", "data folder", "data", "instantiator", "class_path", "not finite")
+
+
 @pytest.mark.parametrize("kind", hostile("").keys())
 def test_hostile_checkpoint(run, tmp_path, canary, kind):
     checkpoint = good(run)
