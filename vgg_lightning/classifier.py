@@ -116,7 +116,7 @@ class Classifier(L.LightningModule):
         initialize(self.network, init)
         if channels_last:
             self.network = self.network.to(memory_format=torch.channels_last)
-        self.example_input_array = torch.zeros(2, in_channels, image_size, image_size)  # for graph and summary
+        self.example_input_array = torch.zeros(()).expand(2, in_channels, image_size, image_size)  # for the graph
         self.class_names: Sequence[str] = CLASSES
         self.preprocess = Preprocess(max(image_size, 28), in_channels=in_channels)
         metrics = MetricCollection(
@@ -219,7 +219,8 @@ class Classifier(L.LightningModule):
     def on_train_start(self) -> None:
         """Let learning rate, schedule and number of epochs asked for win over those in a resumed checkpoint."""
         for config in self.trainer.lr_scheduler_configs:
-            restart_schedule(cast(LambdaLR, config.scheduler), self.hparams["lr"])
+            if isinstance(config.scheduler, LambdaLR):  # ours; the learning-rate finder brings its own
+                restart_schedule(config.scheduler, self.hparams["lr"])
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed dropout by (seed, epoch, batch, rank), whatever was drawn before."""

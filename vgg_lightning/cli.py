@@ -30,8 +30,9 @@ from vgg_lightning.checkpoints.find import (
     newest_valid,
     run_name,
 )
-from vgg_lightning.checkpoints.load import data_options, find_checkpoint, model_options, read_checkpoint
+from vgg_lightning.checkpoints.load import check_shapes, data_options, find_checkpoint, model_options, read_checkpoint
 from vgg_lightning.checkpoints.run_config import plain_config
+from vgg_lightning.checkpoints.sharing import SUFFIX
 from vgg_lightning.checkpoints.write import VerifiedCheckpointIO
 from vgg_lightning.classifier import Classifier
 from vgg_lightning.commands.predict import write_predictions
@@ -113,6 +114,8 @@ def with_defaults(verb: str, options: list[str]) -> list[str]:
     if "--ckpt_path" in options[:-1]:
         where = options.index("--ckpt_path") + 1
         file = _checkpoint_of(options[where], verb)
+        if file.suffix == SUFFIX:
+            raise UserError(f"--ckpt_path {file} holds weights alone: give it to load_classifier or --model.weights")
         options[where] = str(file)
         base = _options_of(file, verb, own_config=bool({"--config", "-c"} & set(options)))
     elif verb != "fit":
@@ -279,21 +282,27 @@ class VGGLightningCLI(LightningCLI):
         if not config.ckpt_path:
             return
         checkpoint = read_checkpoint(Path(config.ckpt_path))
-        if self.verb == "fit":
-            self.resume_step = int(checkpoint["global_step"])
-            run = run_folder_of(Path(config.ckpt_path))
-            if run:
-                check_unfinished(checkpoint, config.trainer, config.early_stopping, run)
+        check_shapes(checkpoint, Path(config.ckpt_path))
         saved = {"model": model_options(checkpoint), "data": data_options(checkpoint)}
         for group, names in STRUCTURE.items():
             names += RESUMED[group] if self.verb == "fit" else ()
-            for name in set(names) & saved[group].keys():
+            for name in [name for name in names if name in saved[group]]:
                 asked, has = config[group][name], saved[group][name]
                 if asked != has:
                     option = {"image_size": "data.image_size"}.get(name, f"{group}.{name}")  # which sets the model's
                     raise UserError(
                         f"--{option} {asked} contradicts the checkpoint, which has {has}: leave the option out"
                     )
+        if self.verb == "fit":
+            self._look_at_progress(checkpoint, config)
+
+    def _look_at_progress(self, checkpoint: dict[str, Any], config: Any) -> None:
+        try:
+            self.resume_step = int(checkpoint["global_step"])
+            if run := run_folder_of(Path(config.ckpt_path)):
+                check_unfinished(checkpoint, config.trainer, config.early_stopping, run)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"{config.ckpt_path} is refused: it does not say how far its run was") from error
 
     def before_instantiate_classes(self) -> None:
         """Refuse what no Trainer can use, before anything is written."""
@@ -349,7 +358,7 @@ class VGGLightningCLI(LightningCLI):
         config = self.config[self.verb]
         if config.name:
             return str(config.name)
-        files = [Path(str(path)) for path in config.config or []]
+        files = [Path(str(path)) for path in config.config or [] if path]
         return run_name(files) if files else str(config.model.network)
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:

@@ -31,7 +31,8 @@ def plain(message: str, hints: dict[str, Any]) -> str:
     """
     text = " ".join(message.split())
     for pattern, say in (
-        (r"[Uu]nrecognized arguments: (\S+)|(?:[Kk]ey|accept option) ['\"]([\w.]+)['\"]", _unknown),
+        (r"[Uu]nrecognized arguments: (\S+)", _unknown),
+        (r"[Kk]ey ['\"]([\w.]+)['\"] is not expected|accept option ['\"]([\w.]+)['\"]", _unknown_key),
         (r"Unexpected config: (\w+)", _empty),
         (r"Linked \"([\w.]+)\" must be given via \"([\w.]+)\"", _linked),
         (r"[Aa]rgument (?:-c/)?--([\w.]+): expected (?:one|at least one) argument", _no_value),
@@ -75,10 +76,14 @@ def _any_of(parts: list[Any]) -> str:
 
 
 def _unknown(found: re.Match[str], text: str, hints: dict[str, Any]) -> str:
-    option = found[1] or f"--{found[2]}"
+    option = found[1].partition("=")[0]
     if not option.startswith("-"):
         return f"{option[:80]!r} is no option: options begin with --, such as --model.lr 0.1"
-    return unknown_option(option.partition("=")[0], [f"--{name}" for name in hints])
+    return unknown_option(option, [f"--{name}" for name in hints])
+
+
+def _unknown_key(found: re.Match[str], text: str, hints: dict[str, Any]) -> str:
+    return unknown_option(f"--{found[1] or found[2]}", [f"--{name}" for name in hints])
 
 
 def _empty(found: re.Match[str], text: str, hints: dict[str, Any]) -> str:

@@ -147,11 +147,11 @@ def differences(a, b, path=""):
     return [] if type(a) is type(b) and a == b else [f"{path}: {str(a)[:60]} != {str(b)[:60]}"]
 
 
-def record(test, passed, of, seeds=""):
+def record(test, passed, of, seeds="", table="reliability"):
     """Add a row to the table of campaigns."""
     import lightning
 
-    file = REPOSITORY / "benchmarks" / "results" / "reliability.csv"
+    file = REPOSITORY / "benchmarks" / "results" / f"{table}.csv"
     file.parent.mkdir(parents=True, exist_ok=True)
     new = not file.exists()
     with file.open("a", newline="") as stream:

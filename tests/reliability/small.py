@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+import vgg_lightning.cli  # noqa: F401 - so that no test pays for the imports
 from vgg_lightning.__main__ import main
 
 NETWORK = ["--model.network", "vgg11", "--model.ratio", "64", "--model.head", "gap"]
@@ -69,11 +70,15 @@ def launch(args: list[str], cwd: Path) -> Launch:
     return Launch(code, out.getvalue(), err.getvalue())
 
 
-def fit(cwd: Path, *options: str) -> Launch:
-    """Train the small network on two batches, with `options` on top."""
+def fit_line(*options: str) -> list[str]:
+    """Return the arguments that train the small network on two batches, with `options` in the place of its own."""
     defaults = [*data_options(), *NETWORK, *BRIEF]
     pairs = list(zip(defaults[::2], defaults[1::2], strict=True))
-    return launch(["fit", *(part for pair in pairs if pair[0] not in options for part in pair), *options], cwd)
+    return ["fit", *(part for pair in pairs if pair[0] not in options for part in pair), *options]
+
+
+def fit(cwd: Path, *options: str) -> Launch:
+    return launch(fit_line(*options), cwd)
 
 
 def one_line(launched: Launch) -> str:

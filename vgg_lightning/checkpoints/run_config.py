@@ -6,6 +6,7 @@ user gives with --config is the user's own; one that lies beside a checkpoint is
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def plain_config(file: Path) -> dict[str, Any]:
         _require_plain(name, value, file)
     for group, owner in GROUPS.items():
         config[group] = checked_options(_group(found, group), owner, str(file))
-    data_dir = found.get("data", {}).get("data_dir")
+    data_dir = (found.get("data") or {}).get("data_dir")
     if isinstance(data_dir, str) and Path(data_dir).is_dir():  # the same machine, or one with the same folder
         config["data"]["data_dir"] = data_dir
     config["trainer"] = _group(found, "trainer")
@@ -65,10 +66,12 @@ def _group(found: dict[str, Any], group: str) -> dict[str, Any]:
 
 
 def _require_plain(name: Any, value: Any, file: Path) -> None:
-    """Refuse what could name a class: a table, a list with more than numbers, a word with a dot."""
+    """Refuse what could name a class or a file: a table, or a word with a dot or a slash."""
     parts = value if isinstance(value, list) and len(value) <= LONGEST else [value]
+    if name == "trainer.max_time" and isinstance(value, dict):
+        parts = list(value.values())  # {"hours": 1}
     for part in parts:
         number = part is None or isinstance(part, bool | int | float)
-        word = isinstance(part, str) and part.replace("-", "").replace("_", "").isalnum()
+        word = isinstance(part, str) and re.fullmatch(r"[\w:, -]{1,100}", part)
         if not (number or word):
             raise UserError(f"{file} is refused: {name} may import a class; if you trust it, add --config {file}")
