@@ -18,6 +18,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
 from benchmarks.machine import OtherWork, processor
 from benchmarks.runner import (
@@ -37,6 +38,7 @@ from benchmarks.table import Row, Table
 from vgg_lightning.callbacks.report import versions
 from vgg_lightning.errors import nearest
 
+MEASURED = "measured"
 COLUMNS = (
     *("question", "setting", "seed", "state", "epochs", "train_batches", "train_examples", "val_examples"),
     *(
@@ -111,7 +113,7 @@ class Setting:
         """Return the measured row."""
         results = outcome.results
         return self.empty_row() | {
-            "state": "measured",
+            "state": MEASURED,
             "val_acc": number(outcome.val_accs[-1]),
             "train_loss": number(results["train_loss"]),
             "val_acc_by_epoch": " ".join(number(acc) for acc in outcome.val_accs),
@@ -195,7 +197,7 @@ def main(args: list[str] | None = None) -> int:
     """Run the rows that are asked for and return the exit code: 0 done, 1 a row failed, 130 interrupted."""
     own = _parse(args)
     rows = table(own.results / "questions.csv")
-    rows.put((setting.empty_row() for setting in settings()), overwrite=False)
+    rows.put(setting.empty_row() for setting in settings() if not _is_measured(rows.find(setting.empty_row())))
     done = True
     try:
         if "compare" in own.questions:
@@ -209,10 +211,14 @@ def main(args: list[str] | None = None) -> int:
     return int(not done)
 
 
+def _is_measured(row: Row | None) -> TypeGuard[Row]:
+    return row is not None and row["state"] == MEASURED
+
+
 def _do(setting: Setting, rows: Table, runs: Path) -> bool:
     """Make one row, and return whether it is there."""
     found = rows.find(setting.empty_row())
-    if found and found["state"] == "measured" and found["command"] == setting.run.command:
+    if _is_measured(found) and found["command"] == setting.run.command:
         return True
     print(f"{setting.question}, {setting.name}: {setting.run.command}", flush=True)
     try:
