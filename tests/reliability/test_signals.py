@@ -8,7 +8,7 @@ import sys
 import time
 
 import pytest
-from harness import EPOCHS, NETWORK, STEPS, differences, environment, everything, only_run, output, record
+from harness import EPOCHS, NETWORK, STEPS, differences, environment, everything, once, only_run, output, record
 
 SIGNALS = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 138}
 SEED = 3
@@ -80,7 +80,7 @@ def finished(server, options, tmp_path_factory):
 
 def launch(folder, *command):
     return subprocess.Popen(
-        [sys.executable, "-m", "vgg_lightning", *command],
+        [sys.executable, "-m", "vgg_lightning", *once(command)],
         cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
 
