@@ -71,13 +71,6 @@ def test_the_other_verbs_stop(server, options, data, tmp_path_factory, finished,
     assert not list(finished.glob("predictions.csv"))
 
 
-@pytest.fixture(scope="module")
-def finished(server, options, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("finished")
-    assert server.run(folder, "fit", *NETWORK, *options) == 0, output(folder)
-    return only_run(folder)
-
-
 def launch(folder, *command):
     return subprocess.Popen(
         [sys.executable, "-m", "vgg_lightning", *once(command)],
