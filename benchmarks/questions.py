@@ -18,22 +18,46 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
 from benchmarks.machine import OtherWork, processor
-from benchmarks.runner import NOT_MEASURED, RESULTS, RUNS, Outcome, RowError, Run, carry_out, number, stop_on_sigterm
+from benchmarks.runner import (
+    NOT_MEASURED,
+    RESULTS,
+    RUNS,
+    Outcome,
+    RowError,
+    Run,
+    carry_out,
+    environment,
+    in_words,
+    number,
+    stop_on_sigterm,
+)
 from benchmarks.table import Row, Table
+from vgg_lightning.callbacks.report import versions
 from vgg_lightning.errors import nearest
 
+MEASURED = "measured"
 COLUMNS = (
-    *("question", "setting", "seed", "state", "epochs", "train_batches", "train_examples", "val_acc", "train_loss"),
-    *("val_acc_by_epoch", "seconds", "examples_per_second", "quiet", "device", "versions", "command"),
+    *("question", "setting", "seed", "state", "epochs", "train_batches", "train_examples", "val_examples"),
+    *(
+        "val_acc",
+        "train_loss",
+        "val_acc_by_epoch",
+        "seconds",
+        "examples_per_second",
+        "quiet",
+        "device",
+        "versions",
+        "command",
+    ),
 )
 COMPARE_COLUMNS = (
     *("network", "ratio", "image_size", "batch_size", "batches", "params", "macs", "training_macs"),
     *("activation_bytes", "inference_examples_per_second", "training_examples_per_second"),
-    *("inference_peak_bytes", "training_peak_bytes", "base_bytes", "quiet", "device", "threads", "command"),
+    *("inference_peak_bytes", "training_peak_bytes", "base_bytes", "quiet", "device", "threads", "versions", "command"),
 )
-VAL_SIZE = 5000
 
 
 @dataclass(frozen=True)
@@ -48,6 +72,7 @@ class Setting:
         train_batches: in an epoch.
         seed: of weights, order and dropout.
         batch_size: pictures in a batch.
+        val_size: validation pictures.
     """
 
     question: str
@@ -57,13 +82,14 @@ class Setting:
     train_batches: int
     seed: int = 0
     batch_size: int = 128
+    val_size: int = 5000
 
     @property
     def run(self) -> Run:
         """The call of the command line; the test pictures are left alone."""
         size = (
             *("--trainer.max_epochs", str(self.epochs), "--trainer.limit_train_batches", str(self.train_batches)),
-            *("--data.batch_size", str(self.batch_size), "--data.val_size", str(VAL_SIZE), "--test", "false"),
+            *("--data.batch_size", str(self.batch_size), "--data.val_size", str(self.val_size), "--test", "false"),
         )
         name = f"{self.question}-{self.name}-{self.seed}".replace(" ", "-")
         return Run(name, (*self.options, "--seed_everything", str(self.seed), *size))
@@ -79,6 +105,7 @@ class Setting:
             "epochs": str(self.epochs),
             "train_batches": str(self.train_batches),
             "train_examples": str(self.epochs * self.train_batches * self.batch_size),
+            "val_examples": str(self.val_size),
             "command": self.run.command,
         }
 
@@ -86,7 +113,7 @@ class Setting:
         """Return the measured row."""
         results = outcome.results
         return self.empty_row() | {
-            "state": "measured",
+            "state": MEASURED,
             "val_acc": number(outcome.val_accs[-1]),
             "train_loss": number(results["train_loss"]),
             "val_acc_by_epoch": " ".join(number(acc) for acc in outcome.val_accs),
@@ -103,8 +130,8 @@ def _options(**options: object) -> tuple[str, ...]:
 
 # The preset for runs of 100 to 200 steps: an average over the last 100 would lag behind, and warming up would be all.
 QUICK = ("--config", "quick", *_options(model__ema_decay=0, model__warmup_epochs=0.25))
-# One optimizer for networks without BatchNorm: with the plain SGD of the recipes they stay at chance for longer
-# than these runs last.
+# For networks without BatchNorm: with the plain SGD of s4-96 at 32 pixels, VGG-11 was still at 10 % after 300 batches
+# of 128, which is longer than these runs last.
 ADAM = _options(model__init="kaiming", model__optimizer="adam", model__lr=0.0005)
 
 
@@ -123,7 +150,7 @@ def _order() -> list[Setting]:
 
 def _depth() -> list[Setting]:
     return [
-        Setting("depth", network, (*QUICK, *_options(model__network=network)), 2, 100)
+        Setting("depth", network, (*QUICK, *_options(model__network=network)), 2, 60)
         for network in ("vgg11", "vgg13", "vgg16", "vgg19")
     ]
 
@@ -135,14 +162,14 @@ def _longer() -> list[Setting]:
         "vgg11 ratio 4": ("--config", "sources/s4-96", *ADAM),
         "vgg11 ratio 4 with BatchNorm": ("--config", "sources/s4-96", *ADAM, *_options(model__batch_norm=True)),
     }
-    return [Setting("longer", name, options, 4, 50, batch_size=64) for name, options in networks.items()]
+    return [Setting("longer", name, options, 4, 25, batch_size=64, val_size=1000) for name, options in networks.items()]
 
 
 def _resolution() -> list[Setting]:
     # 28 is missing: five poolings leave nothing of 28 pixels, and 32 is 28 with a black frame.
+    sizes = {str(size): (*QUICK, *_options(data__image_size=size)) for size in (32, 64, 96, 224)}
     return [
-        Setting("resolution", f"{size}", (*QUICK, *_options(data__image_size=size)), 1, 100, batch_size=64)
-        for size in (32, 64, 96, 224)
+        Setting("resolution", name, options, 1, 60, batch_size=64, val_size=2000) for name, options in sizes.items()
     ]
 
 
@@ -170,7 +197,7 @@ def main(args: list[str] | None = None) -> int:
     """Run the rows that are asked for and return the exit code: 0 done, 1 a row failed, 130 interrupted."""
     own = _parse(args)
     rows = table(own.results / "questions.csv")
-    rows.put((setting.empty_row() for setting in settings()), overwrite=False)
+    rows.put(setting.empty_row() for setting in settings() if not _is_measured(rows.find(setting.empty_row())))
     done = True
     try:
         if "compare" in own.questions:
@@ -184,10 +211,14 @@ def main(args: list[str] | None = None) -> int:
     return int(not done)
 
 
+def _is_measured(row: Row | None) -> TypeGuard[Row]:
+    return row is not None and row["state"] == MEASURED
+
+
 def _do(setting: Setting, rows: Table, runs: Path) -> bool:
     """Make one row, and return whether it is there."""
     found = rows.find(setting.empty_row())
-    if found and found["state"] == "measured" and found["command"] == setting.run.command:
+    if _is_measured(found) and found["command"] == setting.run.command:
         return True
     print(f"{setting.question}, {setting.name}: {setting.run.command}", flush=True)
     try:
@@ -203,13 +234,16 @@ def _compare(rows: Table) -> None:
         if rows.find({"network": network, "ratio": ratio}):
             continue
         watch, arguments = OtherWork(), compare_command(network, ratio)
-        done = subprocess.run(
-            [sys.executable, "-m", "vgg_lightning", *arguments], stdout=subprocess.PIPE, text=True, check=True
-        )
+        command = [sys.executable, "-m", "vgg_lightning", *arguments]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment())
         row = next(csv.DictReader(io.StringIO(done.stdout)))
-        more = {"quiet": watch.quiet(), "command": shlex.join(["vgg-lightning", *arguments])}
-        device = processor() if row["device"] == "cpu" else row["device"]
-        rows.put([{column: row.get(column) or "" for column in COMPARE_COLUMNS} | more | {"device": device}])
+        more = {
+            "quiet": watch.quiet(),
+            "device": processor() if row["device"] == "cpu" else row["device"],
+            "versions": in_words(versions()),
+            "command": shlex.join(["vgg-lightning", *arguments]),
+        }
+        rows.put([{column: row.get(column) or "" for column in COMPARE_COLUMNS} | more])
 
 
 def _parse(args: list[str] | None) -> argparse.Namespace:

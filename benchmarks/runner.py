@@ -78,7 +78,7 @@ class Outcome:
             "examples_per_second": str(results["examples_per_second"]),
             "quiet": self.quiet,
             "device": f"{device}, {results['threads']} threads",
-            "versions": " ".join(f"{name} {version}" for name, version in results["versions"].items()),
+            "versions": in_words(results["versions"]),
         }
 
 
@@ -113,13 +113,11 @@ def carry_out(run: Run, runs: Path = RUNS) -> Outcome:
 
 def _fit(options: tuple[str, ...]) -> tuple[int, str]:
     """Return exit code and last line of the errors of one `vgg-lightning fit`, whose lines go to the screen."""
-    package = str(Path(vgg_lightning.__file__).parents[1])  # the same one, installed or not
-    path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
     process = subprocess.Popen(
         [sys.executable, "-m", "vgg_lightning", "fit", *options],
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": path},
+        env=environment(),
         process_group=0,  # so that Ctrl-C reaches it once, from here
     )
     try:
@@ -145,6 +143,18 @@ def _outcome(folder: Path, quiet: str) -> Outcome:
     with file.open(encoding="utf-8", newline="") as stream:
         accs = [row["val_acc"] for row in csv.DictReader(stream) if row.get("val_acc")]
     return Outcome(_results(folder), tuple(map(float, accs)), quiet)
+
+
+def in_words(versions: dict[str, str]) -> str:
+    """Return versions in one line."""
+    return " ".join(f"{name} {version}" for name, version in versions.items())
+
+
+def environment() -> dict[str, str]:
+    """Return the environment in which a new process finds the same package, installed or not."""
+    package = str(Path(vgg_lightning.__file__).parents[1])
+    path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
+    return {**os.environ, "PYTHONPATH": path}
 
 
 def number(value: float | None, digits: int = 4) -> str:

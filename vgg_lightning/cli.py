@@ -24,11 +24,11 @@ from vgg_lightning.checkpoints.find import (
     check_space,
     check_unfinished,
     check_writable,
+    checkpoint_to_resume,
     newest_beside,
     newest_run,
     newest_valid,
     run_name,
-    run_to_resume,
 )
 from vgg_lightning.checkpoints.load import check_shapes, data_options, find_checkpoint, model_options, read_checkpoint
 from vgg_lightning.checkpoints.run_config import plain_config
@@ -110,7 +110,7 @@ def with_defaults(verb: str, options: list[str]) -> list[str]:
     base: list[str] = []
     if verb == "fit" and "--resume" in options:
         options.remove("--resume")
-        options += ["--ckpt_path", str(run_to_resume(options, _default_preset(options)))]
+        options += ["--ckpt_path", str(checkpoint_to_resume(options, _default_preset(options)))]
     if "--ckpt_path" in options[:-1]:
         where = options.index("--ckpt_path") + 1
         file = _checkpoint_of(options[where], verb)
@@ -381,7 +381,11 @@ class VGGLightningCLI(LightningCLI):
             return
         if self.config[self.verb].test:
             report.test(self.trainer, self.model, self.datamodule)
-        report.write(self.trainer, self.datamodule)
+        try:
+            report.write(self.trainer, self.datamodule)
+        except OSError as error:
+            print(f"results.json is not written: {error.strerror}", file=sys.stderr)
+            self.exit_code = 1
         print_next_steps(report)
         if any(getattr(c, "failed", False) for c in callbacks):
             print("the newest checkpoint could not be written: make room and resume the run", file=sys.stderr)

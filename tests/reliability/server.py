@@ -1,9 +1,10 @@
 """Starts `vgg-lightning` processes quickly: imports everything once, then forks one process for every request.
 
-A request is a line of JSON on stdin: {"args": [...], "cwd": ..., "at": {"hook", "count", "signal"}, "snapshots": folder}.
+A request is a line of JSON on stdin: {"args": [...], "cwd": ..., "at": {...}, "snapshots": folder}.
 The answers are lines of JSON on stdout: {"pid": ...} at once, {"code": ...} when the process has ended.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -19,16 +20,25 @@ from vgg_lightning.checkpoints.write import VerifiedCheckpointIO
 from vgg_lightning.classifier import Classifier
 
 
-def send_signal_at(hook, count, signal):
-    """Send this process a signal within the `count`-th call of a method of the classifier."""
+def strike_at(hook, count, signal=None, fill=None):
+    """Send this process a signal, or fill a disk, within the `count`-th call of a method of the classifier."""
     original, calls = getattr(Classifier, hook), iter(range(1, 1 << 30))
 
     def patched(self, *args):
         if next(calls) == count:
-            os.kill(os.getpid(), signal)
+            if fill:
+                fill_disk(fill)
+            else:
+                os.kill(os.getpid(), signal)
         return original(self, *args)
 
     setattr(Classifier, hook, patched)
+
+
+def fill_disk(path):
+    with contextlib.suppress(OSError), open(path, "wb", buffering=0) as stream:
+        while True:
+            stream.write(bytes(4096))
 
 
 def keep_snapshots(folder):
@@ -50,7 +60,7 @@ def child(request):
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     if request.get("at"):
-        send_signal_at(**request["at"])
+        strike_at(**request["at"])
     if request.get("snapshots"):
         keep_snapshots(request["snapshots"])
     code = 99

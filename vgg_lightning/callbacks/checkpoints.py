@@ -14,7 +14,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from vgg_lightning import signals
 from vgg_lightning.callbacks.position import before_batch, before_validation, exchange_weights
-from vgg_lightning.checkpoints.write import CheckpointNotWritten, remove_leftovers
+from vgg_lightning.checkpoints.digest import damage_of
+from vgg_lightning.checkpoints.write import CheckpointNotWrittenError, go_back_to, remove_leftovers
 
 COST = 0.01  # share of the time that saves by the clock may take
 
@@ -40,14 +41,18 @@ class BestCheckpoint(ModelCheckpoint):
         try:
             super()._save_topk_checkpoint(trainer, monitor_candidates)
             self.failed = False
-        except CheckpointNotWritten as error:
+        except CheckpointNotWrittenError as error:
             self.failed = True
             self.load_state_dict(before)  # best.ckpt is still the epoch that it was
             _say(trainer, f"{error}; training goes on")
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the best epoch so far, also where the run folder has been moved."""
+        """Take over the best epoch so far, also where the run folder has been moved, unless its file is lost."""
         folder = Path(str(self.dirpath))
+        file = folder / "best.ckpt"
+        if state_dict["best_model_path"] and (not file.is_file() or damage_of(file)):
+            print(f"{file} is lost or damaged: the best epoch from here on takes its place", file=sys.stderr)
+            return
         self.current_score = state_dict["current_score"]
 
         def here(path: str) -> str:
@@ -95,8 +100,12 @@ class LastCheckpoint(Checkpoint):
             remove_leftovers(self.file.parent)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Hide max_steps while the checkpoint is read: Lightning would count a finished epoch twice."""
+        """Let last.ckpt be what the run goes on from. Hide max_steps, lest Lightning count its last epoch twice."""
         self._max_steps, trainer.fit_loop.epoch_loop.max_steps = trainer.max_steps, -1
+        source = Path(trainer.ckpt_path).resolve() if trainer.ckpt_path else None
+        beside = source and source.parent == self.file.parent.resolve() and source.name != self.file.name
+        if source and beside and trainer.is_global_zero:
+            go_back_to(source, self.file)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock."""
@@ -174,7 +183,7 @@ class LastCheckpoint(Checkpoint):
         try:
             trainer.save_checkpoint(self.file)
             self.failed = False
-        except CheckpointNotWritten as error:
+        except CheckpointNotWrittenError as error:
             self.failed = True
             _say(trainer, f"{error}; training goes on")
         self._where = before

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import errno
+import io
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,7 @@ class RunCSV(Logger):
         self.file = run_folder / "metrics.csv"
         self._resume_at = step
         self._columns: list[str] = []
+        self._pending: list[dict[str, Any]] = []
 
     @property
     def name(self) -> str:
@@ -53,15 +57,28 @@ class RunCSV(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Append a row."""
+        """Append a row; where that fails, as on a full disk, it is kept to be written with a later one."""
+        self._pending.append({"step": step, **metrics})
+        try:
+            self._append()
+        except OSError as error:
+            if len(self._pending) == 1:
+                print(f"{self.file} is not written: {error.strerror}; its rows wait", file=sys.stderr)
+
+    def _append(self) -> None:
         if not self._columns:
             self._open()
-        row = {"step": step, **metrics}
-        new = sorted(row.keys() - set(self._columns))
+        new = sorted({name for row in self._pending for name in row} - set(self._columns))
         if new:
             self._write([*self._columns, *new], self._read())
-        with self.file.open("a", newline="", encoding="utf-8") as stream:
-            csv.DictWriter(stream, self._columns).writerow(row)
+        rows = io.StringIO(newline="")
+        csv.DictWriter(rows, self._columns).writerows(self._pending)
+        data, size = rows.getvalue().encode(), self.file.stat().st_size
+        with self.file.open("ab", buffering=0) as stream:
+            if stream.write(data) < len(data):  # a disk that fills up takes a part
+                stream.truncate(size)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._pending = []
 
     def _open(self) -> None:
         rows = self._read() if self._resume_at is not None and self.file.is_file() else []

@@ -132,8 +132,11 @@ class RunReport(Callback):
             "data_checksums": data.prepared.checksums if data.prepared else {},
         }
         temporary = self.run_folder / ".results.json.part"
-        temporary.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-        os.replace(temporary, self.run_folder / "results.json")
+        try:
+            temporary.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+            os.replace(temporary, self.run_folder / "results.json")
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def _below(folder: Path, file: Path | None) -> str | None:

@@ -49,7 +49,9 @@ class StopOnSignal(Callback):
         """Stop."""
         signals.stop_if_asked(self.note)
 
-    on_predict_batch_end = on_test_batch_end
+    def on_predict_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
+        """Stop."""
+        signals.stop_if_asked(self.note)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Give back."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+from collections.abc import Callable
 from typing import Any
 
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -21,6 +24,8 @@ class RunTensorBoard(TensorBoardLogger):
 
     def __init__(self, step: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs, default_hp_metric=False, log_graph=step is None, purge_step=step)
+        self._failed = False
+        quiet_writer_threads()
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, metrics: Any = None, step: int | None = None) -> None:
@@ -29,3 +34,38 @@ class RunTensorBoard(TensorBoardLogger):
         plain = {k: v for k, v in dict(params).items() if isinstance(v, str | int | float | bool)}
         for summary in hparams_summary(plain, dict.fromkeys(HPARAMS_METRICS, 0.0)):  # type: ignore[no-untyped-call]
             self.experiment._get_file_writer().add_summary(summary)
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        """Write scalars."""
+        self._try(super().log_metrics, metrics, step)
+
+    def save(self) -> None:
+        """Flush."""
+        self._try(super().save)
+
+    def finalize(self, status: str) -> None:
+        """Close."""
+        self._try(super().finalize, status)
+
+    def _try(self, log: Callable[..., None], *args: Any) -> None:
+        """Let training outlive a full disk: say it once, and write what comes later into a new file of events."""
+        try:
+            log(*args)
+        except (OSError, ValueError) as error:  # Lightning wraps the one in the other
+            reason = error if isinstance(error, OSError) else error.__cause__
+            if not isinstance(reason, OSError):
+                raise
+            if not self._failed:
+                print(f"{self.log_dir}: TensorBoard's file is not written: {reason.strerror}", file=sys.stderr)
+            self._failed, self._experiment = True, None
+
+
+def quiet_writer_threads() -> None:
+    """Keep the traceback of TensorBoard's thread off the screen: the logger says what it says, in one line."""
+    original = threading.excepthook
+
+    def hook(args: threading.ExceptHookArgs) -> None:
+        if not (isinstance(args.exc_value, OSError) and type(args.thread).__name__ == "_AsyncWriterThread"):
+            original(args)
+
+    threading.excepthook = hook

@@ -18,15 +18,16 @@ from vgg_lightning.errors import UserError
 KEPT = ("last", "last-prev", "best", "best-prev")  # where two are equally new, the first
 
 
-class RunFinished(Exception):
+class RunFinished(Exception):  # noqa: N818 - like StopIteration no error
     """There is nothing left to train."""
 
 
 def newest_valid(run_folder: Path) -> Path | None:
-    """Return the newest undamaged checkpoint in a run folder, saying which newer ones are passed over."""
-    files = [file for name in KEPT if (file := run_folder / "checkpoints" / f"{name}.ckpt").is_file()]
+    """Return last.ckpt, or if it is damaged the newest valid one, saying which are passed over."""
+    last, *others = [run_folder / "checkpoints" / f"{name}.ckpt" for name in KEPT]
+    others = sorted(filter(Path.is_file, others), key=lambda file: -file.stat().st_mtime_ns)
     passed_over: list[str] = []
-    for file in sorted(files, key=lambda file: -file.stat().st_mtime_ns):
+    for file in filter(Path.is_file, [last, *others]):
         if not (damage := _damage(file)):
             if passed_over:
                 print(f"resuming from {file}: {', '.join(passed_over)}", file=sys.stderr)
@@ -43,8 +44,8 @@ def newest_beside(file: Path) -> str:
     return f"; the newest valid one beside it is {newest}" if newest else ""
 
 
-def run_to_resume(options: list[str], default: str) -> Path:
-    """Return the newest run folder of the run that `vgg-lightning fit OPTIONS` would make.
+def checkpoint_to_resume(options: list[str], default: str) -> Path:
+    """Return the newest valid checkpoint of the run that `vgg-lightning fit OPTIONS` would make.
 
     Args:
         options: of fit; configurations are paths already.
@@ -57,8 +58,8 @@ def run_to_resume(options: list[str], default: str) -> Path:
     parent = Path(root) / "lightning_logs" / name
     folders = [folder for folder in parent.glob("version_*") if folder.name[8:].isdigit()]
     for folder in sorted(folders, key=lambda folder: -int(folder.name[8:])):
-        if newest_valid(folder):
-            return folder
+        if file := newest_valid(folder):
+            return file
     raise UserError(f"--resume: {parent} has no run with a valid checkpoint; leave --resume out to start one")
 
 

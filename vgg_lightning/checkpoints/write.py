@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 from lightning.fabric.plugins import CheckpointIO
@@ -14,7 +15,7 @@ from lightning.fabric.plugins import CheckpointIO
 from vgg_lightning.checkpoints.digest import SealedWriter, damage_of
 
 
-class CheckpointNotWritten(OSError):
+class CheckpointNotWrittenError(OSError):
     """A checkpoint could not be written; the one before is untouched."""
 
     def __init__(self, file: Path, error: OSError) -> None:
@@ -31,7 +32,7 @@ class VerifiedCheckpointIO(CheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
     ) -> None:
-        """Write `checkpoint`. Raises CheckpointNotWritten if that fails."""
+        """Write `checkpoint`. Raises CheckpointNotWrittenError if that fails."""
         file = Path(path)
         part = file.with_name(f".{file.name}.part")
         try:
@@ -44,7 +45,7 @@ class VerifiedCheckpointIO(CheckpointIO):
         except OSError as error:
             with contextlib.suppress(OSError):
                 part.unlink(missing_ok=True)
-            raise CheckpointNotWritten(file, error) from error
+            raise CheckpointNotWrittenError(file, error) from error
 
     def load_checkpoint(
         self, path: str | os.PathLike[str], map_location: Any = None, weights_only: bool | None = None
@@ -65,6 +66,20 @@ def previous_of(file: Path) -> Path:
     return file.with_name(f"{file.stem}-prev{file.suffix}")
 
 
+def go_back_to(file: Path, newest: Path) -> None:
+    """Put a copy of `file` in the place of `newest`, which is kept as its previous generation unless it is damaged.
+
+    Raises:
+        OSError: if that fails; `newest` is untouched then.
+    """
+    part = newest.with_name(f".{newest.name}.part")
+    shutil.copyfile(file, part)
+    if newest.exists() and not damage_of(newest):
+        _keep(newest, previous_of(newest))
+    os.replace(part, newest)
+    _sync_folder(newest.parent)
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove what a killed process has left half written in a folder of checkpoints."""
     for part in folder.glob(".*.ckpt.part"):
@@ -74,7 +89,7 @@ def remove_leftovers(folder: Path) -> None:
 def _write(checkpoint: dict[str, Any], file: Path) -> None:
     with file.open("w+b") as stream:
         writer = SealedWriter(stream)
-        torch.save(checkpoint, writer)
+        torch.save(checkpoint, cast(IO[bytes], writer))  # it calls write and flush
         writer.seal()
         os.fsync(stream.fileno())
     if damage := damage_of(file):

@@ -82,4 +82,5 @@ class BatchLoader:
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on where the loader was that gave `state`."""
-        self.epoch, self._start = state["epoch"], state["position"] % len(self)
+        self.epoch, self.position = state["epoch"], state["position"]
+        self._start = self.position % len(self)
