@@ -139,8 +139,10 @@ def test_weights_of_a_run_can_be_fine_tuned(run, tmp_path, monkeypatch, capsys):
 
 def test_early_stopping_stops(tmp_path, monkeypatch, fashion_mnist_dir):
     monkeypatch.chdir(tmp_path)
-    options = ["--model.lr", "1e-12", "--early_stopping", "1", "--trainer.max_epochs", "9"]
-    assert main([*FIT, *FEW_TESTED, *options]) == 0
+    options = ["--model.lr", "1e-12", "--early_stopping", "1"]
+    longer = list(FIT)
+    longer[FIT.index("--trainer.max_epochs") + 1] = "9"
+    assert main([*longer, *FEW_TESTED, *options]) == 0
     assert json.loads(Path("lightning_logs/quick/version_0/results.json").read_text())["epochs"] < 9
 
 

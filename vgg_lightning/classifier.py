@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -212,9 +214,11 @@ class Classifier(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def fuses_optimizer(self) -> bool | None:
-        """Return True on a GPU, unless gradients are scaled: a fused optimizer would unscale them, past clipping."""
-        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        return True if self.device.type == "cuda" and not scaled else None
+        """Return True on a GPU, unless Lightning refuses: where it scales gradients, or clips in mixed precision."""
+        plugin = self.trainer.precision_plugin
+        clips = isinstance(plugin, MixedPrecision) and self.trainer.gradient_clip_val
+        scales = getattr(plugin, "scaler", None) is not None
+        return True if self.device.type == "cuda" and not (clips or scales) else None
 
     def on_train_start(self) -> None:
         """Let learning rate, schedule and number of epochs asked for win over those in a resumed checkpoint."""
@@ -283,7 +287,8 @@ class Classifier(L.LightningModule):
                 metric._update_count = max(metric._update_count, 1)
 
     def _log_every(self) -> int:
-        return int(self.trainer.log_every_n_steps)  # type: ignore[attr-defined]  # set by a connector
+        # set by a connector; 0 is never
+        return int(self.trainer.log_every_n_steps) or sys.maxsize  # type: ignore[attr-defined]
 
     def _evaluate(self, metrics: MetricCollection, batch: tuple[Tensor, Tensor]) -> None:
         x, y = batch

@@ -87,13 +87,14 @@ def option_names():
 def values(name):
     if name in CLOSED:
         return st.sampled_from(KNOWN[name])
-    fitting = [st.sampled_from(KNOWN[name])] * 2 if name in KNOWN else []
+    fitting = [st.sampled_from(KNOWN[name])] * 6 if name in KNOWN else []
     return st.one_of(*fitting, st.sampled_from([*NUMBERS, *TRUTHS]), st.sampled_from(WORDS), st.text(max_size=8))
 
 
 @st.composite
 def option_lists(draw):
-    names = draw(st.lists(st.sampled_from(option_names()), min_size=1, max_size=3, unique=True))
+    telling = st.sampled_from([name for name in KNOWN if name in option_names()])
+    names = draw(st.lists(st.sampled_from(option_names()) | telling, min_size=1, max_size=3, unique=True))
     pairs = {f"--{name}": draw(values(name)) for name in names}
     return [part for pair in pairs.items() for part in pair]
 
