@@ -24,7 +24,6 @@ FIT = {
     "--model.lr .inf": "--model.lr takes a positive number",
     "--model.lr -1": "--model.lr takes a positive number",
     "--model.lr": "--model.lr has no value",
-    "--model.lr 0.1 --model.lr 0.2": "--model.lr is given twice",
     "--model.ratio 1.5": "--model.ratio takes a whole number, got '1.5'",
     "--model.ratio 7": "ratio 7 use one of",
     "--model.batch_norm maybe": "--model.batch_norm takes true or false, got 'maybe'",
