@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from lightning.pytorch.loggers import Logger
@@ -10,6 +11,8 @@ from vgg_lightning.callbacks.csv_log import RunCSV
 from vgg_lightning.callbacks.tensorboard import RunTensorBoard
 from vgg_lightning.errors import UserError
 
+SHARED = "VGG_LIGHTNING_RUN_FOLDER"  # where the first process of a run tells those that it starts for other devices
+
 
 def new_run_folder(root: str | Path | None, name: str) -> Path:
     """Make and return the next free `lightning_logs/<name>/version_N` below `root` (the current folder if None).
@@ -17,6 +20,8 @@ def new_run_folder(root: str | Path | None, name: str) -> Path:
     Raises:
         UserError: if it cannot be written.
     """
+    if SHARED in os.environ and os.environ.get("LOCAL_RANK", "0") != "0":
+        return Path(os.environ[SHARED])
     parent = Path(root or ".") / "lightning_logs" / name
     try:
         parent.mkdir(parents=True, exist_ok=True)
@@ -25,6 +30,7 @@ def new_run_folder(root: str | Path | None, name: str) -> Path:
         while True:
             try:
                 (parent / f"version_{number}").mkdir()  # fails if another run was faster
+                os.environ[SHARED] = str(parent / f"version_{number}")
                 return parent / f"version_{number}"
             except FileExistsError:
                 number += 1
