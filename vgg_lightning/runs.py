@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +13,8 @@ from vgg_lightning.callbacks.csv_log import RunCSV
 from vgg_lightning.callbacks.tensorboard import RunTensorBoard
 from vgg_lightning.errors import UserError
 
+SHARED = "VGG_LIGHTNING_RUN_FOLDER"  # where the first process of a run tells those that it starts for other devices
+
 
 def new_run_folder(root: str | Path | None, name: str) -> Path:
     """Make and return the next free `lightning_logs/<name>/version_N` below `root` (the current folder if None).
@@ -19,6 +22,8 @@ def new_run_folder(root: str | Path | None, name: str) -> Path:
     Raises:
         UserError: if it cannot be written.
     """
+    if SHARED in os.environ and os.environ.get("LOCAL_RANK", "0") != "0":
+        return Path(os.environ[SHARED])
     parent = Path(root or ".") / "lightning_logs" / name
     try:
         parent.mkdir(parents=True, exist_ok=True)
@@ -27,6 +32,7 @@ def new_run_folder(root: str | Path | None, name: str) -> Path:
         while True:
             try:
                 (parent / f"version_{number}").mkdir()  # fails if another run was faster
+                os.environ[SHARED] = str(parent / f"version_{number}")
                 return parent / f"version_{number}"
             except FileExistsError:
                 number += 1

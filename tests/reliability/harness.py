@@ -98,6 +98,14 @@ class Server:
         return code, time.monotonic() - (sent[0] or time.monotonic())
 
 
+def launch(folder, *command):
+    """Start `vgg-lightning COMMAND` as users do, as a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "vgg_lightning", *once(command)],
+        cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
 def environment():
     return {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 

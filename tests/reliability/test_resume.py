@@ -5,6 +5,7 @@ import math
 import random
 import shutil
 import signal
+import time
 
 import pytest
 from harness import (
@@ -14,6 +15,7 @@ from harness import (
     differences,
     essence,
     everything,
+    launch,
     only_run,
     output,
     record,
@@ -193,3 +195,33 @@ def test_the_clock_writes_checkpoints_too(server, options, tmp_path):
     assert server.run(tmp_path, "fit", *NETWORK, *options, *more, snapshots=str(snapshots)) == 0, output(tmp_path)
     steps = [essence(folder / "checkpoints" / "last.ckpt")["global_step"] for folder in snapshots.glob("*_last")]
     assert any(step % STEPS for step in steps)
+
+
+@pytest.mark.parametrize("option", ["--checkpoint_minutes", "--checkpoint_every_n_steps"])
+def test_a_negative_interval_is_refused(server, options, tmp_path, option):
+    assert server.run(tmp_path, "fit", *NETWORK, *options, option, "-1") == 2
+    assert f"{option} -1" in output(tmp_path)
+    assert not list(tmp_path.glob("lightning_logs/*/*"))
+
+
+@pytest.mark.slow
+def test_two_processes_stop_together_and_go_on_exactly(options, tmp_path):
+    """With two CPU processes: a signal to the first one stops both, and the resumed run ends as an unbroken one."""
+    two = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
+    runs = {}
+    for name in ("whole", "broken"):
+        command = ["fit", "--name", name, *NETWORK, *options, *two]
+        if name == "broken":
+            process = launch(tmp_path, *command)
+            while not list(tmp_path.glob("lightning_logs/broken/*/checkpoints/last.ckpt")):
+                assert process.poll() is None, process.stdout.read()
+                time.sleep(0.01)
+            process.send_signal(signal.SIGTERM)
+            text, _ = process.communicate(timeout=60)
+            assert process.returncode == 143, text
+            command.append("--resume")
+        process = launch(tmp_path, *command)
+        text, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, text
+        (runs[name],) = tmp_path.glob(f"lightning_logs/{name}/version_*")
+    assert not differences(everything(runs["whole"]), everything(runs["broken"]))

@@ -3,12 +3,10 @@
 import random
 import re
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
-from harness import EPOCHS, NETWORK, STEPS, differences, environment, everything, once, only_run, output, record
+from harness import EPOCHS, NETWORK, STEPS, differences, everything, launch, only_run, output, record
 
 SIGNALS = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 138}
 SEED = 3
@@ -69,13 +67,6 @@ def test_the_other_verbs_stop(server, options, data, tmp_path_factory, finished,
         line = stopped(server, folder, command, signum, hook, 1)
         assert line == f"stopped by {signum.name}"
     assert not list(finished.glob("predictions.csv"))
-
-
-def launch(folder, *command):
-    return subprocess.Popen(
-        [sys.executable, "-m", "vgg_lightning", *once(command)],
-        cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize("signum", SIGNALS)

@@ -16,6 +16,7 @@ from vgg_lightning import signals
 from vgg_lightning.callbacks.position import before_batch, before_validation, exchange_weights
 from vgg_lightning.checkpoints.digest import damage_of
 from vgg_lightning.checkpoints.write import CheckpointNotWrittenError, go_back_to, remove_leftovers
+from vgg_lightning.errors import UserError
 
 COST = 0.01  # share of the time that saves by the clock may take
 
@@ -79,9 +80,15 @@ class LastCheckpoint(Checkpoint):
         every_n_steps: save whenever the number of steps is a multiple of this; 0 does not.
         minutes: save when the newest checkpoint is older; 0 does not. Where saving is slow it is done less often,
             so that it takes at most a hundredth of the time.
+
+    Raises:
+        UserError: if one of these is negative.
     """
 
     def __init__(self, folder: Path, every_n_steps: int = 0, minutes: float = 0.0) -> None:
+        for option, value in (("every_n_steps", every_n_steps), ("minutes", minutes)):
+            if not value >= 0:
+                raise UserError(f"--checkpoint_{option} {value} is out of range: it takes 0 or more")
         self.file = folder / "last.ckpt"
         self.every_n_steps = every_n_steps
         self.seconds = 60 * minutes if minutes else float("inf")
