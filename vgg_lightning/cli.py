@@ -101,7 +101,7 @@ def _quiet() -> None:
 def with_defaults(verb: str, options: list[str]) -> list[str]:
     """Put in front of the user's options what they stand on: a preset for fit, else the checkpoint's own options."""
     options = [part for option in options for part in _split_equals(option)]
-    _refuse_twice(options)
+    _note_repeated(options)
     for i, option in enumerate(options[:-1]):
         if option in ("--config", "-c") and not options[i + 1].lstrip().startswith("{"):
             options[i + 1] = str(check_config(find_config(options[i + 1])))
@@ -139,12 +139,11 @@ def _checkpoint_of(path: str, verb: str) -> Path:
     return file
 
 
-def _refuse_twice(options: list[str]) -> None:
-    seen = set()
-    for option in (option.partition("=")[0] for option in options if option.startswith("--")):
-        if option in seen and option != "--config" and not option.endswith("+"):
-            raise UserError(f"option {option} is given twice: give it once")
-        seen.add(option)
+def _note_repeated(options: list[str]) -> None:
+    """Say which options are given more than once: the last counts, so that scripts can append what they change."""
+    names = [option.partition("=")[0] for option in options if option.startswith("--")]
+    for name in sorted({name for name in names if names.count(name) > 1 and not name.endswith("+")} - {"--config"}):
+        print(f"note: {name} is given {names.count(name)} times: the last counts", file=sys.stderr)
 
 
 def _split_equals(option: str) -> list[str]:
