@@ -2,6 +2,7 @@
 
     python -m benchmarks.questions                  all rows, question by question
     python -m benchmarks.questions order depth      some questions
+    python -m benchmarks.questions resolution --rows 32 64      some settings of a question
     python -m benchmarks.questions compare          only what the networks cost (benchmarks/results/compare.csv)
 
 A finished row is not run again, and an interrupted one goes on. The table is benchmarks/results/questions.csv.
@@ -203,7 +204,7 @@ def main(args: list[str] | None = None) -> int:
         if "compare" in own.questions:
             _compare(compare_table(own.results / "compare.csv"))
         for setting in settings():
-            if setting.question in own.questions:
+            if setting.question in own.questions and (not own.rows or setting.name in own.rows):
                 done &= _do(setting, rows, own.runs)
     except KeyboardInterrupt:
         print("interrupted: the same command goes on", file=sys.stderr)
@@ -252,6 +253,7 @@ def _parse(args: list[str] | None) -> argparse.Namespace:
         prog="python -m benchmarks.questions", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("questions", nargs="*", metavar="QUESTION", help=", ".join(known))
+    parser.add_argument("--rows", nargs="+", metavar="SETTING", help="only these settings, as the table names them")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the csv files")
     parser.add_argument("--runs", type=Path, default=RUNS, help="where the run folders go")
     own = parser.parse_args(args)
@@ -259,6 +261,10 @@ def _parse(args: list[str] | None) -> argparse.Namespace:
     for question in own.questions:
         if question not in known:
             parser.error(f"question {question!r} is unknown{nearest(question, known)}: use {', '.join(known)}")
+    names = list(dict.fromkeys(setting.name for setting in settings()))
+    for row in own.rows or ():
+        if row not in names:
+            parser.error(f"row {row!r} is unknown{nearest(row, names)}: use {', '.join(names)}")
     return own
 
 

@@ -154,6 +154,12 @@ def test_print_config(capsys):
     assert config["model"]["network"] == "vgg11"
 
 
+def test_of_an_option_given_twice_the_last_counts(capsys):
+    with pytest.raises(SystemExit):
+        main(["fit", "--model.lr", "0.1", "--config", "quick", "--model.lr", "0.2", "--print_config"])
+    assert yaml.safe_load(capsys.readouterr().out)["model"]["lr"] == 0.2
+
+
 def test_a_network_of_another_family_takes_its_own_preset(capsys):
     with pytest.raises(SystemExit):
         main(["fit", "--model.network", "lenet", "--print_config"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -15,6 +14,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+from vgg_lightning.arguments import with_defaults
 from vgg_lightning.callbacks import fit_callbacks
 from vgg_lightning.callbacks.progress import progress_bar
 from vgg_lightning.callbacks.report import RunReport, print_next_steps
@@ -24,27 +24,19 @@ from vgg_lightning.checkpoints.find import (
     check_space,
     check_unfinished,
     check_writable,
-    checkpoint_to_resume,
-    newest_beside,
-    newest_run,
-    newest_valid,
     run_name,
 )
-from vgg_lightning.checkpoints.load import check_shapes, data_options, find_checkpoint, model_options, read_checkpoint
-from vgg_lightning.checkpoints.run_config import plain_config
-from vgg_lightning.checkpoints.sharing import SUFFIX
+from vgg_lightning.checkpoints.load import check_shapes, data_options, model_options, read_checkpoint
 from vgg_lightning.checkpoints.write import VerifiedCheckpointIO
 from vgg_lightning.classifier import Classifier
 from vgg_lightning.commands.predict import write_predictions
-from vgg_lightning.configs import DEFAULT, check_config, find_config, presets
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
 from vgg_lightning.errors import UserError
-from vgg_lightning.networks.vgg import VGG_BLOCKS
+from vgg_lightning.parser import Parser
 from vgg_lightning.runs import discard_run_folder, new_run_folder, run_folder_of
 from vgg_lightning.runs import loggers as run_loggers
 from vgg_lightning.training.limits import check_run, check_trainer
 from vgg_lightning.training.memory import check_training_fits
-from vgg_lightning.wording import plain
 
 # Options that a checkpoint's weights depend on: the command line may not contradict them.
 STRUCTURE = {
@@ -56,10 +48,6 @@ STRUCTURE = {
 }
 # Options that a run cannot change on its way either.
 RESUMED: dict[str, tuple[str, ...]] = {"model": ("optimizer",), "data": ("batch_size", "val_size")}
-LINKED = {
-    "model": ("image_size",),
-    "data": ("in_channels",),
-}  # set from the other group, see add_arguments_to_parser
 TRAINER_DEFAULTS: dict[str, Any] = {
     "max_epochs": 10,  # the book's
     "num_sanity_val_steps": 0,  # validation follows the first epoch anyway
@@ -96,109 +84,6 @@ def _quiet() -> None:
         r".*torch.jit.trace.*",  # how TensorBoard draws the graph
     ):
         warnings.filterwarnings("ignore", note)
-
-
-def with_defaults(verb: str, options: list[str]) -> list[str]:
-    """Put in front of the user's options what they stand on: a preset for fit, else the checkpoint's own options."""
-    options = [part for option in options for part in _split_equals(option)]
-    _note_repeated(options)
-    for i, option in enumerate(options[:-1]):
-        if option in ("--config", "-c") and not options[i + 1].lstrip().startswith("{"):
-            options[i + 1] = str(check_config(find_config(options[i + 1])))
-    if {"-h", "--help"} & set(options):
-        return options
-    base: list[str] = []
-    if verb == "fit" and "--resume" in options:
-        options.remove("--resume")
-        options += ["--ckpt_path", str(checkpoint_to_resume(options, _default_preset(options)))]
-    if "--ckpt_path" in options[:-1]:
-        where = options.index("--ckpt_path") + 1
-        file = _checkpoint_of(options[where], verb)
-        if file.suffix == SUFFIX:
-            raise UserError(f"--ckpt_path {file} holds weights alone: give it to load_classifier or --model.weights")
-        options[where] = str(file)
-        base = _options_of(file, verb, own_config=bool({"--config", "-c"} & set(options)))
-    elif verb != "fit":
-        raise UserError(f"{verb} needs weights: give --ckpt_path a checkpoint or a run folder")
-    if not base and verb == "fit" and not {"--config", "-c"} & set(options):
-        base = ["--config", str(find_config(_default_preset(options)))]
-    return base + options
-
-
-def _checkpoint_of(path: str, verb: str) -> Path:
-    if path == "last":
-        folder = newest_run()
-        path = str(folder) if verb == "fit" else str(folder / "checkpoints" / "last.ckpt")
-    file = (newest_valid(Path(path)) if verb == "fit" else None) or find_checkpoint(
-        path, prefer="last" if verb == "fit" else "best"
-    )
-    try:
-        read_checkpoint(file)
-    except UserError as error:
-        raise UserError(f"{error}{newest_beside(file)}") from error
-    return file
-
-
-def _note_repeated(options: list[str]) -> None:
-    """Say which options are given more than once: the last counts, so that scripts can append what they change."""
-    names = [option.partition("=")[0] for option in options if option.startswith("--")]
-    for name in sorted({name for name in names if names.count(name) > 1 and not name.endswith("+")} - {"--config"}):
-        print(f"note: {name} is given {names.count(name)} times: the last counts", file=sys.stderr)
-
-
-def _split_equals(option: str) -> list[str]:
-    # Only the options that are looked at here; jsonargparse takes both forms of the others.
-    key, equals, value = option.partition("=")
-    return [key, value] if equals and key in ("--config", "-c", "--ckpt_path", "--model.network") else [option]
-
-
-def _default_preset(options: list[str]) -> str:
-    """Return `quick`, or for a network outside the VGG family the first preset with that network."""
-    network = options[options.index("--model.network") + 1] if "--model.network" in options[:-1] else "vgg11"
-    if network in VGG_BLOCKS:
-        return DEFAULT
-    lines = {name: file.read_text(encoding="utf-8").splitlines() for name, file in presets().items()}
-    return next((name for name, text in lines.items() if f"  network: {network}" in text), DEFAULT)
-
-
-def _options_of(file: Path, verb: str, own_config: bool) -> list[str]:
-    """Return the options that a checkpoint was trained with, as arguments."""
-    run = run_folder_of(file)
-    if verb == "fit" and run and (run / "config.yaml").is_file():
-        try:
-            return ["--config", json.dumps(plain_config(run / "config.yaml"))]
-        except UserError:
-            if not own_config:
-                raise
-    checkpoint = read_checkpoint(file)
-    groups: dict[str, dict[str, Any]] = {"model": model_options(checkpoint), "data": data_options(checkpoint)}
-    for group, names in LINKED.items():
-        for name in names:
-            groups[group].pop(name, None)
-    return ["--config", json.dumps(groups)]
-
-
-class Parser(LightningArgumentParser):
-    """The parser of LightningCLI, with one line for an error in place of the usage."""
-
-    def error(self, message: str, ex: Exception | None = None) -> None:  # type: ignore[override]
-        """Raise UserError with the option and what it takes."""
-        hints = {
-            option[2:]: getattr(action, "_typehint", None)
-            for action in self._all_actions()
-            for option in action.option_strings
-            if option.startswith("--")
-        }
-        raise UserError(plain(message, hints)) from ex
-
-    def _all_actions(self) -> list[Any]:
-        actions = list(self._actions)
-        for action in self._actions:
-            for parser in (
-                (getattr(action, "choices", None) or {}).values() if hasattr(action, "_name_parser_map") else ()
-            ):
-                actions += parser._actions
-        return actions
 
 
 class VGGLightningCLI(LightningCLI):

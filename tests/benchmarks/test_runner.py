@@ -140,6 +140,16 @@ def test_an_unknown_preset_is_one_line_with_the_nearest(capsys):
     assert "did you mean s2-lenet" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("args", "text"), [(["ordr"], "did you mean order"), (["resolution", "--rows", "33"], "row '33'")]
+)
+def test_an_unknown_question_or_row_is_one_line(args, text, capsys):
+    with pytest.raises(SystemExit) as stop:
+        questions.main(args)
+    assert stop.value.code == 2
+    assert text in capsys.readouterr().err
+
+
 def test_every_preset_of_the_sources_has_a_row():
     assert {f"sources/{name}" for name in sources.REPORTED} == {n for n in presets() if n.startswith("sources/")}
 
@@ -147,10 +157,12 @@ def test_every_preset_of_the_sources_has_a_row():
 def test_a_question_is_scored_on_validation_pictures_alone(tmp_path, monkeypatch):
     options = ("--config", "sources/s2-lenet")
     setting = questions.Setting("longer", "lenet", options, epochs=2, train_batches=2)
-    monkeypatch.setattr(questions, "settings", lambda: [setting])
-    args = ["longer", "--results", str(tmp_path), "--runs", str(tmp_path / "runs")]
+    other = questions.Setting("longer", "other", options, epochs=1, train_batches=2)
+    monkeypatch.setattr(questions, "settings", lambda: [setting, other])
+    args = ["longer", "--rows", "lenet", "--results", str(tmp_path), "--runs", str(tmp_path / "runs")]
     assert questions.main(args) == 0
-    (row,) = read(tmp_path / "questions.csv")
+    row, not_run = read(tmp_path / "questions.csv")
+    assert not_run["state"] == "not measured"
     assert row["state"] == "measured"
     assert row["val_acc_by_epoch"].split()[-1] == row["val_acc"]
     assert len(row["val_acc_by_epoch"].split()) == 2

@@ -30,9 +30,15 @@ def options(data):
 
 
 @pytest.fixture(scope="session")
-def unbroken(server, options, tmp_path_factory):
-    """What the run leaves behind when nothing breaks it."""
-    folder = tmp_path_factory.mktemp("unbroken")
+def finished(server, options, tmp_path_factory):
+    """The folder of a run that nothing has broken."""
+    folder = tmp_path_factory.mktemp("finished")
     code = server.run(folder, "fit", *harness.NETWORK, *options)
     assert code == 0, harness.output(folder)
-    return harness.everything(harness.only_run(folder))
+    return harness.only_run(folder)
+
+
+@pytest.fixture(scope="session")
+def unbroken(finished):
+    """What it leaves behind."""
+    return harness.everything(finished)

@@ -46,6 +46,19 @@ def make_data(folder):
     return folder
 
 
+def once(args):
+    """Return arguments in which every option stands once, with its last value."""
+    table = {}
+    for arg in map(str, args):
+        if arg.startswith("--"):
+            key, table[arg] = arg, []
+        elif not table:
+            table[arg] = []  # the verb
+        else:
+            table[key] = [arg]
+    return [part for key, values in table.items() for part in (key, *values)]
+
+
 class Server:
     """A server of processes (see server.py)."""
 
@@ -57,7 +70,7 @@ class Server:
 
     def start(self, cwd, *args, **request):
         """Start `vgg-lightning ARGS`; return its process id."""
-        request |= {"cwd": str(cwd), "args": [str(arg) for arg in args]}
+        request |= {"cwd": str(cwd), "args": once(args)}
         print(json.dumps(request), file=self.process.stdin, flush=True)
         return json.loads(self.process.stdout.readline())["pid"]
 

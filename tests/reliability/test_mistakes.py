@@ -238,11 +238,3 @@ def test_the_same_mistakes_in_a_file(tmp_path):
         began = time.process_time()
         check(launch(["fit", "--config", str(file), *data_options()], tmp_path), words, began)
         assert [entry.name for entry in tmp_path.iterdir()] == ["mine.yaml"]
-
-
-def test_a_repeated_option_is_said(tmp_path):
-    """The last counts, as scripts expect that append what they change; a slip does not pass without a word."""
-    launched = fit(tmp_path, "--model.lr", "0.1", "--model.lr", "0.2")
-    assert launched.code == 0
-    assert launched.err.startswith("note: --model.lr is given 2 times: the last counts")
-    assert "lr: 0.2" in next(tmp_path.rglob("config.yaml")).read_text()

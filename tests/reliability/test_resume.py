@@ -1,5 +1,7 @@
 """A run that is broken anywhere and resumed ends bit for bit as if it had not been."""
 
+import json
+import math
 import random
 import shutil
 import signal
@@ -10,6 +12,7 @@ from harness import (
     NETWORK,
     STEPS,
     differences,
+    essence,
     everything,
     only_run,
     output,
@@ -26,7 +29,7 @@ def kills(long):
 def resume_until_done(server, folder, command):
     """Type the same command with --resume, or without it where there is nothing to resume yet."""
     code = server.run(folder, *command, "--resume")
-    if code == 2 and "no run with a valid checkpoint" in output(folder):
+    if code == 2 and "has no valid checkpoint" in output(folder):
         for run in folder.glob("lightning_logs/*/version_*"):
             shutil.rmtree(run)  # killed before its first checkpoint
         code = server.run(folder, *command)
@@ -121,3 +124,72 @@ def resumes_like(unbroken, server, snapshot, options, more):
     found = differences(unbroken, result)
     print(snapshot.name, found[:5])
     return not found
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    """A copy of a finished run, at the place where --resume looks for it."""
+    return shutil.copytree(finished, tmp_path / "lightning_logs" / "quick" / "version_0")
+
+
+def test_a_finished_run_says_so(server, copy, options, tmp_path):
+    before = {file: file.stat().st_mtime_ns for file in copy.rglob("*")}
+    for command in (["--resume", *NETWORK, *options], ["--ckpt_path", copy], ["--ckpt_path", "last"]):
+        assert server.run(tmp_path, "fit", *command) == 0
+        assert f"is finished: {EPOCHS} epochs, {EPOCHS * STEPS} steps" in output(tmp_path)
+        assert len(output(tmp_path).splitlines()) == 1
+    assert {file: file.stat().st_mtime_ns for file in copy.rglob("*")} == before
+
+
+def test_a_finished_run_goes_on_with_more_epochs_on_their_schedule(server, copy, options, tmp_path):
+    command = ["fit", "--resume", *NETWORK, *options, "--trainer.max_epochs", EPOCHS + 1]
+    assert server.run(tmp_path, *command) == 0, output(tmp_path)
+    result = everything(copy)
+    assert result["results"]["epochs"] == EPOCHS + 1
+    assert result["results"]["steps"] == (EPOCHS + 1) * STEPS
+    rates = dict(result["tensorboard"]["lr-SGD/pg1"])
+    steps, warm_up = (EPOCHS + 1) * STEPS, STEPS // 2
+    for step in range(EPOCHS * STEPS, steps):
+        progress = (step - warm_up) / (steps - warm_up)
+        assert rates[step] == pytest.approx(0.05 * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def test_the_command_line_wins_over_the_rate_of_the_checkpoint(server, copy, options, tmp_path):
+    more = ["--trainer.max_epochs", EPOCHS + 1, "--model.lr", "0.5", "--model.schedule", "constant"]
+    assert server.run(tmp_path, "fit", "--resume", *NETWORK, *options, *more) == 0, output(tmp_path)
+    rates = dict(everything(copy)["tensorboard"]["lr-SGD/pg1"])
+    assert all(rates[step] == pytest.approx(0.5) for step in range(EPOCHS * STEPS, (EPOCHS + 1) * STEPS))
+
+
+@pytest.mark.parametrize(("option", "value"), [("--model.optimizer", "adam"), ("--data.batch_size", "8")])
+def test_what_cannot_change_on_the_way_is_refused(server, copy, options, tmp_path, option, value):
+    more = ["--trainer.max_epochs", EPOCHS + 1, option, value]
+    assert server.run(tmp_path, "fit", "--resume", *NETWORK, *options, *more) == 2
+    assert f"{option} {value} contradicts the checkpoint" in output(tmp_path)
+
+
+def test_nothing_to_resume(server, options, tmp_path):
+    for command in (["--resume", *NETWORK, *options], ["--ckpt_path", "last"]):
+        assert server.run(tmp_path, "fit", *command) == 2
+        assert len(output(tmp_path).splitlines()) == 1
+
+
+def test_the_newest_checkpoint_goes_by_the_word_last(server, copy, data, tmp_path):
+    for folder in (tmp_path, copy):  # above the runs, and in one
+        assert server.run(folder, "test", "--ckpt_path", "last", "--data.data_dir", data) == 0, output(folder)
+        assert "checkpoints/last.ckpt" in output(folder)
+
+
+def test_fit_tests_the_weights_that_it_saves(server, copy, data, tmp_path):
+    """The averaged ones, as `vgg-lightning test` does; Lightning would take those in training."""
+    assert server.run(tmp_path, "test", "--ckpt_path", copy, "--data.data_dir", data) == 0, output(tmp_path)
+    accuracy = json.loads((copy / "results.json").read_text())["test_acc"]
+    assert f"test accuracy  {100 * accuracy:.2f} %" in output(tmp_path)
+
+
+def test_the_clock_writes_checkpoints_too(server, options, tmp_path):
+    snapshots = tmp_path / "snapshots"
+    more = ["--checkpoint_minutes", "0.0001", "--trainer.max_epochs", "4"]
+    assert server.run(tmp_path, "fit", *NETWORK, *options, *more, snapshots=str(snapshots)) == 0, output(tmp_path)
+    steps = [essence(folder / "checkpoints" / "last.ckpt")["global_step"] for folder in snapshots.glob("*_last")]
+    assert any(step % STEPS for step in steps)

@@ -8,7 +8,7 @@ import sys
 import time
 
 import pytest
-from harness import EPOCHS, NETWORK, STEPS, differences, environment, everything, only_run, output, record
+from harness import EPOCHS, NETWORK, STEPS, differences, environment, everything, once, only_run, output, record
 
 SIGNALS = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 138}
 SEED = 3
@@ -71,16 +71,9 @@ def test_the_other_verbs_stop(server, options, data, tmp_path_factory, finished,
     assert not list(finished.glob("predictions.csv"))
 
 
-@pytest.fixture(scope="module")
-def finished(server, options, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("finished")
-    assert server.run(folder, "fit", *NETWORK, *options) == 0, output(folder)
-    return only_run(folder)
-
-
 def launch(folder, *command):
     return subprocess.Popen(
-        [sys.executable, "-m", "vgg_lightning", *command],
+        [sys.executable, "-m", "vgg_lightning", *once(command)],
         cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
 

@@ -19,18 +19,10 @@ SEED = 2
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk, or runs as another user")
 
 
-@pytest.fixture(scope="module")
-def run(server, options, tmp_path_factory):
-    """The folder of a finished run."""
-    folder = tmp_path_factory.mktemp("finished")
-    assert server.run(folder, "fit", *NETWORK, *options) == 0, output(folder)
-    return only_run(folder)
-
-
 @pytest.fixture
-def copy(run, tmp_path):
-    """A copy of it to damage."""
-    return shutil.copytree(run, tmp_path / "lightning_logs" / "quick" / "version_0")
+def copy(finished, tmp_path):
+    """A copy of a finished run to damage."""
+    return shutil.copytree(finished, tmp_path / "lightning_logs" / "quick" / "version_0")
 
 
 def flip(file, position, bit):
@@ -47,9 +39,9 @@ def refused(file):
     return "\n" not in line and "weights_only" not in line
 
 
-def test_every_flipped_bit_is_refused(long, run, tmp_path):
+def test_every_flipped_bit_is_refused(long, finished, tmp_path):
     draw = random.Random(SEED)
-    whole = (run / "checkpoints" / "best.ckpt").read_bytes()
+    whole = (finished / "checkpoints" / "best.ckpt").read_bytes()
     file, count = tmp_path / "flipped.ckpt", 200
     # Half of them anywhere, half near the end, where the directory of the archive and the seal are.
     positions = [draw.randrange(len(whole)) for _ in range(count // 2)]
@@ -64,9 +56,9 @@ def test_every_flipped_bit_is_refused(long, run, tmp_path):
     assert passed == count
 
 
-def test_every_truncation_is_refused(long, run, tmp_path):
+def test_every_truncation_is_refused(long, finished, tmp_path):
     draw = random.Random(SEED)
-    whole = (run / "checkpoints" / "best.ckpt").read_bytes()
+    whole = (finished / "checkpoints" / "best.ckpt").read_bytes()
     file = tmp_path / "short.ckpt"
     lengths = [len(whole) - 1, len(whole) - 85, len(whole) - 87, 1, *draw.sample(range(len(whole)), 16)]
     passed = 0
@@ -84,14 +76,14 @@ def test_what_is_no_checkpoint_is_refused(content, tmp_path):
     assert refused(tmp_path / "wrong.ckpt")
 
 
-def test_a_sealed_file_is_an_ordinary_checkpoint(run):
-    file = run / "checkpoints" / "best.ckpt"
+def test_a_sealed_file_is_an_ordinary_checkpoint(finished):
+    file = finished / "checkpoints" / "best.ckpt"
     assert damage_of(file) is None
     assert torch.load(file, weights_only=True).keys() == read_checkpoint(file).keys()
 
 
-def test_a_file_without_a_seal_is_read_and_its_damage_seen(run, tmp_path):
-    checkpoint = read_checkpoint(run / "checkpoints" / "best.ckpt")
+def test_a_file_without_a_seal_is_read_and_its_damage_seen(finished, tmp_path):
+    checkpoint = read_checkpoint(finished / "checkpoints" / "best.ckpt")
     file = tmp_path / "plain.ckpt"
     torch.save(checkpoint, file)
     assert not differences(read_checkpoint(file), checkpoint)

@@ -52,15 +52,15 @@ def checkpoint_to_resume(options: list[str], default: str) -> Path:
         default: the configuration if there is none among the options.
 
     Raises:
-        UserError: if that run has no valid checkpoint.
+        UserError: if that run, the newest of its name, has no valid checkpoint.
     """
     root, name = _place(options, default)
     parent = Path(root) / "lightning_logs" / name
     folders = [folder for folder in parent.glob("version_*") if folder.name[8:].isdigit()]
-    for folder in sorted(folders, key=lambda folder: -int(folder.name[8:])):
-        if file := newest_valid(folder):
-            return file
-    raise UserError(f"--resume: {parent} has no run with a valid checkpoint; leave --resume out to start one")
+    newest = max(folders, key=lambda folder: int(folder.name[8:]), default=parent)
+    if file := newest_valid(newest):
+        return file
+    raise UserError(f"--resume: {newest} has no valid checkpoint; leave --resume out to start a new run")
 
 
 def newest_run() -> Path:
