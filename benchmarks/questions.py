@@ -180,7 +180,7 @@ COMPARED = (("alexnet", ""), ("vgg11", ""), ("vgg11", "4"))
 
 def compare_command(network: str, ratio: str) -> list[str]:
     """Return the arguments of `vgg-lightning` that measure one network."""
-    size = ["--image_size", "224", "--batch_size", "16", "--batches", "3", "--format", "csv"]
+    size = ["--image_size", "224", "--batch_size", "8", "--batches", "2", "--format", "csv"]
     return ["compare", network, *(["--ratio", ratio] if ratio else []), *size]
 
 

@@ -123,7 +123,7 @@ def _fit(options: tuple[str, ...]) -> tuple[int, str]:
     try:
         _, errors = process.communicate()
     except KeyboardInterrupt:
-        process.send_signal(signal.SIGINT)  # it saves what it has, then ends
+        process.terminate()  # it saves what it has, then ends; SIGINT is ignored in what a shell runs in the background
         process.communicate()
         raise
     if process.returncode in INTERRUPTED:
