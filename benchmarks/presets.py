@@ -13,8 +13,8 @@ from benchmarks.runner import RESULTS, Run, carry_out, number
 from benchmarks.table import Table
 
 COLUMNS = (
-    *("preset", "seed", "test_acc", "val_acc", "epochs", "seconds", "examples_per_second", "peak_memory_mb"),
-    *("quiet", "device", "versions", "command"),
+    *("preset", "seed", "test_acc", "test_acc_tta", "val_acc", "epochs", "seconds", "examples_per_second"),
+    *("peak_memory_mb", "quiet", "device", "versions", "command"),
 )
 
 
@@ -29,6 +29,7 @@ def measure(run: Run) -> dict[str, str]:
     results = outcome.results
     return {
         "test_acc": number(results["test_acc"]),
+        "test_acc_tta": number(results.get("test_acc_tta")),
         "val_acc": number(results["val_acc"]),
         "epochs": str(results["epochs"]),
         "peak_memory_mb": str(results["peak_memory_mb"]),
@@ -50,8 +51,10 @@ def main(args: list[str] | None = None) -> None:
             if table.find(key) is None:
                 table.put([key | measure(run_of(preset, seed))])
         rows = [row for row in table.rows() if row["preset"] == preset]
-        accuracies = [100 * float(row["test_acc"]) for row in rows]
-        print(f"{preset}: {statistics.mean(accuracies):.2f} % mean of {len(rows)}, {min(accuracies):.2f} the least")
+        for column in ("test_acc", "test_acc_tta"):
+            if found := [100 * float(row[column]) for row in rows if row[column]]:
+                least = f"{min(found):.2f} the least"
+                print(f"{preset}, {column}: {statistics.mean(found):.2f} % mean of {len(found)}, {least}")
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ def trainer(tmp_path, **options):
         ({"optimizer": "sdg"}, "did you mean sgd"),
         ({"schedule": "cosin"}, "did you mean cosine"),
         ({"head": "gab"}, "gap"),
+        ({"tta": "flop"}, "did you mean flip"),
         ({"network": "lenet", "ratio": 4, "image_size": 28}, "ratio"),
     ],
 )
@@ -110,6 +111,16 @@ def test_predict_takes_arrays_tensors_pictures_and_paths(tmp_path):
     for other in (images.numpy(), [Image.fromarray(i.numpy()) for i in images]):
         assert torch.equal(model.predict(other).probabilities, expected.probabilities)
     assert torch.allclose(model.predict(tmp_path / "a.png").probabilities, expected.probabilities[:1], atol=1e-6)
+
+
+def test_tta_averages_the_logits_of_both_views():
+    model = Classifier("whitened_vgg", image_size=28, tta="flip").eval()
+    images = torch.randint(0, 256, (3, 28, 28), dtype=torch.uint8)
+    plain, mirrored = (model(model.preprocess(x[:, None])) for x in (images, images.flip(-1)))
+    expected = ((plain + mirrored) / 2).softmax(dim=1)
+    assert not torch.allclose(plain.softmax(dim=1), mirrored.softmax(dim=1), atol=1e-4)
+    assert torch.allclose(model.predict(images).probabilities, expected, atol=1e-6)
+    assert torch.allclose(model.predict(images.flip(-1)).probabilities, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(

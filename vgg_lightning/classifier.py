@@ -27,11 +27,13 @@ from vgg_lightning.data.transforms import Preprocess
 from vgg_lightning.errors import UserError
 from vgg_lightning.networks import build_network
 from vgg_lightning.networks.init import initialize
+from vgg_lightning.networks.whitened_vgg import WhiteningConv
 from vgg_lightning.seeds import derive_seed, seed_device
 from vgg_lightning.training.memory import check_weights_fit
 from vgg_lightning.training.optimizers import build_optimizer, check_optimizer
 from vgg_lightning.training.ranges import check_ranges
 from vgg_lightning.training.schedules import build_schedule, check_schedule, restart_schedule
+from vgg_lightning.tta import average_views, check_tta
 
 # Options of the networks with the values that change nothing; what differs is handed to the builder.
 NETWORK_OPTIONS: dict[str, object] = {
@@ -42,6 +44,7 @@ NETWORK_OPTIONS: dict[str, object] = {
     "head": "classic",
     "dropout": 0.5,
 }
+WHITENED_FROM = 5000  # pictures
 
 
 class Predictions(NamedTuple):
@@ -76,6 +79,7 @@ class Classifier(L.LightningModule):
         warmup_epochs: epochs in which the learning rate climbs to `lr`; parts of an epoch are allowed.
         label_smoothing: share of the target that is spread over all classes.
         ema_decay: decay per step of a moving average of the weights, which is validated and saved; 0 is none.
+        tta: test-time augmentation: "none", or "flip" to average the logits of each picture and its mirror image.
         channels_last: memory layout in which convolutions run faster.
         weights: run folder or checkpoint whose weights to start from (fine-tuning, not resuming).
 
@@ -105,6 +109,7 @@ class Classifier(L.LightningModule):
         warmup_epochs: float = 0.0,
         label_smoothing: float = 0.0,
         ema_decay: float = 0.0,
+        tta: str = "none",
         channels_last: bool = True,
         weights: str | None = None,
     ) -> None:
@@ -113,6 +118,7 @@ class Classifier(L.LightningModule):
         check_ranges(self.hparams)
         check_optimizer(optimizer)
         check_schedule(schedule)
+        check_tta(tta)
         check_weights_fit(self.build, picture_bytes=4 * in_channels * image_size**2)
         self.network: nn.Module = self.build()
         initialize(self.network, init)
@@ -125,6 +131,8 @@ class Classifier(L.LightningModule):
             {"loss": MeanMetric(nan_strategy="disable"), "acc": _accuracy(num_classes)}, compute_groups=False
         )
         self.train_metrics = metrics.clone(prefix="train_")
+        if tta != "none":
+            metrics.add_metrics({"acc_tta": _accuracy(num_classes)})
         self.val_metrics = metrics.clone(prefix="val_")
         self.test_metrics = metrics.clone(prefix="test_")
         if weights is not None:
@@ -144,6 +152,10 @@ class Classifier(L.LightningModule):
         logits: Tensor = self.network(x.to(self.dtype, memory_format=layout))
         return logits
 
+    def average(self, x: Tensor) -> Tensor:
+        """Return the logits of preprocessed pictures, averaged over the views that `tta` names."""
+        return average_views(self.hparams["tta"], self, x, self(x))
+
     @torch.no_grad()
     def predict(self, images: Pictures, batch_size: int = 500) -> Predictions:
         """Classify pictures of any of the usual kinds.
@@ -162,7 +174,7 @@ class Classifier(L.LightningModule):
         was_training = self.training
         self.eval()
         chunks: Sequence[Tensor] = torch.split(to_uint8(images), batch_size)
-        logits = [self(self.preprocess(chunk.to(self.device))).float().cpu() for chunk in chunks]
+        logits = [self.average(self.preprocess(chunk.to(self.device))).float().cpu() for chunk in chunks]
         self.train(was_training)
         probabilities = torch.cat(logits).softmax(dim=1)
         labels = probabilities.argmax(dim=1)
@@ -220,6 +232,14 @@ class Classifier(L.LightningModule):
         scales = getattr(plugin, "scaler", None) is not None
         return True if self.device.type == "cuda" and not (clips or scales) else None
 
+    def on_fit_start(self) -> None:
+        """Compute the filters of a whitening stem from training pictures, unless weights that were loaded have them."""
+        data = getattr(self.trainer, "datamodule", None)
+        for layer in self.network.modules():
+            if isinstance(layer, WhiteningConv) and not layer.whitened and isinstance(data, FashionMNISTDataModule):
+                images = data.pictures("train")[0][:WHITENED_FROM]
+                layer.whiten(self.preprocess(images.to(self.device)))
+
     def on_train_start(self) -> None:
         """Let learning rate, schedule and number of epochs asked for win over those in a resumed checkpoint."""
         for config in self.trainer.lr_scheduler_configs:
@@ -271,7 +291,7 @@ class Classifier(L.LightningModule):
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> tuple[Tensor, Tensor]:
         """Return probabilities (N, num_classes) and the true labels (N,) of one batch."""
         x, y = batch
-        return self(x).float().softmax(dim=1), y
+        return self.average(x).float().softmax(dim=1), y
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save what Lightning does not: class names, and the sums behind the means of a running epoch."""
@@ -294,6 +314,8 @@ class Classifier(L.LightningModule):
         x, y = batch
         logits = self(x)
         self._update(metrics, F.cross_entropy(logits, y), logits, y)
+        if "acc_tta" in metrics:
+            metrics["acc_tta"].update(average_views(self.hparams["tta"], self, x, logits), y)
 
     def _update(self, metrics: MetricCollection, loss: Tensor, logits: Tensor, y: Tensor) -> None:
         metrics["loss"].update(loss, weight=len(y))

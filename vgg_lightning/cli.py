@@ -17,7 +17,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from vgg_lightning.arguments import with_defaults
 from vgg_lightning.callbacks import fit_callbacks
 from vgg_lightning.callbacks.progress import progress_bar
-from vgg_lightning.callbacks.report import RunReport, print_next_steps
+from vgg_lightning.callbacks.report import RunReport, in_percent, print_next_steps
 from vgg_lightning.callbacks.stop import StopOnSignal
 from vgg_lightning.checkpoints.find import (
     RunFinished,
@@ -285,7 +285,7 @@ class VGGLightningCLI(LightningCLI):
         """Print the accuracy as fit does."""
         for name, what in (("val_acc", "validation    "), ("test_acc", "test accuracy ")):
             if name in self.trainer.callback_metrics:
-                print(f"{what} {100 * float(self.trainer.callback_metrics[name]):.2f} %")
+                print(f"{what} {in_percent(self.trainer.callback_metrics, name)}")
 
     after_test = after_validate
 

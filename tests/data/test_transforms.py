@@ -4,7 +4,8 @@ import pytest
 import torch
 from torchvision import transforms
 
-from vgg_lightning.data.transforms import MEAN, STD, Augment, Preprocess, flip, shift
+from vgg_lightning.data.batches import BatchLoader
+from vgg_lightning.data.transforms import MEAN, STD, Augment, Place, Preprocess, first_half, flip, shift
 from vgg_lightning.errors import UserError
 
 
@@ -65,11 +66,45 @@ def test_shift_moves_each_picture_by_at_most_two_pixels():
     assert sorted(rows.unique().tolist()) == sorted(columns.unique().tolist()) == [12, 13, 14, 15, 16]
 
 
-def test_augmentation_is_a_function_of_the_seed(images):
+def place(**where):
+    return Place(**{"seed": 1, "epoch": 0, "batch": 1, "rank": 0, "indices": torch.arange(12), "size": 12, **where})
+
+
+@pytest.mark.parametrize("other", [{"seed": 2}, {"epoch": 1}, {"batch": 2}, {"rank": 1}])
+def test_augmentation_is_a_function_of_the_place(images, other):
     augment = Augment(["flip", "shift"])
-    assert torch.equal(augment(images, 1), augment(images, 1))
-    assert not torch.equal(augment(images, 1), augment(images, 2))
-    assert augment(images, 1).dtype == torch.uint8
+    assert torch.equal(augment(images, place()), augment(images, place()))
+    assert not torch.equal(augment(images, place()), augment(images, place(**other)))
+    assert augment(images, place()).dtype == torch.uint8
+
+
+def mirrored(seed, epoch, batch_size, ranks=1):
+    """Return bool (101,): which of 101 pictures the batches of an epoch show mirrored."""
+    images = torch.arange(28, dtype=torch.uint8).expand(101, 1, 28, 28)
+    found = torch.zeros(101, dtype=torch.bool)
+    augment = Augment(["alternating_flip"])
+    for rank in range(ranks):
+        loader = BatchLoader(images, torch.arange(101), batch_size, True, seed, rank, ranks)
+        loader.set_epoch(epoch)
+        for batch, labels in loader:
+            where = Place(seed, epoch, loader.position, rank, loader.indices, 101)
+            found[labels] = augment(batch, where)[:, 0, 0, 0] > 0
+    return found
+
+
+def test_alternating_flip_mirrors_one_half_then_the_other():
+    first, second, third = (mirrored(seed=3, epoch=epoch, batch_size=10) for epoch in range(3))
+    assert first.sum() == 50
+    assert torch.equal(second, ~first)
+    assert torch.equal(third, first)
+
+
+def test_alternating_flip_depends_on_seed_and_epoch_alone():
+    assert torch.equal(mirrored(3, 5, batch_size=10), mirrored(3, 5, batch_size=7))
+    assert torch.equal(mirrored(3, 5, batch_size=10), mirrored(3, 5, batch_size=10, ranks=2))
+    assert not torch.equal(mirrored(3, 5, batch_size=10), mirrored(4, 5, batch_size=10))
+    first_half.cache_clear()  # as in a process that resumes
+    assert torch.equal(mirrored(3, 5, batch_size=10), ~mirrored(3, 0, batch_size=10))
 
 
 def test_unknown_augmentation():

@@ -21,11 +21,13 @@ GOOGLENET = [(64, 24, 24), (192, 12, 12), (480, 6, 6), (832, 4, 4), (1024, 4, 4)
 RESNET = [(64, 56, 56), (64, 56, 56), (128, 28, 28), (256, 14, 14), (512, 7, 7), (512,), (10,)]
 # LeNet's are worked out by hand: 28 - 4 = 24, half is 12, less 4 is 8, half is 4.
 LENET = [(6, 24, 24), (6, 12, 12), (16, 8, 8), (16, 4, 4), (256,), (120,), (84,), (10,)]
-SILENT = nn.ReLU | nn.Dropout | nn.Sigmoid | nn.BatchNorm2d | nn.BatchNorm1d | nn.AdaptiveAvgPool2d
+GLOBAL_POOLING = nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d
+SILENT = nn.ReLU | nn.Dropout | nn.Sigmoid | nn.BatchNorm2d | nn.BatchNorm1d | GLOBAL_POOLING
 
 PRINTED = {
     "vgg11": (224, {}, [*VGG11, (25088,), *CLASSIC]),
     "vgg11, ratio 4": (224, {"ratio": 4}, [*((c // 4, h, w) for c, h, w in VGG11), (6272,), *CLASSIC]),
+    "whitened_vgg": (28, {}, [(16, 14, 14), (64, 7, 7), (128, 3, 3), (128, 3, 3), (128,), (10,)]),
     "alexnet": (224, {}, [*ALEXNET, (256, 12, 12), (256, 5, 5), (6400,), *CLASSIC]),
     "nin": (224, {}, [*NIN, (10,)]),
     "googlenet": (96, {}, GOOGLENET),
@@ -80,10 +82,15 @@ def count(network: nn.Module) -> int:
     return sum(p.numel() for p in network.parameters())
 
 
-# One channel and ten classes; the counts are those of d2l's versions of these networks.
+# One channel and ten classes; the first three counts are those of d2l's versions of these networks.
 @pytest.mark.parametrize(
     ("name", "size", "parameters"),
-    [("alexnet", 224, 46_764_746), ("resnet18", 224, 11_178_378), ("densenet", 96, 758_226)],
+    [
+        ("alexnet", 224, 46_764_746),
+        ("resnet18", 224, 11_178_378),
+        ("densenet", 96, 758_226),
+        ("whitened_vgg", 28, 232_480),  # 160 + 9,216 + 73,728 + 147,456 in convolutions, 640 in BatchNorm, 1,280
+    ],
 )
 def test_parameter_counts(name, size, parameters):
     assert count(on_meta(name, size)) == parameters
@@ -92,7 +99,7 @@ def test_parameter_counts(name, size, parameters):
 SMALLEST = {
     **dict.fromkeys(("vgg11", "vgg13", "vgg16", "vgg19"), 32),
     **{"alexnet": 65, "nin": 67, "googlenet": 1, "lenet": 16, "lenet_scratch": 16, "resnet18": 1},
-    "densenet": 29,
+    **{"densenet": 29, "whitened_vgg": 8},
 }
 
 
@@ -145,7 +152,8 @@ def test_all_networks_learn_on_real_numbers():
     for name in NETWORKS:
         network = build_network(name, image_size=67, **small.get(name[:3], {}))
         nn.functional.cross_entropy(network(x), y).backward()
-        assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters()), name
+        trained = [p for p in network.parameters() if p.requires_grad]
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in trained), name
 
 
 @pytest.mark.parametrize(
@@ -166,6 +174,7 @@ def test_all_networks_learn_on_real_numbers():
         ),
         (partial(build_network, "vgg11", arch=()), r"no option 'arch'"),
         (partial(build_network, "vgg11", ratio=3), r"ratio 3 .*use one of 1, 2, 4, 8, 16, 32, 64"),
+        (partial(build_network, "whitened_vgg", ratio=3), r"ratio 3 .*use 1, 2, 4"),
         (partial(build_network, "vgg11", head="gab"), r"did you mean gap\?"),
         (partial(build_network, "vgg11", dropout=1.5), r"dropout 1.5"),
         (partial(build_network, "vgg11", norm_after_relu=True), r"batch_norm"),

@@ -41,7 +41,7 @@ WORDS = [
 NUMBERS = ["0", "1", "2", "7", "-1", "-7", "0.5", "1.0", "3.7", "1e-30", "1e30", "3e38", "1e400", ".nan", ".inf", "nan"]
 TRUTHS = ["true", "false", "yes", "2"]
 KNOWN = {  # values that mean something, so that launches come further than the parser
-    "model.network": ["vgg11", "vgg13", "vgg16", "resnet18", "lenet", "nin"],
+    "model.network": ["vgg11", "vgg13", "vgg16", "resnet18", "lenet", "nin", "whitened_vgg"],
     "model.ratio": ["8", "16", "64", "3", "128"],
     "model.hidden_units": ["8", "32", "1000000000"],
     "model.head": ["classic", "batchnorm", "gap"],
@@ -51,12 +51,13 @@ KNOWN = {  # values that mean something, so that launches come further than the 
     "model.momentum": ["0.9", "0.999999", "1"],
     "model.weight_decay": ["1e5", "1e38", "0.1"],
     "model.schedule": ["constant", "cosine", "linear"],
+    "model.tta": ["none", "flip"],
     "model.ema_decay": ["0.9", "0.999", "1"],
     "model.in_channels": ["3", "1"],
     "data.image_size": ["28", "32", "33", "64", "1000000"],
     "data.batch_size": ["1", "3", "448", "100000"],
     "data.val_size": ["0", "1", "500", "511", "512"],
-    "data.augment": ["[flip]", "[shift, flip]", "[flop]", "flip"],
+    "data.augment": ["[flip]", "[shift, flip]", "[alternating_flip]", "[flop]", "flip"],
     "data.dataset": ["idx", "mnist"],
     "trainer.accelerator": ["cpu", "auto", "gpu", "tpu"],
     "trainer.devices": ["auto", "1", "0", "-1", "1,2", "[0]"],

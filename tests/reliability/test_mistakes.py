@@ -34,6 +34,7 @@ FIT = {
     "--model.head gapp": "'gapp' use one of classic, batchnorm, gap",
     "--model.init foo": "'foo' use one of default, xavier",
     "--model.optimizer sgdd": "--model.optimizer takes sgd did you mean sgd",
+    "--model.tta flop": "--model.tta takes none, flip did you mean flip",
     "--model.schedule foo": "--model.schedule takes constant, cosine",
     "--model.num_classes 5": "10 classes 5 --model.num_classes 10",
     "--model.image_size 32": "--model.image_size follows --data.image_size",

@@ -39,7 +39,7 @@ class EpochLines(Callback):
         seconds = (time.monotonic() - self._begin) / self._done
         metrics = ", ".join(
             f"{name} {float(trainer.callback_metrics[name]):.4f}"
-            for name in ("train_loss", "train_acc", "val_loss", "val_acc")
+            for name in ("train_loss", "train_acc", "val_loss", "val_acc", "val_acc_tta")
             if name in trainer.callback_metrics
         )
         left = seconds * ((trainer.max_epochs or 0) - trainer.current_epoch)

@@ -7,6 +7,7 @@ import os
 import platform
 import resource
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,6 +118,7 @@ class RunReport(Callback):
         """Write results.json."""
         results = {
             **{name: self.metrics.get(name) for name in ("test_acc", "test_loss", "val_acc", "val_loss")},
+            **{name: value for name, value in self.metrics.items() if name.endswith("_tta")},
             "train_acc": self.metrics.get("train_acc"),
             "train_loss": self.metrics.get("train_loss"),
             "epochs": trainer.current_epoch,
@@ -161,13 +163,21 @@ def versions() -> dict[str, str]:
     }
 
 
+def in_percent(metrics: Mapping[str, Any], name: str) -> str:
+    """Return an accuracy in words, and beside it that with test-time augmentation if there is one."""
+    tta = (
+        f", {100 * float(metrics[f'{name}_tta']):.2f} % with test-time augmentation" if f"{name}_tta" in metrics else ""
+    )
+    return f"{100 * float(metrics[name]):.2f} %{tta}"
+
+
 def print_next_steps(report: RunReport) -> None:
     """Print accuracy, time, place, and the next three commands."""
     run = report.run_folder
     if "test_acc" in report.metrics:
-        print(f"\ntest accuracy  {100 * report.metrics['test_acc']:.2f} % on the official test pictures")
+        print(f"\ntest accuracy  {in_percent(report.metrics, 'test_acc')} on the official test pictures")
     if "val_acc" in report.metrics:
-        print(f"validation     {100 * report.metrics['val_acc']:.2f} %")
+        print(f"validation     {in_percent(report.metrics, 'val_acc')}")
     print(f"time           {report.seconds / 60:.1f} min, peak memory {peak_memory_mb():.0f} MB")
     print(f"run folder     {run}")
     print(

@@ -21,7 +21,7 @@ def _safetensors(checkpoint: dict[str, Any], file: Path, facts: dict[str, Any]) 
 FORMATS: dict[str, tuple[str, Callable[[dict[str, Any], Path, dict[str, Any]], list[Path]]]] = {
     "safetensors": (".safetensors", _safetensors),
 }
-RESULTS = ("test_acc", "test_loss", "val_acc", "val_loss")
+RESULTS = ("test_acc", "test_acc_tta", "test_loss", "val_acc", "val_acc_tta", "val_loss")
 
 
 class _Parser(argparse.ArgumentParser):

@@ -48,6 +48,7 @@ class BatchLoader:
         self.epoch = 0
         self.position = 0
         self._start = 0
+        self.indices = torch.arange(0)  # of the pictures in the batch last read
         self.sampler, self.batch_sampler = self, None  # where Lightning looks for set_epoch
 
     def set_epoch(self, epoch: int) -> None:
@@ -72,9 +73,9 @@ class BatchLoader:
         order = self.order()
         while self.position < len(self):
             begin = self.position * self.batch_size
-            indices = order[begin : begin + self.batch_size][self.rank :: self.world_size]
+            self.indices = order[begin : begin + self.batch_size][self.rank :: self.world_size]
             self.position += 1
-            yield self.images[indices], self.labels[indices]
+            yield self.images[self.indices], self.labels[self.indices]
 
     def state_dict(self) -> dict[str, int]:
         """Return epoch and number of batches read in it."""

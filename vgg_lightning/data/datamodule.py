@@ -11,9 +11,8 @@ from torch import Tensor
 from vgg_lightning.data.batches import Batch, BatchLoader
 from vgg_lightning.data.files import CLASSES, Prepared, default_data_dir, load, prepare
 from vgg_lightning.data.splits import stratified_split
-from vgg_lightning.data.transforms import Augment, Preprocess
+from vgg_lightning.data.transforms import Augment, Place, Preprocess
 from vgg_lightning.errors import UserError
-from vgg_lightning.seeds import derive_seed
 
 Split = Literal["train", "val", "test"]
 
@@ -26,7 +25,8 @@ class FashionMNISTDataModule(L.LightningDataModule):
         batch_size: examples in a batch, over all devices.
         val_size: how many of the 60,000 official training pictures to hold out for validation, every class
             in its share, always the same ones; 0 trains on all.
-        augment: what to do to the training pictures, in order: "flip" (left to right), "shift" (by up to 2 pixels).
+        augment: what to do to the training pictures, in order: "flip" (left to right, or not, by chance),
+            "alternating_flip" (in every other epoch), "shift" (by up to 2 pixels).
         normalize: subtract the mean and divide by the standard deviation of the training pictures.
         in_channels: channels of a batch; the grey channel is repeated.
         data_dir: folder of the data; by default $VGG_LIGHTNING_DATA or ~/.cache/vgg_lightning.
@@ -126,8 +126,9 @@ class FashionMNISTDataModule(L.LightningDataModule):
             return batch  # the model's example input, which has the form of preprocessed pictures
         images, labels = batch
         if self.trainer is not None and self.trainer.training and self._train_loader is not None:
-            where = (self._train_loader.epoch, self._train_loader.position, self._train_loader.rank)
-            images = self.augment(images, derive_seed(self.seed, *where))
+            loader = self._train_loader
+            place = Place(self.seed, loader.epoch, loader.position, loader.rank, loader.indices, len(loader.labels))
+            images = self.augment(images, place)
         return self.preprocess(images), labels
 
     def _overfits(self) -> bool:

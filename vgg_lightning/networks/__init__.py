@@ -22,6 +22,7 @@ from vgg_lightning.networks.lenet import LeNet
 from vgg_lightning.networks.nin import NiN
 from vgg_lightning.networks.resnet import ResNet18
 from vgg_lightning.networks.vgg import VGG, VGG_BLOCKS, load_torchvision_weights
+from vgg_lightning.networks.whitened_vgg import WhitenedVGG
 
 __all__ = [
     "INIT_SCHEMES",
@@ -34,6 +35,7 @@ __all__ = [
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     **{name: partial(VGG, arch) for name, arch in VGG_BLOCKS.items()},
+    "whitened_vgg": WhitenedVGG,
     "alexnet": AlexNet,
     "nin": NiN,
     "googlenet": GoogLeNet,

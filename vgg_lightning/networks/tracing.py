@@ -122,7 +122,7 @@ def _widen(module: nn.Module, field: int, step: int, image_size: int) -> tuple[i
     if isinstance(module, Windowed):
         kernel, stride, _ = window(module)
         return field + (kernel - 1) * step, step * stride
-    if isinstance(module, nn.Linear | nn.AdaptiveAvgPool2d):
+    if isinstance(module, nn.Linear | nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d):
         return image_size, step
     return field, step
 
