@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from lightning.pytorch.loggers import Logger
@@ -9,7 +10,8 @@ from lightning.pytorch.loggers import Logger
 from vgg_lightning.callbacks.csv_log import RunCSV
 from vgg_lightning.callbacks.tensorboard import RunTensorBoard
 from vgg_lightning.errors import UserError
-from vgg_lightning.processes import share_run_folder, shared_run_folder
+
+SHARED = "VGG_LIGHTNING_RUN_FOLDER"  # where the first process of a run tells those that it starts for other devices
 
 
 def new_run_folder(root: str | Path | None, name: str) -> Path:
@@ -18,8 +20,8 @@ def new_run_folder(root: str | Path | None, name: str) -> Path:
     Raises:
         UserError: if it cannot be written.
     """
-    if shared := shared_run_folder():
-        return shared
+    if SHARED in os.environ and os.environ.get("LOCAL_RANK", "0") != "0":
+        return Path(os.environ[SHARED])
     parent = Path(root or ".") / "lightning_logs" / name
     try:
         parent.mkdir(parents=True, exist_ok=True)
@@ -28,7 +30,8 @@ def new_run_folder(root: str | Path | None, name: str) -> Path:
         while True:
             try:
                 (parent / f"version_{number}").mkdir()  # fails if another run was faster
-                return share_run_folder(parent / f"version_{number}")
+                os.environ[SHARED] = str(parent / f"version_{number}")
+                return parent / f"version_{number}"
             except FileExistsError:
                 number += 1
     except OSError as error:
