@@ -20,6 +20,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from vgg_lightning.callbacks.averaging import AveragedWeights
 from vgg_lightning.callbacks.chance import ChanceNote
 from vgg_lightning.callbacks.finite import FiniteGuard
+from vgg_lightning.callbacks.lookahead import Lookahead
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
 from vgg_lightning.data.files import CLASSES
 from vgg_lightning.data.pictures import Pictures, to_uint8
@@ -79,6 +80,7 @@ class Classifier(L.LightningModule):
         warmup_epochs: epochs in which the learning rate climbs to `lr`; parts of an epoch are allowed.
         label_smoothing: share of the target that is spread over all classes.
         ema_decay: decay per step of a moving average of the weights, which is validated and saved; 0 is none.
+        lookahead_steps: steps after which training goes on from an average of the weights; 0 never does.
         tta: test-time augmentation: "none", or "flip" to average the logits of each picture and its mirror image.
         channels_last: memory layout in which convolutions run faster.
         weights: run folder or checkpoint whose weights to start from (fine-tuning, not resuming).
@@ -109,6 +111,7 @@ class Classifier(L.LightningModule):
         warmup_epochs: float = 0.0,
         label_smoothing: float = 0.0,
         ema_decay: float = 0.0,
+        lookahead_steps: int = 0,
         tta: str = "none",
         channels_last: bool = True,
         weights: str | None = None,
@@ -184,8 +187,9 @@ class Classifier(L.LightningModule):
 
     def configure_callbacks(self) -> list[Callback]:
         """Guard the numbers, and average the weights if asked to."""
-        decay = self.hparams["ema_decay"]
-        return [FiniteGuard(), ChanceNote(), *([AveragedWeights(decay=decay)] if decay else [])]
+        decay, steps = self.hparams["ema_decay"], self.hparams["lookahead_steps"]
+        averages = [Lookahead(steps)] if steps else []
+        return [FiniteGuard(), ChanceNote(), *averages, *([AveragedWeights(decay=decay)] if decay else [])]
 
     def setup(self, stage: str) -> None:
         """Take over the data's preprocessing and class names, which travel with the checkpoint."""

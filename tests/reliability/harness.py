@@ -24,7 +24,8 @@ NETWORK = [
 ]
 OPTIONS = [
     *("--model.lr", "0.05", "--model.momentum", "0.9", "--model.ema_decay", "0.7"),
-    *("--model.warmup_epochs", "0.5", "--model.schedule", "cosine", "--data.augment", "[flip,shift]"),
+    *("--model.warmup_epochs", "0.5", "--model.schedule", "cosine"),
+    *("--data.augment", "[flip,shift,alternating_flip]"),
     *("--data.dataset", "idx", "--data.batch_size", "16", "--data.val_size", "48"),
     *("--trainer.max_epochs", str(EPOCHS), "--trainer.log_every_n_steps", "1", "--trainer.accelerator", "cpu"),
     *("--trainer.devices", "1"),

@@ -22,6 +22,7 @@ RANGES: dict[str, Range] = {
     "dropout": _BELOW_ONE,
     "label_smoothing": _BELOW_ONE,
     "ema_decay": _BELOW_ONE,
+    "lookahead_steps": _NOT_NEGATIVE,
     "ratio": _COUNT,
     "hidden_units": _COUNT,
     "in_channels": _COUNT,
