@@ -1,7 +1,7 @@
-"""Train the reference run that comes with the project: `python -m benchmarks.reference`, or `make reference`.
+"""Make the reference run that comes with the project: `python -m benchmarks.reference`, or `make reference`.
 
 It is a run of the preset quick like any other, cut down to what reusing it needs, and without anything of the
-machine that made it.
+machine that made it. `python -m benchmarks.reference RUN` takes a finished run in place of training one.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+import yaml
 
 from vgg_lightning.checkpoints.load import read_checkpoint
 from vgg_lightning.checkpoints.write import VerifiedCheckpointIO
@@ -22,24 +24,34 @@ KEPT = {
 }
 
 
-def main() -> None:
-    """Train, cut down, and put in place."""
+def main(args: list[str]) -> None:
+    """Take the run that is named, or train one, and put what is kept of it in place."""
+    if args:
+        cut_down(Path(args[0]))
+        return
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "vgg_lightning", "fit", "--name", "reference"]
         subprocess.run(command, cwd=folder, check=True)
-        run = Path(folder) / "lightning_logs" / "reference" / "version_0"
-        shutil.rmtree(TARGET, ignore_errors=True)
-        TARGET.mkdir(parents=True)
-        for name in ("config.yaml", "hparams.yaml", "metrics.csv", "results.json"):
-            shutil.copy(run / name, TARGET / name)
-        for i, events in enumerate(sorted(run.glob("events.out.tfevents.*"))):
-            stamp = events.name.split(".")[3]
-            shutil.copy(events, TARGET / f"events.out.tfevents.{stamp}.reference.{i}")
-        checkpoint = read_checkpoint(run / "checkpoints" / "best.ckpt")
-        best = {key: value for key, value in checkpoint.items() if key in KEPT}
-        VerifiedCheckpointIO().save_checkpoint(best, TARGET / "checkpoints" / "best.ckpt")
-    print(f"reference run: {TARGET.relative_to(Path.cwd()) if TARGET.is_relative_to(Path.cwd()) else TARGET}")
+        cut_down(Path(folder) / "lightning_logs" / "reference" / "version_0")
+
+
+def cut_down(run: Path) -> None:
+    """Copy what reusing a run needs."""
+    shutil.rmtree(TARGET, ignore_errors=True)
+    TARGET.mkdir(parents=True)
+    for name in ("hparams.yaml", "metrics.csv", "results.json"):
+        shutil.copy(run / name, TARGET / name)
+    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    config["name"], config["trainer"]["default_root_dir"] = "reference", None
+    (TARGET / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    for i, events in enumerate(sorted(run.glob("events.out.tfevents.*"))):
+        stamp = events.name.split(".")[3]
+        shutil.copy(events, TARGET / f"events.out.tfevents.{stamp}.reference.{i}")
+    checkpoint = read_checkpoint(run / "checkpoints" / "best.ckpt")
+    best = {key: value for key, value in checkpoint.items() if key in KEPT}
+    VerifiedCheckpointIO().save_checkpoint(best, TARGET / "checkpoints" / "best.ckpt")
+    print(f"reference run: {TARGET}")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
