@@ -99,9 +99,9 @@ def test_killed_with_a_whitening_stem_and_lookahead(server, options, tmp_path):
     network = ["--model.network", "whitened_vgg", "--model.ratio", "32", "--model.tta", "flip"]
     command = ["fit", *network, *options, "--model.lookahead_steps", "3", "--checkpoint_every_n_steps", "1"]
     assert server.run(whole, *command) == 0, output(whole)
-    for launch in range(2):  # killed in steps 6 and 11: between two averages
+    for again in (False, True):  # killed in steps 6 and 11: between two averages
         at = {"hook": "training_step", "count": 6, "signal": signal.SIGKILL}
-        assert server.run(broken, *command, *(["--resume"] if launch else []), at=at) == -signal.SIGKILL
+        assert server.run(broken, *command, *(["--resume"] if again else []), at=at) == -signal.SIGKILL
     resume_until_done(server, broken, command)
     assert not differences(everything(only_run(whole)), everything(only_run(broken)))
 

@@ -39,7 +39,7 @@ def test_fit_saves_and_goes_on_exactly(long, server, options, unbroken, tmp_path
         folder.mkdir()
         line = stopped(server, folder, command, signum, hook, count)
         assert line.startswith(f"stopped by {signum.name}: saved after step")
-        resume = re.search(r"resume with: vgg-lightning (fit --ckpt_path \S+)", line)[1]
+        resume = re.search(r"resume with: \S*vgg-lightning (fit --ckpt_path \S+)", line)[1]
         assert server.run(folder, *resume.split()) == 0, output(folder)
         found = differences(unbroken, everything(only_run(folder)))
         print(signum.name, hook, count, found[:5])

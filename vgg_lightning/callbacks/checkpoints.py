@@ -17,13 +17,14 @@ from vgg_lightning.callbacks.position import before_batch, before_validation, ex
 from vgg_lightning.checkpoints.digest import damage_of
 from vgg_lightning.checkpoints.write import CheckpointNotWrittenError, go_back_to, remove_leftovers
 from vgg_lightning.errors import UserError
+from vgg_lightning.runs import program
 
 COST = 0.01  # share of the time that saves by the clock may take
 
 
 def resume_command(run_folder: Path) -> str:
     """Return what to type to go on with a run."""
-    return f"resume with: vgg-lightning fit --ckpt_path {shlex.quote(str(run_folder))}"
+    return f"resume with: {program('vgg-lightning')} fit --ckpt_path {shlex.quote(str(run_folder))}"
 
 
 class BestCheckpoint(ModelCheckpoint):

@@ -16,6 +16,7 @@ import torch
 import torchvision
 from lightning.pytorch.callbacks import Callback
 
+from vgg_lightning.runs import program
 from vgg_lightning.version import __version__
 
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ def print_next_steps(report: RunReport) -> None:
     print(f"run folder     {run}")
     print(
         "\nnext:\n"
-        f"  tensorboard --logdir {run.parent.parent}\n"
-        f"  vgg-lightning predict --ckpt_path {run}\n"
-        "  jupyter notebook notebooks/01_reuse_a_checkpoint.ipynb"
+        f"  {program('tensorboard')} --logdir {run.parent.parent}\n"
+        f"  {program('vgg-lightning')} predict --ckpt_path {run}\n"
+        f"  {program('jupyter')} notebook notebooks/01_reuse_a_checkpoint.ipynb"
     )
