@@ -223,3 +223,17 @@ def test_a_folder_of_another_run_is_not_touched(run, tmp_path):
 def test_debug_shows_a_traceback(capsys):
     assert main(["fit", "--debug", "--model.lr", "-1"]) == 2
     assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("written", "kind"), [("1", int), ("0.5", float)])
+def test_a_whole_number_is_batches_whatever_typing_has_in_its_cache(written, kind):
+    script = (
+        "import typing; typing.Optional[typing.Union[float, int]]\n"  # as some libraries ask for, before Lightning does
+        "from vgg_lightning.__main__ import main\n"
+        f"main(['fit', '--trainer.limit_train_batches', '{written}', '--trainer.val_check_interval', '{written}',"
+        " '--print_config'])"
+    )
+    text = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout
+    trainer = yaml.safe_load(text)["trainer"]
+    assert type(trainer["limit_train_batches"]) is kind
+    assert type(trainer["val_check_interval"]) is kind

@@ -32,7 +32,7 @@ from vgg_lightning.classifier import Classifier
 from vgg_lightning.commands.predict import write_predictions
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
 from vgg_lightning.errors import UserError
-from vgg_lightning.parser import Parser
+from vgg_lightning.parser import Parser, prefer_whole_numbers
 from vgg_lightning.runs import discard_run_folder, new_run_folder, run_folder_of
 from vgg_lightning.runs import loggers as run_loggers
 from vgg_lightning.training.limits import check_run, check_trainer
@@ -106,6 +106,7 @@ class VGGLightningCLI(LightningCLI):
             discard_run_folder(self.fresh_folder)
 
     def _launch(self, verb: str, args: list[str]) -> None:
+        prefer_whole_numbers()
         super().__init__(
             Classifier,
             FashionMNISTDataModule,

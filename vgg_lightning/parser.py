@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+import operator
+import typing
 from typing import Any
 
+import lightning as L
 from lightning.pytorch.cli import LightningArgumentParser
 
 from vgg_lightning.errors import UserError
 from vgg_lightning.wording import plain
+
+
+def prefer_whole_numbers() -> None:
+    """Let `--trainer.limit_train_batches 1` be one batch, whatever else is installed.
+
+    typing takes Optional[Union[int, float]] for Optional[Union[float, int]] if some library has asked for that one
+    first; the parser would then read 1 as 1.0, which is the whole epoch.
+    """
+    init: Any = L.Trainer.__init__
+    hints = inspect.unwrap(init).__annotations__
+    for name, hint in hints.items():
+        kinds = typing.get_args(hint)
+        if int in kinds and float in kinds:
+            ordered = sorted(kinds, key=lambda kind: (kind is type(None), kind not in (int, float), kind is float))
+            hints[name] = functools.reduce(operator.or_, ordered)
+    init.__annotations__.update(hints)
 
 
 class Parser(LightningArgumentParser):
