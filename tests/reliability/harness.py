@@ -4,6 +4,7 @@ import csv
 import datetime
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ from vgg_lightning.checkpoints.load import read_checkpoint
 
 REPOSITORY = Path(__file__).parents[2]
 EPOCHS, STEPS = 3, 8  # of the runs that are broken
+LIMIT = 180  # seconds that one of them may take
 NETWORK = [
     *("--model.network", "vgg11", "--model.ratio", "32", "--model.batch_norm", "true"),
     *("--model.head", "gap", "--model.dropout", "0.1"),
@@ -73,11 +75,16 @@ class Server:
         """Start `vgg-lightning ARGS`; return its process id."""
         request |= {"cwd": str(cwd), "args": once(args)}
         print(json.dumps(request), file=self.process.stdin, flush=True)
-        return json.loads(self.process.stdout.readline())["pid"]
+        pid = json.loads(self.process.stdout.readline())["pid"]
+        self.watchdog = threading.Timer(LIMIT, os.kill, (pid, signal.SIGABRT))  # it prints where it hangs
+        self.watchdog.start()
+        return pid
 
     def end(self):
         """Wait for it; return its exit code, which is negative after a kill."""
-        return json.loads(self.process.stdout.readline())["code"]
+        code = json.loads(self.process.stdout.readline())["code"]
+        self.watchdog.cancel()
+        return code
 
     def run(self, cwd, *args, **request):
         self.start(cwd, *args, **request)

@@ -5,6 +5,7 @@ The answers are lines of JSON on stdout: {"pid": ...} at once, {"code": ...} whe
 """
 
 import contextlib
+import faulthandler
 import json
 import os
 import shutil
@@ -57,6 +58,7 @@ def child(request):
     output = os.open("output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(output, 1)
     os.dup2(output, 2)
+    faulthandler.enable()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     if request.get("at"):
