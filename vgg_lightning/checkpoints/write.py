@@ -13,6 +13,7 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 
 from vgg_lightning.checkpoints.digest import SealedWriter, damage_of
+from vgg_lightning.disk import sync_folder
 
 
 class CheckpointNotWrittenError(OSError):
@@ -41,7 +42,7 @@ class VerifiedCheckpointIO(CheckpointIO):
             if file.exists():
                 _keep(file, previous_of(file))
             os.replace(part, file)
-            _sync_folder(file.parent)
+            sync_folder(file.parent)
         except OSError as error:
             with contextlib.suppress(OSError):
                 part.unlink(missing_ok=True)
@@ -77,7 +78,7 @@ def go_back_to(file: Path, newest: Path) -> None:
     if newest.exists() and not damage_of(newest):
         _keep(newest, previous_of(newest))
     os.replace(part, newest)
-    _sync_folder(newest.parent)
+    sync_folder(newest.parent)
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -107,11 +108,3 @@ def _keep(file: Path, previous: Path) -> None:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
             raise
         os.replace(file, previous)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from vgg_lightning.data.catalogue import Dataset
 from vgg_lightning.data.idx import Fault, IdxFile, verify
+from vgg_lightning.disk import sync_folder
 from vgg_lightning.errors import UserError
 
 ELSEWHERE = "choose another folder with data_dir or VGG_LIGHTNING_DATA"
@@ -74,7 +75,7 @@ def store(chunks: Chunks, file: IdxFile, folder: Path) -> None:
         if target.is_dir() and not target.is_symlink():
             target.rmdir()
         os.replace(part, target)
-        _sync_folder(folder)
+        sync_folder(folder)
     except OSError as error:  # of writing: what reads raises Fault
         reason = error.strerror or error
         raise UserError(f"cannot write {target} ({reason}): make room, or {ELSEWHERE}") from error
@@ -113,12 +114,3 @@ def _require_room(target: Path) -> None:
     """Refuse, before anything is fetched, to put a file where a folder with content lies."""
     if target.is_dir() and not target.is_symlink() and any(target.iterdir()):
         raise UserError(f"{target} is a folder that is not empty: move it away, a file belongs there")
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the new name last through a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
