@@ -276,17 +276,17 @@ class Classifier(L.LightningModule):
             logger.save()
         self.train_metrics.reset()
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Count one batch."""
-        self._evaluate(self.val_metrics, batch)
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Count one batch, and return its logits (N, num_classes) for the callbacks."""
+        return self._evaluate(self.val_metrics, batch)
 
     def on_validation_epoch_end(self) -> None:
         """Log loss and accuracy on the validation pictures."""
         self._log_means(self.val_metrics)
 
-    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Count one batch."""
-        self._evaluate(self.test_metrics, batch)
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Count one batch, and return its logits (N, num_classes) for the callbacks."""
+        return self._evaluate(self.test_metrics, batch)
 
     def on_test_epoch_end(self) -> None:
         """Log loss and accuracy on the official test pictures."""
@@ -314,12 +314,13 @@ class Classifier(L.LightningModule):
         # set by a connector; 0 is never
         return int(self.trainer.log_every_n_steps) or sys.maxsize  # type: ignore[attr-defined]
 
-    def _evaluate(self, metrics: MetricCollection, batch: tuple[Tensor, Tensor]) -> None:
+    def _evaluate(self, metrics: MetricCollection, batch: tuple[Tensor, Tensor]) -> Tensor:
         x, y = batch
-        logits = self(x)
+        logits: Tensor = self(x)
         self._update(metrics, F.cross_entropy(logits, y), logits, y)
         if "acc_tta" in metrics:
             metrics["acc_tta"].update(average_views(self.hparams["tta"], self, x, logits), y)
+        return logits
 
     def _update(self, metrics: MetricCollection, loss: Tensor, logits: Tensor, y: Tensor) -> None:
         metrics["loss"].update(loss, weight=len(y))
