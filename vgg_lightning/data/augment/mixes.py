@@ -55,7 +55,8 @@ def _beta(alpha: float, n: int, generator: torch.Generator) -> Tensor:
         return torch.rand(n, generator=generator, device=generator.device)
     shape = torch.full((2, n), alpha, device=generator.device)
     first, second = torch._standard_gamma(shape, generator=generator)
-    return first / (first + second).clamp_min(torch.finfo(first.dtype).tiny)
+    share: Tensor = first / (first + second).clamp_min(torch.finfo(first.dtype).tiny)
+    return share
 
 
 def _share_labels(targets: Tensor, other: Tensor, share: Tensor) -> Tensor:

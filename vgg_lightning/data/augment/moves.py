@@ -67,4 +67,4 @@ def _gather(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     n, channels, _, width = images.shape
     places = rows[:, :, None] * width + columns[:, None, :]  # (N, H, W), in flattened pictures
     flat = places.flatten(1)[:, None].expand(n, channels, -1)
-    return images.flatten(2).gather(2, flat).unflatten(2, places.shape[1:])
+    return images.flatten(2).gather(2, flat).view(n, channels, *places.shape[1:])
