@@ -34,7 +34,7 @@ class Scored(L.LightningModule):
 
         Of mixed targets (N, num_classes) the class of the largest share counts as the label.
         """
-        metrics["loss"].update(loss, weight=len(y))
+        metrics["loss"].update(loss.expand(len(y)))  # with nan_strategy "disable" torchmetrics drops a weight
         metrics["acc"].update(logits, y.argmax(dim=1) if y.ndim > 1 else y)
 
     def logs_this_step(self) -> bool:
