@@ -90,8 +90,8 @@ def test_batch_size(tmp_path):
 
 
 def test_batch_size_stops_before_the_memory_is_used_up(tmp_path, monkeypatch):
-
-    monkeypatch.setattr(find_batch_size, "_used", lambda device, steps=iter(range(0, 10**12, 10**9)): next(steps))
+    used = iter(range(0, 10**12, 10**9))  # 1 GB more with every look
+    monkeypatch.setattr(find_batch_size, "_used", lambda device: next(used))
     monkeypatch.setattr(find_batch_size, "_free", lambda device: 6 * 10**9)
     launched = find("batch_size", tmp_path)
     assert launched.code == 0, launched.err

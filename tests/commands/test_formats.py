@@ -20,13 +20,13 @@ from vgg_lightning.networks import NETWORKS
 
 REFERENCE = Path(__file__).parents[2] / "lightning_logs/reference/version_0"
 SMALL = {
-    **dict.fromkeys(("vgg11", "vgg13", "vgg16", "vgg19"), {"ratio": 32, "hidden_units": 8, "image_size": 32}),
+    **{name: {"ratio": 32, "hidden_units": 8} for name in ("vgg11", "vgg13", "vgg16", "vgg19")},
     "whitened_vgg": {"ratio": 32, "image_size": 28, "tta": "flip"},
     "alexnet": {"image_size": 96},
     "nin": {"image_size": 96},
-    **dict.fromkeys(("lenet", "lenet_scratch"), {"image_size": 28}),
+    **{name: {"image_size": 28} for name in ("lenet", "lenet_scratch")},
 }
-SLOW = ("alexnet", "nin", "densenet", "googlenet")  # seconds each
+SLOW = ("alexnet", "nin", "densenet", "googlenet", "resnet18")  # seconds each
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_every_network_becomes_onnx(network, tmp_path):
 
 @pytest.mark.parametrize(("size", "channels"), [(28, 1), (32, 3), (96, 1)])
 def test_preprocessing_travels_with_the_model(size, channels, tmp_path):
-    classifier = Classifier("vgg11", ratio=32, head="gap", image_size=size, in_channels=channels).eval()
+    classifier = Classifier("whitened_vgg", ratio=32, image_size=size, in_channels=channels).eval()
     checked_onnx(classifier, tmp_path / "x.onnx")
     program.write(classifier, {}, tmp_path / "x.pt2")
 
