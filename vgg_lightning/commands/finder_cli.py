@@ -68,7 +68,6 @@ def scratch() -> Iterator[str]:
 
 def write_points(folder: Path, name: str, header: Sequence[str], rows: Sequence[Sequence[float]]) -> Path:
     """Write rows of numbers to NAME.csv and return the file."""
-
     file = folder / f"{name}.csv"
 
     def write(part: Path) -> None:
