@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.tuner import Tuner
+from lightning.pytorch.tuner.tuning import Tuner
 
 from vgg_lightning.commands import render
 from vgg_lightning.commands.finder_cli import FinderCLI, scratch, write_plot, write_points
