@@ -220,7 +220,11 @@ class VGGLightningCLI(LightningCLI):
         plugins = config["plugins"] or []
         config["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), VerifiedCheckpointIO()]
         if self.verb != "fit":
-            bar = [progress_bar(1 if self.verb == "predict" else 10)] if config["enable_progress_bar"] is not False else []
+            bar = (
+                [progress_bar(1 if self.verb == "predict" else 10)]
+                if config["enable_progress_bar"] is not False
+                else []
+            )
             callbacks = [*callbacks, StopOnSignal(), *bar]
         if self.run_folder:
             options = self.config_init[self.verb]

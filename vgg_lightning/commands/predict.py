@@ -31,7 +31,7 @@ def add_options(parser: LightningArgumentParser) -> None:
         "--output",
         type=str | None,
         default=None,
-        help="Folder for predictions.csv, made if it is missing; else the run folder, for own pictures the current one.",
+        help="Folder for predictions.csv, made if missing; else the run folder, for own pictures the current one.",
     )
     parser.add_argument(
         "--top_k", type=int | None, default=None, help=f"How many classes to name for an own picture; else {TOP_K}."

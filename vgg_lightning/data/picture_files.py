@@ -27,7 +27,7 @@ LARGEST = 255  # grey level
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it logs of broken files is in the reasons here
 
 
-class UnreadablePicture(UserError):
+class UnreadablePictureError(UserError):
     """A picture cannot be read; `reason` says why.
 
     Args:
@@ -36,7 +36,8 @@ class UnreadablePicture(UserError):
     """
 
     def __init__(self, picture: object, reason: str) -> None:
-        super().__init__(f"cannot read the picture {printable(str(picture))}: {reason}")
+        name = "" if isinstance(picture, bytes) else f" {printable(str(picture))}"
+        super().__init__(f"cannot read the picture{name}: {reason}")
         self.reason = reason
 
 
@@ -50,34 +51,40 @@ def printable(text: str) -> str:
 
 @contextmanager
 def reading(picture: object) -> Iterator[None]:
-    """Let everything that goes wrong within be an `UnreadablePicture`, and keep what PIL has to say off the screen."""
+    """Let all that goes wrong within be an `UnreadablePictureError`, and keep what PIL says off the screen."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
-    except UnreadablePicture:
+    except UnreadablePictureError:
         raise
     except MemoryError as error:
-        raise UnreadablePicture(picture, "there is too little memory for it") from error
+        raise UnreadablePictureError(picture, "there is too little memory for it") from error
     except OSError as error:
-        raise UnreadablePicture(picture, _reason(error.strerror or str(error))) from error
+        raise UnreadablePictureError(picture, _reason(error.strerror or str(error))) from error
     except Exception as error:  # whatever a broken or hostile file makes the decoders do wrong
-        raise UnreadablePicture(picture, _reason(str(error) or type(error).__name__)) from error
+        raise UnreadablePictureError(picture, _reason(str(error) or type(error).__name__)) from error
 
 
-def open_picture(path: str | Path) -> Image.Image:
-    """Return the picture in a file, its size checked, not yet decoded: the first one, if the file holds several.
+def open_picture(path: str | Path | bytes) -> Image.Image:
+    """Return the picture in a file, or in the bytes of one: its size checked, not yet decoded.
+
+    If the file holds several, it is the first.
 
     Raises:
-        UnreadablePicture: if it is no ordinary file or is too large; see `reading` for what else can go wrong.
+        UnreadablePictureError: if it is no ordinary file or is too large; see `reading` for what else can go wrong.
     """
-    content = _bytes_of(Path(path).expanduser())
+    content = path if isinstance(path, bytes) else _bytes_of(Path(path).expanduser())
     try:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
     except Image.UnidentifiedImageError as error:
         known = "PNG, JPEG, WebP, GIF, BMP, TIFF"
-        raise UnreadablePicture(path, f"it is no picture of a format that is read here ({known}), or damaged") from error
+        raise UnreadablePictureError(
+            path, f"it is no picture of a format that is read here ({known}), or damaged"
+        ) from error
     check_size(image)
+    if image.format == "TIFF" and image.info.get("compression") != "raw":  # libtiff prints, and is often attacked
+        raise UnreadablePictureError(path, "it is a compressed TIFF, which is not decoded here: save it as PNG")
     return image
 
 

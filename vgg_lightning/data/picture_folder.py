@@ -11,13 +11,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vgg_lightning.data.picture_files import UnreadablePicture, printable
+from vgg_lightning.data.picture_files import UnreadablePictureError, printable
 from vgg_lightning.data.pictures import read_picture
 from vgg_lightning.errors import UserError
 
-SUFFIXES = frozenset(
-    ".png .apng .jpg .jpeg .jpe .jfif .webp .gif .bmp .tif .tiff "
-    ".heic .heif .avif .jp2".split()  # pictures as well, which are named as not read rather than passed over
+SUFFIXES = (
+    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff"),
+    *(".heic", ".heif", ".avif", ".jp2"),  # pictures as well: they are named as not read, and not passed over
 )
 MOST_FILES = 1_000_000
 AT_A_TIME = 32  # pictures: what a signal to stop has to wait for
@@ -134,7 +134,9 @@ class PictureLoader:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (uint8 pictures (N, 1, 28, 28), their places in `found.names` (N,)) of those that can be read."""
         for begin in range(0, len(self.found.names), self.batch_size):
-            read = [(i, picture) for i in range(begin, begin + self.batch_size) if (picture := self._read(i)) is not None]
+            read = [
+                (i, picture) for i in range(begin, begin + self.batch_size) if (picture := self._read(i)) is not None
+            ]
             if read:
                 yield torch.stack([picture for _, picture in read]), torch.tensor([i for i, _ in read])
 
@@ -144,6 +146,6 @@ class PictureLoader:
         name = self.found.names[i]
         try:
             return read_picture(self.found.root / name)
-        except UnreadablePicture as error:
+        except UnreadablePictureError as error:
             self.found.refused.append((name, error.reason))
             return None

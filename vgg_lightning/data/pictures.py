@@ -29,7 +29,7 @@ FAINT = 13  # grey levels, 5 % of all, within which a margin counts as backgroun
 SHADOW = 80  # grey levels by which the corners of one background may differ
 ALMOST_WHITE = 230  # mean grey level from which something would vanish on white
 TRANSPARENT = 0.02  # share of the pixels from which transparency says what is background
-Picture = Image.Image | str | Path
+Picture = Image.Image | str | Path | bytes
 Pictures = Tensor | NDArray[np.uint8] | Picture | Sequence[Picture]
 Grey = NDArray[np.uint8]
 Levels = NDArray[np.float64]
@@ -42,7 +42,8 @@ def to_uint8(images: Pictures) -> Tensor:
     have 28 x 28 pixels already: these are inverted if they are dark on white, and else pass as they are.
 
     Args:
-        images: uint8 (N, 28, 28), (N, 1, 28, 28) or (28, 28); or PIL pictures or paths, one or a list.
+        images: uint8 (N, 28, 28), (N, 1, 28, 28) or (28, 28); or PIL pictures, paths or the bytes of
+            files, one or a list.
 
     Raises:
         UserError: if a file cannot be read or an array has another shape or type.
@@ -51,7 +52,7 @@ def to_uint8(images: Pictures) -> Tensor:
         images = torch.from_numpy(np.ascontiguousarray(images))
     if isinstance(images, Tensor):
         return _checked(images)
-    if isinstance(images, Image.Image | str | Path):
+    if isinstance(images, Image.Image | str | Path | bytes):
         images = [images]
     if not images:
         raise UserError("there is no picture to classify: give at least one")
@@ -62,7 +63,7 @@ def read_picture(picture: Picture) -> Tensor:
     """Return one picture as uint8 (1, 28, 28).
 
     Raises:
-        UnreadablePicture: a UserError with the reason.
+        UnreadablePictureError: a UserError with the reason.
     """
     with reading(picture):
         image = picture if isinstance(picture, Image.Image) else open_picture(picture)
