@@ -182,8 +182,6 @@ def test_other_mistakes(tmp_path, args, word):
 
 
 def test_a_drawing_may_be_black_on_white_white_on_black_or_on_nothing():
-    from vgg_lightning import load_classifier
-    from vgg_lightning.commands.serve import classify
 
     shape = np.zeros((200, 200), np.uint8)
     shape[20:180, 60:95] = shape[20:180, 105:140] = shape[20:50, 60:140] = 255
