@@ -43,7 +43,7 @@ def _parse(args: list[str]) -> tuple[argparse.Namespace, list[str]]:
         usage="vgg-lightning sweep SPACE.yaml [options] [options of fit]",
         description=main.__doc__,
         allow_abbrev=False,
-        epilog="All other options are those of vgg-lightning fit and hold for every trial. docs/sweep.md has an example.",
+        epilog="All other options are those of fit, and hold for all trials. docs/sweep.md has an example.",
     )
     parser.add_argument("space", metavar="SPACE.yaml", help="options to search, each with a range or a list")
     parser.add_argument("--trials", default="20", help="how many in all, earlier launches included (20)")
