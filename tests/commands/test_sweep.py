@@ -4,12 +4,14 @@ import csv
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import optuna
 import pytest
 import yaml
-from harness import launch, make_data
+from harness import environment, make_data
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from vgg_lightning.__main__ import main
@@ -116,6 +118,14 @@ def test_a_hopeless_trial_is_pruned_and_a_broken_one_fails(command, tmp_path, mo
     assert "trial 2: pruned" in out
     assert "trial 3: failed" in out
     assert len(list((tmp_path / "lightning_logs/space/hparams").iterdir())) >= 4
+
+
+def launch(folder, *args):
+    """Start the command as users do."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "vgg_lightning", *args],
+        cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
 
 
 def wait_for(condition, process, seconds=120):

@@ -18,10 +18,11 @@ from vgg_lightning.errors import UserError
 from vgg_lightning.sweep.space import Space, argument, extremes
 from vgg_lightning.training.limits import check_run, check_trainer
 
-SET_BY_SWEEP = ("name", "test", "config", "ckpt_path", "resume", "trainer.default_root_dir", "print_config")
+SET_BY_SWEEP = ("name", "test", "ckpt_path", "resume", "print_config")
+FIXED = (*SET_BY_SWEEP, "config", "trainer.default_root_dir", "trainer.devices", "help", "model", "data", "trainer")
 # What differs from machine to machine, or says nothing about the training.
 OF_A_MACHINE = {
-    "": (*SET_BY_SWEEP, "seed_everything"),
+    "": (*SET_BY_SWEEP, "config", "seed_everything"),
     "data": ("data_dir", "seed", "in_channels"),  # the last is linked to the model's
     "model": ("image_size",),  # linked to the data's
     "trainer": ("default_root_dir", "accelerator", "devices", "enable_progress_bar", "log_every_n_steps"),
@@ -77,7 +78,7 @@ class FitOptions:
         found: dict[str, tuple[type, ...]] = {}
         for action in self.parser._actions:
             for option in action.option_strings:
-                if option.startswith("--") and option[2:] not in (*SET_BY_SWEEP, "help", "model", "data", "trainer"):
+                if option.startswith("--") and option[2:] not in FIXED:
                     hint = getattr(action, "_typehint", None)
                     kinds = (hint, *typing.get_args(hint))
                     found[option[2:]] = tuple(kind for kind in (int, float) if kind in kinds)
@@ -155,5 +156,5 @@ def _refuse(options: list[str]) -> None:
         name = option.partition("=")[0].lstrip("-")
         if name == "test":
             raise UserError("--test: a search never looks at the test pictures; test the best configuration, once")
-        if option.startswith("--") and name in SET_BY_SWEEP and name != "config":
+        if option.startswith("--") and name in SET_BY_SWEEP:
             raise UserError(f"{option.partition('=')[0]} is set by sweep itself: leave it out")

@@ -29,7 +29,9 @@ SQLITE_WAIT = 60  # seconds to wait for another process that writes
 UNPRUNED = 5  # trials that always run to their end, and with which later ones are compared
 PATIENCE = 3  # seconds
 BUSY = (TrialState.RUNNING, TrialState.WAITING)
-retry = RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True)
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # so it has been since Optuna 2.8
+    retry = RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True)
 
 
 class SeededSampler(BaseSampler):

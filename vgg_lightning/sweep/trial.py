@@ -120,7 +120,8 @@ def _outcome(study: Study, trial: Trial, job: Job, code: int) -> Outcome:
         return Outcome(TrialState.COMPLETE, float(results["val_acc"]))
     if code < 0:
         return Outcome(TrialState.FAIL, note=f"killed by {signal.Signals(-code).name}, as when memory runs out")
-    lines = job.output.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    printed = job.output.read_text(encoding="utf-8", errors="replace") if job.output.is_file() else ""
+    lines = printed.strip().splitlines()
     return Outcome(TrialState.FAIL, note=lines[-1].removeprefix("error: ")[:300] if lines else f"exit code {code}")
 
 
