@@ -139,7 +139,7 @@ def wait_for(condition, process, seconds=120):
 
 
 def test_stopped_and_killed_it_goes_on_as_if_it_had_not_been(command, tmp_path, capsys):
-    args = command("--trials", "3", "--trainer.max_epochs", "12")
+    args = command("--trials", "2", "--trainer.max_epochs", "10")
     (tmp_path / "unbroken").mkdir()
     assert main([*args, "--trainer.default_root_dir", "unbroken"]) == 0, capsys.readouterr().err
 
@@ -161,20 +161,20 @@ def test_stopped_and_killed_it_goes_on_as_if_it_had_not_been(command, tmp_path, 
     assert third.returncode == 0, text
     assert essence(table(tmp_path)) == essence(table(tmp_path / "unbroken"))
     runs = sorted(path.name for path in tmp_path.glob("lightning_logs/space/version_*"))
-    assert runs == ["version_0", "version_1", "version_2"]  # what was cut off went on in its own folder
+    assert runs == ["version_0", "version_1"]  # what was cut off went on in its own folder
     states = [trial.state.name for trial in study_of(tmp_path).get_trials()]
     assert states.count("FAIL") == 2
     assert "RUNNING" not in states
 
 
 def test_processes_share_a_search(command, tmp_path):
-    args = command("--trials", "4", "--storage", f"sqlite:///{tmp_path}/shared.db")
+    args = command("--trials", "3", "--storage", f"sqlite:///{tmp_path}/shared.db")
     processes = [launch(tmp_path, *args) for _ in range(2)]
     texts = [process.communicate(timeout=180)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], texts
     rows = table(tmp_path)
-    assert [row["state"] for row in rows] == ["complete"] * 4
-    assert len({row["run_folder"] for row in rows}) == len({row["model.lr"] for row in rows}) == 4
+    assert [row["state"] for row in rows] == ["complete"] * 3
+    assert len({row["run_folder"] for row in rows}) == len({row["model.lr"] for row in rows}) == 3
     assert all(": complete" in text for text in texts)  # both have worked
     assert all("the best       trial" in text for text in texts)
 
@@ -198,14 +198,14 @@ def test_processes_share_a_search(command, tmp_path):
         ("model.ratio: {low: 1, high: 2.5}", "it takes whole numbers"),
         ("model.network: {low: 1, high: 2}", "it takes no number"),
         ("model.network: [vgg11, vgg12]", "'vgg12' is unknown"),
-        ("model.image_size: [28, 32]", "follows --data.image_size"),
+        ("model.image_size: [28, 32]", "did you mean data.image_size?"),
         ("name: [a, b]", "no option 'name'"),
         ("trainer.max_epochs: [0]", "trainer.max_epochs 0 of the space cannot be used"),
         ("- model.lr", "is no space"),
         ("", "is no space"),
-        ("a: &a [x, x]\nb: *a", "without YAML's * aliases"),
+        ("a: &a [x, x]\nb: *a", "without * aliases"),
         ("model.lr: !!python/object/apply:os.system [ls]", "is not YAML"),
-        ("[" * 5000, "is not YAML"),
+        ("[" * 50_000, "deep nesting"),
         ("# " + "x" * 200_000, "too large"),
         ("\x00", "is not YAML"),
     ],

@@ -188,7 +188,10 @@ def test_the_largest_value_of_an_option_can_be_counted(name, option):
         (partial(build_network, "vgg11", norm_after_relu=True), r"batch_norm"),
         (partial(build_network, "resnet18", in_channels=0), r"in_channels 0 is too small"),
         (partial(build_network, "resnet18", num_classes=-1), r"num_classes -1 is too small"),
-        (partial(build_network, "vgg11", image_size=10**10), r"image_size 10000000000 is too large: use 1000000 or less"),
+        (
+            partial(build_network, "vgg11", image_size=10**10),
+            r"image_size 10000000000 is too large: use 1000000 or less",
+        ),
         (partial(build_network, "vgg11", hidden_units=2**63 - 1), r"hidden_units 9223372036854775807 is too large"),
         (partial(build_network, "lenet", num_classes=10**20), r"num_classes 100000000000000000000 is too large"),
     ],

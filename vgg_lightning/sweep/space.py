@@ -19,6 +19,7 @@ from optuna.distributions import (
 from vgg_lightning.errors import UserError, nearest
 
 LARGEST = 100_000  # bytes
+DEEPEST = 5  # lists and tables within each other
 RANGE = ("low", "high", "log", "step")
 EXAMPLE = "write a range {low: 0.01, high: 1.0, log: true} or a list [64, 128]"
 
@@ -71,8 +72,7 @@ def _read(file: Path) -> dict[Any, Any]:
         if file.stat().st_size > LARGEST:
             raise UserError(f"{file} is refused: it is too large for a space ({LARGEST:,} bytes at most)")
         text = file.read_text(encoding="utf-8")
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
-            raise UserError(f"{file} is refused: write values out, without YAML's * aliases")
+        _check_form(text, file)
         found = yaml.safe_load(text)
     except OSError as error:
         raise UserError(f"cannot read the space {file}: {error.strerror or error}") from error
@@ -81,6 +81,15 @@ def _read(file: Path) -> dict[Any, Any]:
     if not isinstance(found, dict) or not found:
         raise UserError(f"{file} is no space: for each option to search {EXAMPLE}, such as `model.lr: [0.1, 0.2]`")
     return found
+
+
+def _check_form(text: str, file: Path) -> None:
+    """Refuse what a small file can make a reader spend hours on: aliases of aliases, and lists in lists in lists."""
+    depth = 0
+    for event in yaml.parse(text):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent) or depth > DEEPEST:
+            raise UserError(f"{file} is refused: write plain lists and ranges, without * aliases and deep nesting")
 
 
 def _distribution(entry: object, kinds: tuple[type, ...]) -> BaseDistribution:
