@@ -42,7 +42,7 @@ from vgg_lightning.training.memory import check_training_fits
 # Options that a checkpoint's weights depend on: the command line may not contradict them.
 STRUCTURE = {
     "model": (
-        *("network", "ratio", "hidden_units", "batch_norm", "norm_after_relu", "head"),
+        *("network", "ratio", "hidden_units", "batch_norm", "norm_after_relu", "head", "poolings"),
         *("in_channels", "num_classes", "image_size"),
     ),
     "data": ("image_size", "normalize", "in_channels"),
