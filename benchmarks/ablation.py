@@ -185,6 +185,20 @@ def summarize(runs: Table, own: argparse.Namespace) -> None:
     of = {part: [row for row in rows if row["part"] == part] for part in PARTS}
     table = Table(own.results / "ablation.csv", COLUMNS, ("part",))
     table.put(summary(part, of[part], of[BASE]) for part in PARTS)
+    print(markdown(table.rows()))
+
+
+def markdown(rows: list[Row]) -> str:
+    """Return the table for docs/recipes.md."""
+    lines = ["| part | validation accuracy | spread | gain | seeds |", "| --- | --- | --- | --- | --- |"]
+    for row in rows:
+        mean, spread, gain = (_percent(row[c]) for c in ("val_acc_mean", "val_acc_spread", "gain"))
+        lines.append(f"| {row['part']} | {mean or NOT_MEASURED} | {spread} | {gain} | {row['seeds']} |")
+    return "\n".join(lines)
+
+
+def _percent(text: str) -> str:
+    return f"{100 * float(text):.2f}" if text else ""
 
 
 def _do(trial: Trial, table: Table, runs: Path) -> bool:

@@ -86,9 +86,11 @@ def accuracy(run: Callable[[Tensor], list[Any]], images: Tensor, labels: Tensor)
 def _reader(images: Tensor) -> Any:
     from onnxruntime.quantization import CalibrationDataReader
 
+    # The percentiles are taken over arrays of one shape, so a last batch that is smaller is left out.
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self._chunks: Iterator[Tensor] = iter(torch.split(images, BATCH))
+            size = min(BATCH, len(images))
+            self._chunks: Iterator[Tensor] = iter(torch.split(images[: len(images) // size * size], size))
 
         def get_next(self) -> dict[str, Any] | None:
             chunk = next(self._chunks, None)

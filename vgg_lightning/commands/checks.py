@@ -11,10 +11,13 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from vgg_lightning.data.files import default_data_dir, faults_of
 from vgg_lightning.version import __version__
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 # Package -> (the first version that works, the first that does not), as in pyproject.toml
 NEEDED: dict[str, tuple[str, str]] = {
@@ -208,21 +211,18 @@ def self_test() -> Iterator[Finding]:
         yield Finding("broken", "self-test", f"loss {first:.2f} to {last:.2f}", "reinstall torch: pytorch.org")
 
 
-def _losses(net: object, x: object, y: object) -> tuple[float, float]:
+def _losses(net: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
+    """Return the first and the last loss of 20 steps."""
     import torch
-    from torch import Tensor, nn
 
-    assert isinstance(net, nn.Module)
-    assert isinstance(x, Tensor)
-    assert isinstance(y, Tensor)
     net(x)  # which gives the lazy layer its shape
     optimizer, losses = torch.optim.SGD(net.parameters(), lr=0.05), []
     for _ in range(20):
-        loss = nn.functional.cross_entropy(net(x), y)
+        loss = torch.nn.functional.cross_entropy(net(x), y)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
     return losses[0], losses[-1]
 
 

@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         for option in options_of(verb):
             action = own.add_argument(option, choices=list(NETWORKS) if option in NETWORK_OPTIONS else None)
             if option == "--config":
-                action.complete = {shell: CONFIG for shell in SHELLS}  # type: ignore[attr-defined]
+                action.complete = dict.fromkeys(SHELLS, CONFIG)  # type: ignore[attr-defined]
         if verb in NETWORK_VERBS:
             own.add_argument("network", choices=list(NETWORKS))
         if verb == "find":

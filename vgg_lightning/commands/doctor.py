@@ -32,8 +32,8 @@ def main(args: list[str]) -> int:
         print(json.dumps({"works": not broken, "findings": [finding._asdict() for finding in findings]}, indent=2))
         return int(bool(broken))
     for finding in findings:
-        print(f"{finding.state:<7}{finding.what:<10}{finding.found}")
+        print(f"{finding.state:<7}{finding.what:<13}{finding.found}")
         if finding.remedy:
-            print(f"{'':<17}-> {finding.remedy}")
+            print(f"{'':<20}-> {finding.remedy}")
     print(f"\n{f'{broken} broken: a run would fail here' if broken else 'a run works here'}")
     return int(bool(broken))

@@ -72,7 +72,7 @@ def run(options: list[str], folder: Path | None, max_size: float, memory: float)
 def measure_sizes(
     model: Classifier, data: FashionMNISTDataModule, trainer: L.Trainer, max_size: int, share: float
 ) -> tuple[list[Trial], str]:
-    """Return a trial for 8, 16, 32, ... pictures, and why there is none for the next size. A copy of `model` is trained.
+    """Return a trial for 8, 16, 32, ... pictures, and why there is no next one; a copy of `model` is trained.
 
     Args:
         model: to train.

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import itertools
 import math
 import shlex
+import statistics
+import sys
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.tuner import Tuner
 
 from vgg_lightning.commands import render
@@ -17,7 +21,8 @@ from vgg_lightning.errors import UserError
 
 SKIPPED = 10  # steps at the start, in which the smoothed loss settles
 SHOWN = 12  # rows of the table
-BACK = 10.0  # how far the suggestion lies below the rate of the lowest loss
+BETA = 0.98  # of Lightning's running average of the loss
+MARGIN = 4.0  # how far the suggestion stays below a rate that undoes the training
 
 Points = list[tuple[float, float]]
 
@@ -61,29 +66,40 @@ def range_test(
         max_lr: the last rate; in between it grows by the same factor with every step.
         steps: their number.
     """
-    finder = Tuner(trainer).lr_find(
-        model, datamodule=data, min_lr=min_lr, max_lr=max_lr, num_training=steps, update_attr=False
-    )
+    # Lightning's bar is for a terminal; elsewhere it is noise.
+    screen = contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO())
+    with screen:
+        finder = Tuner(trainer).lr_find(
+            model, datamodule=data, min_lr=min_lr, max_lr=max_lr, num_training=steps, update_attr=False
+        )
     assert finder is not None
     found = zip(finder.results["lr"], finder.results["loss"], strict=False)
     return [(float(lr), float(loss)) for lr, loss in found if math.isfinite(loss)]
 
 
 def suggestion(points: Points) -> float:
-    """Return a tenth of the rate at which the smoothed loss is lowest.
+    """Return the rate at which the smoothed loss is lowest, or a quarter of the one that undoes the training if less.
 
-    Smoothing shows the lowest loss late, and a run has to live with its rate for longer than one step.
+    The loss is smoothed over some 50 steps, so this is the rate up to which training has gone well for a while;
+    without BatchNorm that can be just below the rate that undoes it, which no run survives for long.
 
     Raises:
         UserError: if the loss never falls.
     """
     rates, losses = zip(*points[SKIPPED:], strict=True) if len(points) > 2 * SKIPPED else ((), ())
     if not losses or min(losses) > 0.98 * losses[0]:
-        raise UserError(
-            "find lr: the loss does not fall at any rate; raise --max_lr or --steps, or look at the network"
-        )
-    lowest = int(torch.tensor(losses).argmin())
-    return float(rates[lowest] / BACK)
+        raise UserError("find lr: the loss falls at no rate: raise --max_lr or --steps, or look at the network")
+    lowest = losses.index(min(losses))
+    undone = (rate for (rate, _), loss in zip(points, unsmoothed(points), strict=True) if loss > losses[0])
+    edge = next((rate for rate in undone if rate > rates[lowest]), math.inf)
+    return float(min(rates[lowest], edge / MARGIN))
+
+
+def unsmoothed(points: Points) -> list[float]:
+    """Return the losses of the single steps, which Lightning gives as a running average, as means of 7 neighbours."""
+    averages = [0.0, *(loss * (1 - BETA ** (i + 2)) for i, (_, loss) in enumerate(points))]
+    single = [(now - BETA * before) / (1 - BETA) for before, now in itertools.pairwise(averages)]
+    return [statistics.fmean(single[max(0, i - 3) : i + 4]) for i in range(len(single))]
 
 
 def _draw(axes: Any, points: Points, lr: float) -> None:
