@@ -48,6 +48,10 @@ def test_commands(command, clone, capsys):
         args += [*FAST, "--trainer.max_epochs", "1"]
     elif args[0] == "fit":
         args += ["--trainer.fast_dev_run", "true", "--data.batch_size", "4", "--model.ratio", "4"]
+    if args[0] == "sweep":  # it may write where it is, and do little
+        args[1] = str(ROOT / args[1])
+        args += ["--trials", "1", "--trainer.max_epochs", "1", "--model.ratio", "32"]
+        args += FAST[:2]
     if args[0] == "predict":
         args += ["--trainer.limit_predict_batches", "2", "--trainer.default_root_dir", "."]
     if args[0] == "compare":

@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 import traceback
+from collections.abc import Callable
 
 from vgg_lightning import signals
 from vgg_lightning.errors import NonFiniteError, UserError, nearest
@@ -20,6 +21,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "summary": ("vgg_lightning.commands.summary", "layers, shapes, parameters and multiply-adds of a network"),
     "compare": ("vgg_lightning.commands.compare", "networks side by side, with speed and memory measured here"),
     "serve": ("vgg_lightning.commands.serve", "a page on this machine that classifies a picture one drops or draws"),
+    "sweep": ("vgg_lightning.commands.sweep", "search for good options, each trial a run of fit"),
     "export": ("vgg_lightning.commands.export", "write a model in a form that others can open"),
     "data": ("vgg_lightning.commands.data", "fetch and verify Fashion-MNIST"),
     "presets": ("vgg_lightning.commands.presets", "list the shipped configurations"),
@@ -48,9 +50,14 @@ def main(args: list[str] | None = None) -> int:
     args = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
+    return guarded(lambda: _run(args), debug)
+
+
+def guarded(run: Callable[[], int], debug: bool = False) -> int:
+    """Return what `run` returns, or the exit code of how it failed, of which one line is printed."""
     try:
         with signals.handled():
-            return _run(args)
+            return run()
     except signals.Interrupted as stop:
         return _report(str(stop), debug, stop.code)
     except UserError as error:

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -55,14 +56,14 @@ TRAINER_DEFAULTS: dict[str, Any] = {
 }
 
 
-def main(args: list[str]) -> int:
-    """Run one of Trainer's verbs: `args` is the verb and its options."""
+def main(args: list[str], launch: Callable[[str, list[str]], VGGLightningCLI] | None = None) -> int:
+    """Run one of Trainer's verbs: `args` is the verb and its options. `launch` makes the CLI, to change how it runs."""
     verb, *options = args
     quiet()
     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"  # for what Lightning's own callbacks load, such as finders
     os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
     try:
-        return VGGLightningCLI(verb, with_defaults(verb, options)).exit_code
+        return (launch or VGGLightningCLI)(verb, with_defaults(verb, options)).exit_code
     except RunFinished as finished:
         print(finished)
     except MisconfigurationException as error:
