@@ -77,7 +77,6 @@ def export(source: str | Path, form: str, output: str | Path | None = None) -> l
 def _facts(checkpoint: Path, classifier: Any) -> dict[str, Any]:
     """Return what a card says beyond options and weights."""
     from vgg_lightning.callbacks.report import versions
-    from vgg_lightning.data.transforms import MEAN, STD
 
     preprocess = classifier.preprocess
     return {
@@ -87,8 +86,8 @@ def _facts(checkpoint: Path, classifier: Any) -> dict[str, Any]:
             "image_size": preprocess.image_size,
             "in_channels": preprocess.in_channels,
             "normalize": preprocess.normalize,
-            "mean": MEAN if preprocess.normalize else 0.0,
-            "std": STD if preprocess.normalize else 1.0,
+            "mean": preprocess.mean if preprocess.normalize else 0.0,
+            "std": preprocess.std if preprocess.normalize else 1.0,
         },
         "results": _results(checkpoint),
         "versions": versions(),
