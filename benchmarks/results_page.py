@@ -18,9 +18,9 @@ NOT_MEASURED = "not measured"
 HEAD = """\
 # Results
 
-This page is made of `benchmarks/results/` by `make results`: do not edit it. Every row there also holds versions and the
-command that made it. "quiet" says whether the machine did nothing else; speeds measured beside other work are too low. What was
-not measured says so.
+This page is made of `benchmarks/results/` by `make results`: do not edit it. Every row there also holds versions and
+the command that made it. "quiet" says whether the machine did nothing else; speeds measured beside other work are too
+low. What was not measured says so.
 """
 
 
