@@ -86,12 +86,16 @@ COMMANDS = commands()
 
 @pytest.fixture
 def clone(tmp_path, monkeypatch, fashion_mnist_dir):
-    """A folder like a clone: two runs, yours.yaml, shirt.png, pictures/*.png, clothes/train/bag/*.png and the like."""
+    """A folder like a clone: two runs, yours.yaml, shirt.png, my_pictures/*.png, clothes/train/bag/*.png and the like."""
     for name in ("lightning_logs/reference", "lightning_logs/quick"):
         shutil.copytree(ROOT / "lightning_logs/reference", tmp_path / name)
     shutil.copy(ROOT / "vgg_lightning/configs/quick.yaml", tmp_path / "yours.yaml")
     random = np.random.default_rng(0)
-    places = ["", "pictures", *(f"clothes/{split}/{name}" for split in ("train", "test") for name in ("bag", "shirt"))]
+    places = [
+        "",
+        "my_pictures",
+        *(f"clothes/{split}/{name}" for split in ("train", "test") for name in ("bag", "shirt")),
+    ]
     for place in places:
         (tmp_path / place).mkdir(parents=True, exist_ok=True)
         for name in ("shirt", "one", "two", "three") if place else ("shirt",):

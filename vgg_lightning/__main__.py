@@ -16,9 +16,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "fit": ("vgg_lightning.cli", "train; without --config, the preset quick"),
     "validate": ("vgg_lightning.cli", "accuracy of a checkpoint on the validation pictures"),
     "test": ("vgg_lightning.cli", "accuracy of a checkpoint on the official test pictures"),
-    "predict": ("vgg_lightning.cli", "classes of the test pictures, into predictions.csv"),
+    "predict": ("vgg_lightning.cli", "classes of your own pictures, or of the test pictures"),
     "summary": ("vgg_lightning.commands.summary", "layers, shapes, parameters and multiply-adds of a network"),
     "compare": ("vgg_lightning.commands.compare", "networks side by side, with speed and memory measured here"),
+    "serve": ("vgg_lightning.commands.serve", "a page on this machine that classifies a picture one drops or draws"),
     "export": ("vgg_lightning.commands.export", "write a model in a form that others can open"),
     "data": ("vgg_lightning.commands.data", "fetch and verify Fashion-MNIST"),
     "presets": ("vgg_lightning.commands.presets", "list the shipped configurations"),
@@ -40,7 +41,7 @@ def usage() -> str:
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0 done, 1 failed, 2 bad input, 3 non-finite numbers."""
+    """Run the command line and return its exit code: 0 done, 1 failed, 2 bad input, 3 non-finite, 4 pictures not read."""
     args = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]

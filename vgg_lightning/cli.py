@@ -29,7 +29,7 @@ from vgg_lightning.checkpoints.find import (
 from vgg_lightning.checkpoints.load import check_shapes, data_options, model_options, read_checkpoint
 from vgg_lightning.checkpoints.write import VerifiedCheckpointIO
 from vgg_lightning.classifier import Classifier
-from vgg_lightning.commands.predict import write_predictions
+from vgg_lightning.commands import predict
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
 from vgg_lightning.data.files import class_names
 from vgg_lightning.errors import UserError
@@ -131,6 +131,8 @@ class VGGLightningCLI(LightningCLI):
         parser.link_arguments("data.image_size", "model.image_size")
         parser.link_arguments("model.in_channels", "data.in_channels")
         parser.set_defaults({"model.num_classes": None})  # it follows the data, see parse_arguments
+        if self.verb == "predict":
+            predict.add_options(parser)
         if self.verb != "fit":
             return
         parser.add_argument("--name", type=str | None, default=None, help="Name of the run; else preset or network.")
@@ -162,6 +164,7 @@ class VGGLightningCLI(LightningCLI):
         if config.model.num_classes is None:
             config.model.num_classes = len(class_names(config.data.dataset, config.data.classes, config.data.data_dir))
         check_run(config)
+        predict.check_options(self.verb, config)
         if config.data.seed is None:
             config.data.seed = int(config.seed_everything)
 
@@ -221,7 +224,8 @@ class VGGLightningCLI(LightningCLI):
         plugins = config["plugins"] or []
         config["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), VerifiedCheckpointIO()]
         if self.verb != "fit":
-            bar = [progress_bar()] if config["enable_progress_bar"] is not False else []
+            interval = 1 if self.verb == "predict" else 10
+            bar = [progress_bar(interval)] if config["enable_progress_bar"] is not False else []
             callbacks = [*callbacks, StopOnSignal(), *bar]
         if self.run_folder:
             options = self.config_init[self.verb]
@@ -295,6 +299,5 @@ class VGGLightningCLI(LightningCLI):
     after_test = after_validate
 
     def predict(self, **kwargs: Any) -> None:
-        """Classify the test pictures and write predictions.csv beside the checkpoint's run."""
-        batches = self.trainer.predict(**kwargs, return_predictions=True)
-        write_predictions(batches, self.datamodule.class_names, Path(self.config[self.verb].ckpt_path))
+        """Classify the test pictures or your own, and write predictions.csv."""
+        self.exit_code = predict.predict(self.trainer, self.model, self.datamodule, self.config[self.verb], kwargs)

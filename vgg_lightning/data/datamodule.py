@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from vgg_lightning.data.batches import Batch, BatchLoader
 from vgg_lightning.data.catalogue import CLASSES, DATASETS, MEAN, STD
 from vgg_lightning.data.files import Prepared, class_names, default_data_dir, load, prepare
+from vgg_lightning.data.picture_folder import Found, PictureLoader, find_pictures
 from vgg_lightning.data.progress import say
 from vgg_lightning.data.splits import stratified_split
 from vgg_lightning.data.statistics import mean_and_std
@@ -43,6 +45,8 @@ class FashionMNISTDataModule(L.LightningDataModule):
             and the sorted names of the subfolders for "folder".
         mean: of the pixels of the training pictures, scaled to 0..1; by default it is computed.
         std: their standard deviation.
+        predict_path: your own pictures for `predict`: a file, or a folder with all that is below it; by default
+            the official test pictures are predicted.
 
     Raises:
         UserError: if an option is out of its range.
@@ -64,9 +68,10 @@ class FashionMNISTDataModule(L.LightningDataModule):
         classes: list[str] | None = None,
         mean: float | None = None,
         std: float | None = None,
+        predict_path: str | None = None,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(ignore="data_dir")  # a path means nothing on another machine
+        self.save_hyperparameters(ignore=["data_dir", "predict_path"])  # a path means nothing on another machine
         if batch_size < 1:
             raise UserError(f"batch_size {batch_size} is out of range: --data.batch_size takes 1 or more")
         self.class_names = class_names(dataset, classes, data_dir)
@@ -79,6 +84,8 @@ class FashionMNISTDataModule(L.LightningDataModule):
         self.hparams["std"] = known.std if std is None else std
         self.preprocess = self._preprocess()
         self.augment = Augment(augment or [])
+        self.predict_path = predict_path
+        self.own_pictures: Found | None = None
         self.prepared: Prepared | None = None
         self._splits: dict[Split, Batch] = {}
         self._train_loader: BatchLoader | None = None
@@ -90,11 +97,16 @@ class FashionMNISTDataModule(L.LightningDataModule):
         return int(self.hparams["seed"] or 0)
 
     def prepare_data(self) -> None:
-        """Fetch and verify the files. Raises UserError if no source has them."""
+        """Fetch and verify the files, unless own pictures are predicted. Raises UserError if no source has them."""
+        if self._predicts_own():
+            return
         self.prepared = prepare(self.data_dir, self.hparams["dataset"], self.class_names)
 
     def setup(self, stage: str) -> None:
         """Read the splits that `stage` ("fit", "validate", "test", "predict") needs into memory, once."""
+        if stage == "predict" and self.predict_path is not None:
+            self.own_pictures = self.own_pictures or find_pictures(self.predict_path)
+            return
         if stage in ("fit", "validate") and "train" not in self._splits:
             images, labels = self._load("train")
             self._normalize_by(images)
@@ -129,8 +141,10 @@ class FashionMNISTDataModule(L.LightningDataModule):
         """Return the loader of the official test pictures."""
         return self._loader("test")
 
-    def predict_dataloader(self) -> BatchLoader:
-        """Return the loader of the official test pictures."""
+    def predict_dataloader(self) -> BatchLoader | PictureLoader:
+        """Return the loader of your own pictures if there is a `predict_path`, else of the official test pictures."""
+        if self.own_pictures is not None:
+            return PictureLoader(self.own_pictures, self.hparams["batch_size"])
         return self._loader("test")
 
     def state_dict(self) -> dict[str, int]:
@@ -177,6 +191,10 @@ class FashionMNISTDataModule(L.LightningDataModule):
             say(
                 f"note: augment flips pictures of {dataset.title}, whose mirror images mean something else: try [shift]"
             )
+
+    def _predicts_own(self) -> bool:
+        predicts = self.trainer is not None and self.trainer.state.fn == TrainerFn.PREDICTING
+        return predicts and self.predict_path is not None
 
     def _overfits(self) -> bool:
         return bool(getattr(self.trainer, "overfit_batches", 0))
