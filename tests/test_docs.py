@@ -86,7 +86,7 @@ COMMANDS = commands()
 
 @pytest.fixture
 def clone(tmp_path, monkeypatch, fashion_mnist_dir):
-    """A folder like a clone: two runs, yours.yaml, shirt.png, my_pictures/*.png, clothes/train/bag/*.png and the like."""
+    """A folder like a clone: two runs, yours.yaml, shirt.png, my_pictures/*.png, clothes/train/bag/*.png and so on."""
     for name in ("lightning_logs/reference", "lightning_logs/quick"):
         shutil.copytree(ROOT / "lightning_logs/reference", tmp_path / name)
     shutil.copy(ROOT / "vgg_lightning/configs/quick.yaml", tmp_path / "yours.yaml")

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small import BRIEF, NETWORK, fit, launch, one_line
+from small import BRIEF, NETWORK, data_folder, fit, launch, one_line
 from torchvision import datasets as torchvision_datasets
 
 from vgg_lightning import FashionMNISTDataModule, load_classifier
@@ -184,6 +184,18 @@ def test_a_run_follows_the_data(small, root, tmp_path):
     assert "MNIST has other classes than asked for" in said
 
 
+def test_digits_stay_names_in_a_checkpoint(tmp_path):
+    """They are words in YAML and JSON as well, not numbers."""
+    assert fit(tmp_path, "--name", "digits").code == 0
+    run = tmp_path / "lightning_logs/digits/version_0"
+    assert load_classifier(run).class_names == list("0123456789")
+    limits = ["--trainer.limit_test_batches", "1", "--data.data_dir", str(data_folder())]
+    tested = launch(["test", "--ckpt_path", str(run), *limits], tmp_path)
+    assert tested.code == 0, tested.err
+    said = one_line(launch(["fit", "--ckpt_path", str(run), "--data.dataset", "mnist"], tmp_path))
+    assert "--data.dataset mnist contradicts the checkpoint, which has idx" in said
+
+
 def test_the_number_of_classes_may_not_contradict_the_data(tmp_path):
     assert "the data has 10 classes, the model 26: leave --model.num_classes out, or give 10" in one_line(
         fit(tmp_path, "--model.num_classes", "26")
@@ -276,7 +288,7 @@ def test_unreadable_pictures_are_named_and_refused(divided, tmp_path):
     (divided / "train/dog/notes.txt").write_text("not looked at")
     launched = launch(folder_line(divided), tmp_path)
     assert launched.code == 2
-    assert "1 files in" in launched.err
+    assert launched.err.count("left out, no pictures by their names: 1 in") == 1
     assert "train/dog/01.png" in launched.err
     last = launched.err.splitlines()[-1]
     assert last.startswith("error: 2 of 40 pictures in")

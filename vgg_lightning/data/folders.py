@@ -8,6 +8,7 @@ Nothing is cached: the pictures are read anew with every run.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -121,8 +122,14 @@ def _pictures(folder: Path) -> list[Path]:
     found = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
     pictures = [path for path in found if path.suffix.lower() in ENDINGS]
     if len(pictures) < len(found):
-        say(f"{len(found) - len(pictures)} files in {folder} are no pictures by their names and left out")
+        _tell(f"left out, no pictures by their names: {len(found) - len(pictures)} in {folder}")
     return pictures
+
+
+@functools.cache
+def _tell(text: str) -> None:
+    """Say it once, however often the folder is looked through."""
+    say(text)
 
 
 def _share(paths: Sequence[Path], split: Split, root: Path) -> list[Path]:
