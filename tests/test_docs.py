@@ -2,7 +2,8 @@
 
 For who writes a page: a command is what stands in a ```bash block or in `inline code` and begins with one of PROGRAMS.
 `vgg-lightning` commands are run in a folder like a clone (see `clone`), shortened by SHORTER. A command with a word in
-capitals, such as RUN, is a form, and so is a lone verb on a page in docs/: only the verb is looked at. What cannot be run here goes into a ```text block.
+capitals, such as RUN, is a form, and so is a lone verb on a page in docs/: only the verb is looked at. What cannot be
+run here goes into a ```text block.
 """
 
 import importlib.util
@@ -27,7 +28,10 @@ PAGES = [
 ]
 
 # Programs that are recognised and not run, as they ask a person, the network or the machine.
-PROGRAMS = set("tensorboard jupyter pip source cd git export eval sudo ls cat curl ruff torchrun sbatch docker".split())
+PROGRAMS = {
+    *("tensorboard", "jupyter", "pip", "source", "cd", "git", "export", "eval", "sudo", "ls", "cat", "curl", "ruff"),
+    *("torchrun", "sbatch", "docker"),
+}
 # verb -> options that make it quick; a verb that is not here is run as it stands.
 SHORTER: dict[str, list[str]] = {
     "fit": ["--trainer.fast_dev_run", "true", "--data.batch_size", "4"],
