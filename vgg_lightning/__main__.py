@@ -41,7 +41,7 @@ def usage() -> str:
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0 done, 1 failed, 2 bad input, 3 non-finite, 4 pictures not read."""
+    """Run the command line and return its exit code: 0 done, 1 failed, 2 bad input, 3 not finite, 4 not all read."""
     args = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]

@@ -173,7 +173,7 @@ def test_numbers_without_a_range_fill_it_and_nan_is_refused(pictures):
 
 
 def test_of_many_frames_the_first_counts(pictures):
-    frames = [Image.new("RGB", (60, 60), "red") for _ in range(3)]
+    frames = [Image.new("RGB", shop().size, "red") for _ in range(3)]
     for suffix in ("gif", "webp", "png", "tiff"):
         shop().convert("RGB").save(pictures / f"a.{suffix}", save_all=True, append_images=frames)
         assert near(pictures / f"a.{suffix}", shop(), tolerance=8), suffix

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from vgg_lightning.errors import UserError
 
@@ -77,7 +77,7 @@ def open_picture(path: str | Path | bytes) -> Image.Image:
     content = path if isinstance(path, bytes) else _bytes_of(Path(path).expanduser())
     try:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         known = "PNG, JPEG, WebP, GIF, BMP, TIFF"
         raise UnreadablePictureError(
             path, f"it is no picture of a format that is read here ({known}), or damaged"

@@ -151,12 +151,13 @@ def _from_background(grey: Grey, levels: Levels) -> Grey:
     background = np.outer(1 - down, 1 - right) * levels[0, 0] + np.outer(1 - down, right) * levels[0, 1]
     background += np.outer(down, 1 - right) * levels[1, 0] + np.outer(down, right) * levels[1, 1]
     distance = np.abs(grey - background)
-    return np.rint(distance * (LARGEST / np.maximum(background, LARGEST - background))).astype(np.uint8)
+    scaled: Levels = np.rint(distance * (LARGEST / np.maximum(background, LARGEST - background)))
+    return scaled.astype(np.uint8)
 
 
 def _trimmed(grey: Grey) -> Grey:
     """Return a picture without its black margin; an empty one as it is."""
-    rows, columns = ((grey > FAINT).any(axis=axis).nonzero()[0] for axis in (1, 0))
+    rows, columns = (np.flatnonzero((grey > FAINT).any(axis=axis)) for axis in (1, 0))
     return grey[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] if len(rows) else grey
 
 
@@ -167,5 +168,6 @@ def _square(grey: Grey) -> Grey:
     size = max(1, round(width * scale)), max(1, round(height * scale))
     square = np.zeros((NATIVE_SIZE, NATIVE_SIZE), dtype=np.uint8)
     top, left = (NATIVE_SIZE - size[1]) // 2, (NATIVE_SIZE - size[0]) // 2
-    square[top : top + size[1], left : left + size[0]] = Image.fromarray(grey).resize(size, Image.Resampling.BICUBIC)
+    small = Image.fromarray(grey).resize(size, Image.Resampling.BICUBIC)
+    square[top : top + size[1], left : left + size[0]] = np.asarray(small)
     return square
