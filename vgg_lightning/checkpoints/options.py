@@ -10,6 +10,7 @@ from vgg_lightning.errors import UserError
 
 NOT_SAVED = (
     "weights",
+    "teacher",
     "data_dir",
     "predict_path",
 )  # places on one machine; a file that holds one would make us read or write there

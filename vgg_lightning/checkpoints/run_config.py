@@ -20,7 +20,7 @@ from vgg_lightning.errors import UserError
 LARGEST = 1_000_000  # bytes
 GROUPS = {"model": Classifier, "data": FashionMNISTDataModule}
 PLACES = {  # options that are paths
-    "model": ("weights",),
+    "model": ("weights", "teacher"),
     "data": ("data_dir", "predict_path"),
     "trainer": ("default_root_dir",),
 }
