@@ -32,12 +32,14 @@ PROGRAMS = {
     *("tensorboard", "jupyter", "pip", "source", "cd", "git", "export", "eval", "sudo", "ls", "cat", "curl", "ruff"),
     *("torchrun", "sbatch", "docker"),
 }
-# verb -> options that make it quick; a verb that is not here is run as it stands.
+# verb, alone or with the word behind it -> options that make it quick; what is not here is run as it stands.
 SHORTER: dict[str, list[str]] = {
     "fit": ["--trainer.fast_dev_run", "true", "--data.batch_size", "4"],
     "test": ["--trainer.limit_test_batches", "1"],
     "validate": ["--trainer.limit_val_batches", "1"],
     "predict": ["--trainer.limit_predict_batches", "2"],
+    "find lr": ["--steps", "12", "--model.ratio", "32"],
+    "find batch_size": ["--max_size", "16", "--model.ratio", "32"],
     "compare": ["--ratio", "16", "--hidden_units", "8", "--image_size", "96", "--batch_size", "2", "--batches", "1"],
 }
 ONLY_HELP = {"serve": "it never ends"}
@@ -107,7 +109,7 @@ def shortened(args: list[str]) -> list[str]:
         return [*args, *BRIEF]
     if verb == "fit" and re.search(VGG, " ".join(args)):
         args = [*args, "--model.ratio", "4"]
-    return [*args, *SHORTER.get(verb, [])]
+    return [*args, *SHORTER.get(" ".join(args[:2]), SHORTER.get(verb, []))]
 
 
 def run(text: str, in_readme: bool) -> int:
