@@ -38,7 +38,7 @@ SHORTER: dict[str, list[str]] = {
     "test": ["--trainer.limit_test_batches", "1"],
     "validate": ["--trainer.limit_val_batches", "1"],
     "predict": ["--trainer.limit_predict_batches", "2"],
-    "find lr": ["--steps", "12", "--model.ratio", "32"],
+    "find lr": ["--steps", "30", "--model.ratio", "32"],
     "find batch_size": ["--max_size", "16", "--model.ratio", "32"],
     "compare": ["--ratio", "16", "--hidden_units", "8", "--image_size", "96", "--batch_size", "2", "--batches", "1"],
 }
@@ -66,8 +66,9 @@ def commands() -> list[Command]:
     found: dict[str, str] = {}
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
-        blocks = re.findall(r"^```(?:bash|sh|console)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+        blocks = re.findall(r"^```(?:bash|sh)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
         prose = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+        blocks += ["\n".join(re.findall(r"^\$ (.*)$", text, re.MULTILINE))]  # of a ```console block, with its answers
         inline = re.findall(r"`((?:vgg-lightning [a-z]|make [a-z]|python -m )[^`\n]*)`", prose)
         for command in [*inline, *(line for block in blocks for line in lines_of(block))]:
             found.setdefault(command.strip(), page.relative_to(ROOT).as_posix())
@@ -159,7 +160,11 @@ def blocks_of(page: Path) -> list[str]:
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks_of(page)], ids=lambda page: page.name)
 def test_the_python_of_a_page_runs(page, clone, capsys):
     """From top to bottom, as one who types it in does; the answer of a print is in the comment beside it."""
-    names = {"__name__": "page"}
+    for command in OURS:  # which make the files that the Python opens
+        if command.page == page.relative_to(ROOT).as_posix() and " export lightning_logs" in command.text:
+            assert run(command.text, in_readme=False) == 0, command.text
+    capsys.readouterr()
+    names: dict[str, object] = {"__name__": "page"}
     for block in blocks_of(page):
         exec(compile(block, str(page), "exec"), names)
         printed = capsys.readouterr().out
