@@ -57,7 +57,7 @@ class Classifier(Scored):
         head: "classic" (Linear layers with dropout), "batchnorm" or "gap" (global average pooling).
         dropout: probability with which the head drops a feature.
         in_channels: channels of the pictures.
-        num_classes: number of classes.
+        num_classes: number of classes; on the command line, that of the data unless given.
         image_size: height and width of the pictures in pixels.
         init: initial weights: "default", "xavier", "kaiming" or "dirac".
         optimizer: "sgd", "adam", "adamw" or "muon" (with SGD for biases and BatchNorm).
@@ -195,7 +195,7 @@ class Classifier(Scored):
         if len(data.class_names) != self.hparams["num_classes"]:
             raise UserError(
                 f"the data has {len(data.class_names)} classes, the model {self.hparams['num_classes']}: "
-                f"use --model.num_classes {len(data.class_names)}"
+                f"leave --model.num_classes out, or give {len(data.class_names)}"
             )
         for name in ("image_size", "in_channels"):
             if data.hparams[name] != self.hparams[name]:

@@ -32,6 +32,7 @@ from vgg_lightning.checkpoints.write import VerifiedCheckpointIO
 from vgg_lightning.classifier import Classifier
 from vgg_lightning.commands import predict
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
+from vgg_lightning.data.files import class_names
 from vgg_lightning.errors import UserError
 from vgg_lightning.parser import Parser, prefer_whole_numbers
 from vgg_lightning.runs import discard_run_folder, new_run_folder, run_folder_of
@@ -45,10 +46,10 @@ STRUCTURE = {
         *("network", "ratio", "hidden_units", "batch_norm", "norm_after_relu", "head", "poolings"),
         *("in_channels", "num_classes", "image_size"),
     ),
-    "data": ("image_size", "normalize", "in_channels"),
+    "data": ("image_size", "normalize", "in_channels", "mean", "std", "classes"),
 }
 # Options that a run cannot change on its way either.
-RESUMED: dict[str, tuple[str, ...]] = {"model": ("optimizer",), "data": ("batch_size", "val_size")}
+RESUMED: dict[str, tuple[str, ...]] = {"model": ("optimizer",), "data": ("batch_size", "val_size", "dataset")}
 TRAINER_DEFAULTS: dict[str, Any] = {
     "max_epochs": 10,  # the book's
     "num_sanity_val_steps": 0,  # validation follows the first epoch anyway
@@ -130,6 +131,7 @@ class VGGLightningCLI(LightningCLI):
         """Add the options of a run, and link what model and data must agree on."""
         parser.link_arguments("data.image_size", "model.image_size")
         parser.link_arguments("model.in_channels", "data.in_channels")
+        parser.set_defaults({"model.num_classes": None})  # it follows the data, see parse_arguments
         if self.verb == "predict":
             predict.add_options(parser)
         if self.verb != "fit":
@@ -160,6 +162,8 @@ class VGGLightningCLI(LightningCLI):
         """Parse `args` without Lightning's warning that sys.argv is there too."""
         self.config = parser.parse_args(args)
         config = self.config[self.verb]
+        if config.model.num_classes is None:
+            config.model.num_classes = len(class_names(config.data.dataset, config.data.classes, config.data.data_dir))
         check_run(config)
         predict.check_options(self.verb, config)
         if config.data.seed is None:
@@ -177,7 +181,7 @@ class VGGLightningCLI(LightningCLI):
             names += RESUMED[group] if self.verb == "fit" else ()
             for name in [name for name in names if name in saved[group]]:
                 asked, has = config[group][name], saved[group][name]
-                if asked != has:
+                if asked is not None and asked != has:
                     option = {"image_size": "data.image_size"}.get(name, f"{group}.{name}")  # which sets the model's
                     raise UserError(
                         f"--{option} {asked} contradicts the checkpoint, which has {has}: leave the option out"
@@ -221,11 +225,8 @@ class VGGLightningCLI(LightningCLI):
         plugins = config["plugins"] or []
         config["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), VerifiedCheckpointIO()]
         if self.verb != "fit":
-            bar = (
-                [progress_bar(1 if self.verb == "predict" else 10)]
-                if config["enable_progress_bar"] is not False
-                else []
-            )
+            interval = 1 if self.verb == "predict" else 10
+            bar = [progress_bar(interval)] if config["enable_progress_bar"] is not False else []
             callbacks = [*callbacks, StopOnSignal(), *bar]
         if self.run_folder:
             options = self.config_init[self.verb]

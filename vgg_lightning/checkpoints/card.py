@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vgg_lightning.callbacks.report import versions
-from vgg_lightning.data.transforms import MEAN, STD
 from vgg_lightning.runs import run_folder_of
 
 if TYPE_CHECKING:
@@ -40,8 +39,8 @@ def card_of_model(checkpoint: Path, classifier: Classifier, data: dict[str, Any]
             "image_size": preprocess.image_size,
             "in_channels": preprocess.in_channels,
             "normalize": preprocess.normalize,
-            "mean": MEAN if preprocess.normalize else 0.0,
-            "std": STD if preprocess.normalize else 1.0,
+            "mean": preprocess.mean if preprocess.normalize else 0.0,
+            "std": preprocess.std if preprocess.normalize else 1.0,
         },
         "views": "one" if options["tta"] == "none" else f"logits averaged over the picture and its {options['tta']}",
         "results": {name: float(results[name]) for name in RESULTS if results.get(name) is not None} or None,

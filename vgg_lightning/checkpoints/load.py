@@ -12,6 +12,7 @@ from vgg_lightning.checkpoints.digest import damage_of
 from vgg_lightning.checkpoints.options import checked_options, fits
 from vgg_lightning.checkpoints.sharing import SUFFIX, read_shared
 from vgg_lightning.classifier import Classifier
+from vgg_lightning.data.catalogue import MEAN, STD
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
 from vgg_lightning.data.transforms import Preprocess
 from vgg_lightning.errors import UserError
@@ -99,7 +100,13 @@ def model_options(checkpoint: Checkpoint) -> dict[str, Plain]:
 
 def data_options(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return the options of the data in a checkpoint, empty if it was trained on other data."""
-    return checked_options(checkpoint.get("datamodule_hyper_parameters", {}), FashionMNISTDataModule)
+    options = checked_options(checkpoint.get("datamodule_hyper_parameters", {}), FashionMNISTDataModule)
+    if not options:
+        return {}
+    names = checkpoint.get("class_names")
+    # Checkpoints of the first version do not say by what their pictures were normalised: it was always this.
+    old = {"mean": MEAN, "std": STD, **({"classes": names} if fits(names, list[str]) else {})}
+    return {**old, **options}
 
 
 def load_classifier(path: str | Path, map_location: str | torch.device = "cpu") -> Classifier:
@@ -129,7 +136,10 @@ def load_classifier(path: str | Path, map_location: str | torch.device = "cpu") 
         size, channels = classifier.hparams["image_size"], classifier.hparams["in_channels"]
         if (data.get("image_size", size), data.get("in_channels", channels)) != (size, channels):
             raise UserError(f"{file} is refused: its pictures have another size than its network takes")
-        classifier.preprocess = Preprocess(size, data.get("normalize", True), channels)
+        mean, std = (data.get(name) for name in ("mean", "std"))
+        classifier.preprocess = Preprocess(
+            size, data.get("normalize", True), channels, MEAN if mean is None else mean, STD if std is None else std
+        )
     return classifier.to(map_location).eval()
 
 

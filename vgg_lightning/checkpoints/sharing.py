@@ -61,7 +61,7 @@ def read_shared(file: Path) -> dict[str, Any]:
         "state_dict": _parse(content, file),
         "hyper_parameters": card.get("options"),
         "datamodule_hyper_parameters": {
-            name: preprocessing.get(name) for name in ("image_size", "normalize", "in_channels")
+            name: preprocessing.get(name) for name in ("image_size", "normalize", "in_channels", "mean", "std")
         },
         "class_names": card.get("class_names"),
     }

@@ -1,4 +1,4 @@
-"""Fetch and verify the data set, and say where it came from."""
+"""Fetch and verify a data set, and say where it came from."""
 
 from __future__ import annotations
 
@@ -36,6 +36,8 @@ def report(dataset: str, prepared: Prepared) -> str:
     """Return what is there, where, and where it came from, as lines for people."""
     known = DATASETS[dataset]
     lines = [f"{known.title} in {prepared.folder}", f"source: {prepared.source}"]
+    if not known.files:
+        return "\n".join([*lines, *(f"{split:<5} sha256 {digest}" for split, digest in prepared.checksums.items())])
     for file in known.files:
         size = (prepared.folder / file.name).stat().st_size
         state = "verified" if file.sha256 else "structure checked"

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from vgg_lightning.data.augment import Augment, Place
 from vgg_lightning.data.batches import Batch, BatchLoader
-from vgg_lightning.data.files import CLASSES, Prepared, default_data_dir, load, prepare
+from vgg_lightning.data.catalogue import CLASSES, DATASETS, MEAN, STD
+from vgg_lightning.data.files import Prepared, class_names, default_data_dir, load, prepare
 from vgg_lightning.data.picture_folder import Found, PictureLoader, find_pictures
+from vgg_lightning.data.progress import say
 from vgg_lightning.data.splits import stratified_split
+from vgg_lightning.data.statistics import mean_and_std
 from vgg_lightning.data.transforms import Preprocess
 from vgg_lightning.errors import UserError
 
@@ -21,7 +26,7 @@ Split = Literal["train", "val", "test"]
 
 
 class FashionMNISTDataModule(L.LightningDataModule):
-    """Fashion-MNIST: 55,000 training, 5,000 validation and the 10,000 official test pictures.
+    """Fashion-MNIST: 55,000 training, 5,000 validation, the 10,000 official test pictures; or data of the same form.
 
     Args:
         image_size: height and width in pixels that the network sees. 28 to 32 adds a black frame, more enlarges.
@@ -35,8 +40,14 @@ class FashionMNISTDataModule(L.LightningDataModule):
         normalize: subtract the mean and divide by the standard deviation of the training pictures.
         in_channels: channels of a batch; the grey channel is repeated.
         data_dir: folder of the data; by default $VGG_LIGHTNING_DATA or ~/.cache/vgg_lightning.
-        dataset: "fashion_mnist", or "idx" for your own four IDX files of the same names in `data_dir`.
+        dataset: "fashion_mnist", "mnist", "kmnist", "emnist_letters" (or _balanced, _digits, _mnist, _bymerge,
+            _byclass), "idx" for your own four IDX files of MNIST's names in `data_dir`, or "folder" for your own
+            pictures in `data_dir`, in a subfolder for each class.
         seed: of the order and of the augmentation; by default that of seed_everything.
+        classes: names of the classes of your own data, in the order of their labels; by default 0 to 9 for "idx",
+            and the sorted names of the subfolders for "folder".
+        mean: of the pixels of the training pictures, scaled to 0..1; by default it is computed.
+        std: their standard deviation.
         predict_path: your own pictures for `predict`: a file, or a folder with all that is below it; by default
             the official test pictures are predicted.
 
@@ -44,7 +55,7 @@ class FashionMNISTDataModule(L.LightningDataModule):
         UserError: if an option is out of its range.
     """
 
-    class_names = CLASSES
+    class_names: Sequence[str] = CLASSES
 
     def __init__(
         self,
@@ -57,14 +68,24 @@ class FashionMNISTDataModule(L.LightningDataModule):
         data_dir: str | None = None,
         dataset: str = "fashion_mnist",
         seed: int | None = None,
+        classes: list[str] | None = None,
+        mean: float | None = None,
+        std: float | None = None,
         predict_path: str | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=["data_dir", "predict_path"])  # a path means nothing on another machine
         if batch_size < 1:
             raise UserError(f"batch_size {batch_size} is out of range: --data.batch_size takes 1 or more")
-        self.data_dir = Path(data_dir).expanduser() if data_dir else default_data_dir()
-        self.preprocess = Preprocess(image_size, normalize, in_channels)
+        self.class_names = class_names(dataset, classes, data_dir)
+        known = DATASETS[dataset]
+        own_dir = None if dataset == "folder" else default_data_dir()
+        self.data_dir = Path(data_dir).expanduser() if data_dir else own_dir
+        # Written down, so that they travel with a checkpoint.
+        self.hparams["classes"] = list(self.class_names)
+        self.hparams["mean"] = known.mean if mean is None else mean
+        self.hparams["std"] = known.std if std is None else std
+        self.preprocess = self._preprocess()
         self.augment = Augment(augment or [], num_classes=len(self.class_names))
         self.predict_path = predict_path
         self.own_pictures: Found | None = None
@@ -82,7 +103,7 @@ class FashionMNISTDataModule(L.LightningDataModule):
         """Fetch and verify the files, unless own pictures are predicted. Raises UserError if no source has them."""
         if self._predicts_own():
             return
-        self.prepared = prepare(self.data_dir, self.hparams["dataset"])
+        self.prepared = prepare(self.data_dir, self.hparams["dataset"], self.class_names)
 
     def setup(self, stage: str) -> None:
         """Read the splits that `stage` ("fit", "validate", "test", "predict") needs into memory, once."""
@@ -90,12 +111,16 @@ class FashionMNISTDataModule(L.LightningDataModule):
             self.own_pictures = self.own_pictures or find_pictures(self.predict_path)
             return
         if stage in ("fit", "validate") and "train" not in self._splits:
-            images, labels = load(self.data_dir, "train", self.hparams["dataset"])
+            images, labels = self._load("train")
+            self._normalize_by(images)
+            self._advise()
             train, val = stratified_split(labels, self.hparams["val_size"])
             self._splits["train"] = images[train], labels[train]
             self._splits["val"] = images[val], labels[val]
         if stage in ("test", "predict") and "test" not in self._splits:
-            self._splits["test"] = load(self.data_dir, "test", self.hparams["dataset"])
+            if None in (self.hparams["mean"], self.hparams["std"]):
+                self._normalize_by(self._load("train")[0])
+            self._splits["test"] = self._load("test")
 
     def pictures(self, split: Split) -> Batch:
         """Return all uint8 pictures (N, 1, 28, 28) and labels (N,) of "train", "val" or "test"."""
@@ -147,6 +172,28 @@ class FashionMNISTDataModule(L.LightningDataModule):
             place = Place(self.seed, loader.epoch, loader.position, loader.rank, loader.indices, len(loader.labels))
             images, labels = self.augment.mix(self.augment(images, place), labels, place)
         return self.preprocess(images), labels
+
+    def _load(self, split: Literal["train", "test"]) -> Batch:
+        return load(self.data_dir, split, self.hparams["dataset"], self.class_names)
+
+    def _preprocess(self) -> Preprocess:
+        mean, std = self.hparams["mean"], self.hparams["std"]  # of own pictures not known before they are read
+        size, normalize, channels = (self.hparams[name] for name in ("image_size", "normalize", "in_channels"))
+        return Preprocess(size, normalize, channels, MEAN if mean is None else mean, STD if std is None else std)
+
+    def _normalize_by(self, images: Tensor) -> None:
+        """Take mean and standard deviation from the training pictures, unless they are known."""
+        if None in (self.hparams["mean"], self.hparams["std"]) and self.hparams["normalize"]:
+            self.hparams["mean"], self.hparams["std"] = mean_and_std(images)
+            self.preprocess = self._preprocess()
+
+    @rank_zero_only
+    def _advise(self) -> None:
+        dataset = DATASETS[self.hparams["dataset"]]
+        if not dataset.mirrors_well and {"flip", "alternating_flip"} & set(self.hparams["augment"] or []):
+            say(
+                f"note: augment flips pictures of {dataset.title}, whose mirror images mean something else: try [shift]"
+            )
 
     def _predicts_own(self) -> bool:
         predicts = self.trainer is not None and self.trainer.state.fn == TrainerFn.PREDICTING

@@ -59,11 +59,11 @@ def archive(job: Job) -> None:
 
 def _package(job: Job, *tools: str) -> str:
     """Return the name of the data set's package, if it has one and this machine has the tools for it."""
+    if job.dataset.package is None:
+        raise SourceError(f"{job.dataset.title} has no package")
     for tool in tools:
         if shutil.which(tool) is None:
             raise SourceError(f"{tool} is not on this machine: for Debian and Ubuntu only")
-    if job.dataset.package is None:
-        raise SourceError(f"{job.dataset.title} has no package")
     return job.dataset.package
 
 

@@ -9,14 +9,16 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from email.message import Message
+from pathlib import Path
 from typing import IO, Protocol, Self, cast
 
 from vgg_lightning.data.catalogue import Dataset
 from vgg_lightning.data.idx import Fault, IdxFile
-from vgg_lightning.data.local import unpacked
+from vgg_lightning.data.local import CHUNK, take_from_archive, unpacked
 from vgg_lightning.data.progress import Bar, bytes_bar, say
-from vgg_lightning.data.store import Chunks, Job, SourceError
+from vgg_lightning.data.store import LARGEST, Chunks, Job, SourceError
 from vgg_lightning.errors import UserError
 
 MIRROR_VARIABLE = "VGG_LIGHTNING_MIRROR"
@@ -52,7 +54,7 @@ def from_mirror(job: Job) -> None:
     reasons = []
     for mirror in mirrors(job.dataset):
         try:
-            reasons += _take_all(job, mirror)
+            reasons += (_take_archive if job.dataset.archive else _take_all)(job, mirror)
         except Unreachable as error:
             reasons.append(f"{mirror} cannot be reached ({error})")
         if not job.wanted:
@@ -66,7 +68,8 @@ def mirrors(dataset: Dataset) -> list[str]:
     if not own:
         import torchvision.datasets  # late: it costs seconds and is rarely needed
 
-        return list(getattr(torchvision.datasets, str(dataset.torchvision)).mirrors)
+        known = getattr(torchvision.datasets, str(dataset.torchvision))
+        return [str(known.url).rpartition("/")[0] + "/"] if dataset.archive else list(known.mirrors)
     if not own.startswith(("http://", "https://", "file:/")):
         raise UserError(f"{MIRROR_VARIABLE} is {own!r}: begin it with http://, https:// or file:/")
     return [own.rstrip("/") + "/"]
@@ -86,11 +89,45 @@ def _take_all(job: Job, mirror: str) -> list[str]:
     return faults
 
 
+def _take_archive(job: Job, mirror: str) -> list[str]:
+    """Download the zip file, take the wanted files out of it, and return what was wrong with it."""
+    archive = job.dataset.archive
+    assert archive is not None
+    url = f"{mirror}{archive.name}"
+    part = job.folder / f".{archive.name}.{os.getpid()}.part"
+    try:
+        _again_if_broken(url, lambda: _save(url, archive.name, part))
+        take_from_archive(job, part, f"download from {mirror}")
+    except Fault as fault:
+        return [f"{url} {fault}"]
+    finally:
+        part.unlink(missing_ok=True)
+    return [f"{url} does not hold {file.name}" for file in job.wanted]
+
+
+def _save(url: str, name: str, part: Path) -> None:
+    """Write what lies at `url` to `part` as it is."""
+    with _open(url) as response, bytes_bar(name, url, _length(response)) as progress, part.open("wb") as stream:
+        metered, expected = _Metered(response, progress, LARGEST), _length(response)
+        try:
+            while chunk := metered.read(CHUNK):
+                stream.write(chunk)
+        except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
+            raise Broken(f"broke off ({_reason(error)})") from error
+        if expected not in (None, stream.tell()):
+            raise Broken("ended early")
+
+
 def _take(job: Job, file: IdxFile, url: str, origin: str) -> None:
     """Download one file, again after a broken transfer."""
+    _again_if_broken(url, lambda: job.take(file, _download(url, file), origin))
+
+
+def _again_if_broken(url: str, fetch: Callable[[], None]) -> None:
+    """Fetch what lies at `url`, again after a broken transfer."""
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            return job.take(file, _download(url, file), origin)
+            return fetch()
         except Broken as fault:
             if attempt == ATTEMPTS:
                 raise
@@ -102,7 +139,7 @@ def _download(url: str, file: IdxFile) -> Chunks:
     """Yield the unpacked content of `url` as it arrives."""
     with _open(url) as response, bytes_bar(file.name, url, _length(response)) as progress:
         try:
-            yield from unpacked(cast(IO[bytes], _Metered(response, progress, file.size)))
+            yield from unpacked(cast(IO[bytes], _Metered(response, progress, file.size)), file.md5)
         except EOFError as error:
             raise Broken("ended early") from error
         except (OSError, http.client.HTTPException) as error:
@@ -117,7 +154,7 @@ class _Metered:
 
     def __init__(self, response: _Response, progress: Bar, size: int | None) -> None:
         self.response, self.progress = response, progress
-        self.left = (size or 0) + (1 << 16)
+        self.left = (size or LARGEST) + (1 << 16)
         self.deadline = time.monotonic() + FILE_SECONDS
 
     def read(self, size: int = -1) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,30 +11,32 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from vgg_lightning.data.catalogue import CLASSES, DATASETS, SPLITS, Dataset, Split
+from vgg_lightning.data.catalogue import CLASSES, DATASETS, SPLITS, Dataset, Split, find_dataset
+from vgg_lightning.data.folders import folder_checksums, folder_classes, read_pictures
 from vgg_lightning.data.idx import Fault, read, read_shape, verify
 from vgg_lightning.data.progress import say
 from vgg_lightning.data.sources import obtain
 from vgg_lightning.data.store import ELSEWHERE, Job, leftovers, sweep
-from vgg_lightning.errors import UserError, nearest
+from vgg_lightning.errors import UserError
 
 if TYPE_CHECKING:  # torch is loaded by `load`, which alone needs it
     from torch import Tensor
 
-__all__ = ["CLASSES", "DATASETS", "Prepared", "Split", "default_data_dir", "load", "prepare"]
+__all__ = ["CLASSES", "DATASETS", "Prepared", "Split", "class_names", "default_data_dir", "load", "prepare"]
 
 LOCK_SECONDS = 3600.0
+OWN_FILES = "your own files in the data folder"
 ALREADY_THERE = "verified files in the data folder"
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Four verified raw files.
+    """The verified files of a data set.
 
     Attributes:
         folder: Where they lie.
         source: Where they came from, as a phrase for people.
-        checksums: The SHA-256 of each, by file name.
+        checksums: The SHA-256 of each raw file by its name, or of each split of a folder of pictures.
     """
 
     folder: Path
@@ -52,7 +54,26 @@ def default_data_dir() -> Path:
     return _absolute(cache) / "vgg_lightning"
 
 
-def prepare(data_dir: str | Path | None = None, dataset: str = "fashion_mnist") -> Prepared:
+def class_names(
+    dataset: str = "fashion_mnist", classes: Sequence[str] | None = None, data_dir: str | Path | None = None
+) -> tuple[str, ...]:
+    """Return the names of the classes of a data set, from label 0 on.
+
+    Args:
+        dataset: A name out of `DATASETS`.
+        classes: Names in place of its own, for data of the user's own.
+        data_dir: The data folder; looked into only for the data set "folder" without `classes`.
+
+    Raises:
+        UserError: No such data set, or these are not its classes.
+    """
+    known = find_dataset(dataset, classes)
+    return known.classes or folder_classes(_own_folder(data_dir))
+
+
+def prepare(
+    data_dir: str | Path | None = None, dataset: str = "fashion_mnist", classes: Sequence[str] | None = None
+) -> Prepared:
     """Make sure that the four raw files of a data set are there and sound.
 
     Files that are missing or damaged are had from the first source that works; any number of processes may do
@@ -60,15 +81,21 @@ def prepare(data_dir: str | Path | None = None, dataset: str = "fashion_mnist") 
 
     Args:
         data_dir: The data folder; None means `default_data_dir()`.
-        dataset: A name out of `DATASETS`; "idx" is four files of the user's own in the data folder.
+        dataset: A name out of `DATASETS`; "idx" is four files of the user's own in the data folder, "folder"
+            pictures of the user's own.
+        classes: Names of the classes in place of the data set's own.
 
     Raises:
         UserError: No source works, the folder cannot be written to, or one's own files are not sound.
     """
-    known, root = _find(dataset), _root(data_dir)
+    known = find_dataset(dataset, classes)
+    if not known.files:
+        root = _own_folder(data_dir)
+        return Prepared(root, OWN_FILES, folder_checksums(root, known.classes or folder_classes(root)))
+    root = _root(data_dir)
     folder = root / known.folder
     checksums, faults = _inspect(folder, known)
-    if known.torchvision is None:
+    if known.own:
         return _own(folder, known, checksums, faults)
     if not faults:
         _sweep_if_free(folder)
@@ -79,12 +106,17 @@ def prepare(data_dir: str | Path | None = None, dataset: str = "fashion_mnist") 
 
 def faults_of(data_dir: str | Path | None = None, dataset: str = "fashion_mnist") -> tuple[Path, dict[str, str]]:
     """Return the folder of a data set's raw files, and what is wrong with each that is not sound; fetch nothing."""
-    known = _find(dataset)
+    known = find_dataset(dataset)
     folder = _root(data_dir) / known.folder
     return folder, _inspect(folder, known)[1]
 
 
-def load(data_dir: str | Path | None, split: Split, dataset: str = "fashion_mnist") -> tuple[Tensor, Tensor]:
+def load(
+    data_dir: str | Path | None,
+    split: Split,
+    dataset: str = "fashion_mnist",
+    classes: Sequence[str] | None = None,
+) -> tuple[Tensor, Tensor]:
     """Return the images, uint8 (N, 1, 28, 28), and the labels, int64 (N,), of a split.
 
     Checks the structure of the files, but not their checksums: that is `prepare`'s.
@@ -94,8 +126,11 @@ def load(data_dir: str | Path | None, split: Split, dataset: str = "fashion_mnis
     """
     import torch
 
-    known, root = _find(dataset), _root(data_dir)
-    arrays = []
+    known = find_dataset(dataset, classes)
+    if not known.files:
+        root = _own_folder(data_dir)
+        return read_pictures(root, split, known.classes or folder_classes(root))
+    root, arrays = _root(data_dir), []
     for file in known.pair(split):
         path = root / known.folder / file.name
         try:
@@ -104,15 +139,16 @@ def load(data_dir: str | Path | None, split: Split, dataset: str = "fashion_mnis
             raise UserError(f"{path} {fault}: run `vgg-lightning data --dataset {dataset}`") from fault
     images, labels = arrays
     _require_pairs(path.parent, split, len(images), len(labels))
-    return images.unsqueeze(1), labels.long()
+    if known.transposed:
+        images = images.transpose(1, 2).contiguous()
+    return images.unsqueeze(1), labels.long() - known.pair(split)[1].labels[0]
 
 
-def _find(dataset: str) -> Dataset:
-    """Return the data set of that name."""
-    if dataset not in DATASETS:
-        known = ", ".join(DATASETS)
-        raise UserError(f"dataset {dataset!r} is unknown{nearest(dataset, DATASETS)}: use one of {known}")
-    return DATASETS[dataset]
+def _own_folder(data_dir: str | Path | None) -> Path:
+    """Return the folder of the user's own pictures, which has no default."""
+    if not data_dir:
+        raise UserError("dataset folder reads pictures of your own: give --data.data_dir the folder that holds them")
+    return _absolute(data_dir)
 
 
 def _root(data_dir: str | Path | None) -> Path:
@@ -146,7 +182,7 @@ def _own(folder: Path, dataset: Dataset, checksums: dict[str, str], faults: dict
     for split in SPLITS:
         images, labels = (read_shape(folder / file.name, file)[0] for file in dataset.pair(split))
         _require_pairs(folder, split, images, labels)
-    return Prepared(folder, "your own files in the data folder", checksums)
+    return Prepared(folder, OWN_FILES, checksums)
 
 
 def _require_pairs(folder: Path, split: Split, images: int, labels: int) -> None:

@@ -22,7 +22,6 @@ Kind = Literal["images", "labels"]
 
 MAGIC: dict[Kind, bytes] = {"images": b"\x00\x00\x08\x03", "labels": b"\x00\x00\x08\x01"}
 SIDE = 28
-NUM_CLASSES = 10
 
 
 class Fault(Exception):  # noqa: N818 - it is a finding about a file, which another source may mend
@@ -35,15 +34,19 @@ class IdxFile:
 
     Attributes:
         name: The name of the raw file; the compressed one adds ".gz".
-        kind: Images of 28x28 pixels, or labels from 0 to 9.
+        kind: Images of 28x28 pixels, or labels.
         count: How many of them; None accepts any number but zero.
         sha256: The checksum of the raw file; None accepts any.
+        md5: The checksum of the compressed file; None accepts any.
+        labels: The labels that may occur.
     """
 
     name: str
     kind: Kind
     count: int | None = None
     sha256: str | None = None
+    md5: str | None = None
+    labels: range = range(10)
 
     @property
     def item_shape(self) -> tuple[int, ...]:
@@ -91,9 +94,16 @@ def read(path: Path, file: IdxFile) -> NDArray[np.uint8]:
         if path.stat().st_size != size:
             raise Fault(f"is {path.stat().st_size} bytes long, not {size}")
         array = np.fromfile(path, dtype=np.uint8, offset=file.header_size)
-    if file.kind == "labels" and array.max() >= NUM_CLASSES:
-        raise Fault(f"holds the label {array.max()}, labels go from 0 to {NUM_CLASSES - 1}")
+    if file.kind == "labels":
+        _check_labels(array, file.labels)
     return array.reshape(shape)
+
+
+def _check_labels(array: NDArray[np.uint8], labels: range) -> None:
+    """Raise a Fault unless all labels are among those that may occur."""
+    for extreme in (int(array.max()), int(array.min())):
+        if extreme not in labels:
+            raise Fault(f"holds the label {extreme}, labels go from {labels[0]} to {labels[-1]}")
 
 
 def read_shape(path: Path, file: IdxFile) -> tuple[int, ...]:

@@ -24,6 +24,14 @@ def bytes_bar(name: str, source: str, total: int | None) -> Bar:
     return progress
 
 
+def items_bar(text: str, total: int) -> Bar:
+    """Return a bar that counts items, with the time left; where stderr is no terminal, print `text` instead."""
+    progress = tqdm(total=total, desc=text, leave=False, disable=None)
+    if progress.disable:
+        say(f"{text} ({total:,})")
+    return progress
+
+
 def percent_bar(text: str) -> Bar:
     """Return a bar from 0 to 100; where stderr is no terminal, print `text` instead."""
     progress = tqdm(total=100, desc=text, bar_format="{l_bar}{bar}| {elapsed}", leave=False, disable=None)

@@ -16,6 +16,8 @@ from vgg_lightning.errors import UserError
 
 ELSEWHERE = "choose another folder with data_dir or VGG_LIGHTNING_DATA"
 
+LARGEST = 1 << 30  # bytes of a raw file whose size is not known; EMNIST's largest has half of that
+
 Chunks = Generator[bytes, None, None]
 
 
@@ -70,7 +72,7 @@ def store(chunks: Chunks, file: IdxFile, folder: Path) -> None:
     part = folder / f".{file.name}.{os.getpid()}.part"
     try:
         _require_room(target)
-        _write(chunks, part, file.size)
+        _write(chunks, part, file.size or LARGEST)
         verify(part, file)
         if target.is_dir() and not target.is_symlink():
             target.rmdir()
@@ -94,16 +96,16 @@ def sweep(folder: Path) -> None:
 
 def leftovers(folder: Path) -> list[Path]:
     """Return the temporary files of `store` and temporary folders of the package archive in `folder`."""
-    return [path for pattern in (".*-ubyte.*.part", ".apt.*.part") for path in folder.glob(pattern)]
+    return [path for pattern in (".*-ubyte.*.part", ".*.zip.*.part", ".apt.*.part") for path in folder.glob(pattern)]
 
 
-def _write(chunks: Chunks, part: Path, limit: int | None) -> None:
+def _write(chunks: Chunks, part: Path, limit: int) -> None:
     """Write the chunks through to the disk, and no more than `limit` bytes of them."""
     written = 0
     with closing(chunks), part.open("wb") as stream:
         for chunk in chunks:
             written += len(chunk)
-            if limit is not None and written > limit:
+            if written > limit:
                 raise Fault(f"unpacks to more than {limit} bytes")
             stream.write(chunk)
         stream.flush()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vgg_lightning.data.catalogue import MEAN, STD
 from vgg_lightning.errors import UserError
 
-MEAN, STD = 0.2860, 0.3530  # of the pixels of the 60,000 training pictures, scaled to 0..1
 NATIVE_SIZE = 28  # pixels of a Fashion-MNIST picture
 LARGEST_PADDED = 32  # up to here a picture is framed in black; beyond, it is enlarged
 
@@ -22,10 +24,21 @@ class Preprocess(nn.Module):
         image_size: height and width of the result in pixels, at least 28.
         normalize: subtract the mean and divide by the standard deviation of the training pictures.
         in_channels: channels of the result; the grey channel is repeated.
+        mean: of the pixels of the training pictures, scaled to 0..1.
+        std: their standard deviation.
     """
 
-    def __init__(self, image_size: int = 32, normalize: bool = True, in_channels: int = 1) -> None:
+    def __init__(
+        self,
+        image_size: int = 32,
+        normalize: bool = True,
+        in_channels: int = 1,
+        mean: float = MEAN,
+        std: float = STD,
+    ) -> None:
         super().__init__()
+        if not (math.isfinite(mean) and math.isfinite(std) and std > 0):
+            raise UserError(f"mean {mean} and std {std} are out of range: numbers are needed, --data.std positive ones")
         if image_size < NATIVE_SIZE:
             raise UserError(
                 f"image_size {image_size} is too small: Fashion-MNIST has {NATIVE_SIZE} pixels; "
@@ -34,12 +47,13 @@ class Preprocess(nn.Module):
         self.image_size = image_size
         self.normalize = normalize
         self.in_channels = in_channels
+        self.mean, self.std = mean, std
 
     def forward(self, images: Tensor) -> Tensor:
         """Map uint8 pictures (N, 1, H, W) to float32 (N, in_channels, image_size, image_size)."""
         x = resize(images.float(), self.image_size).div_(255)
         if self.normalize:
-            x.sub_(MEAN).div_(STD)
+            x.sub_(self.mean).div_(self.std)
         return x.expand(-1, self.in_channels, -1, -1)
 
 
