@@ -1,0 +1,39 @@
+"""A bare loop over this project's own parts: what remains if one takes Lightning away. No logs, metrics or guards."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional as F
+
+from benchmarks.peers.clock import Clock
+from benchmarks.peers.work import Work
+from vgg_lightning.data.batches import BatchLoader
+from vgg_lightning.data.datamodule import FashionMNISTDataModule
+from vgg_lightning.data.transforms import Place
+from vgg_lightning.training.optimizers import build_optimizer
+from vgg_lightning.training.schedules import build_schedule
+
+
+def train(work: Work, clock: Clock) -> None:
+    """Train with the same data, network, optimizer and schedule as `vgg-lightning fit`."""
+    clock.watch_torch()
+    options = work.options["model"]
+    data = FashionMNISTDataModule(**work.options["data"])
+    images, labels = data.pictures("train")
+    loader = BatchLoader(images, labels, work.batch_size, shuffle=True)
+    network = work.network().to(memory_format=torch.channels_last).train()
+    decay, momentum = options.get("weight_decay", 0.0), options.get("momentum", 0.0)
+    kind, nesterov = options.get("optimizer", "sgd"), options.get("nesterov", False)
+    optimizer = build_optimizer(kind, network, work.lr, momentum, nesterov, decay)
+    schedule = build_schedule(options.get("schedule", "constant"), optimizer, len(loader), 10 * len(loader))
+    smoothing = options.get("label_smoothing", 0.0)
+    while True:
+        for pictures, y in loader:
+            place = Place(0, loader.epoch, loader.position, 0, loader.indices, len(labels))
+            x = data.preprocess(data.augment(pictures, place))
+            optimizer.zero_grad()
+            logits = network(x.to(memory_format=torch.channels_last))
+            F.cross_entropy(logits, y, label_smoothing=smoothing).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+        loader.set_epoch(loader.epoch + 1)
