@@ -84,7 +84,9 @@ def command_of(turn: Measurement, seconds: float, threads: int) -> list[str]:
         build = "Classifier(ratio=4, batch_norm=True, head='gap')"
         return [sys.executable, "-c", f"import lightning; from vgg_lightning import Classifier; {build}"]
     first = turn.contender == "first_step"
-    part, contender, work = ("first_step", "project", "quick") if first else (_part(turn), turn.contender, turn.row.work)
+    part, contender, work = (
+        ("first_step", "project", "quick") if first else (_part(turn), turn.contender, turn.row.work)
+    )
     job = job_of(part, contender, work, seconds, threads)
     return [sys.executable, "-m", "benchmarks.peers.worker", json.dumps(asdict(job))]
 

@@ -23,6 +23,7 @@ from vgg_lightning.networks.whitened_vgg import WhiteningConv
 from vgg_lightning.predictions import Predictions, predict
 from vgg_lightning.scoring import Scored
 from vgg_lightning.seeds import derive_seed, seed_device
+from vgg_lightning.training.compiling import check_compile, compile_network
 from vgg_lightning.training.memory import check_weights_fit
 from vgg_lightning.training.optimizers import check_optimizer
 from vgg_lightning.training.ranges import check_ranges
@@ -69,6 +70,8 @@ class Classifier(Scored):
         lookahead_steps: steps after which training goes on from an average of the weights; 0 never does.
         tta: test-time augmentation: "none", or "flip" to average the logits of each picture and its mirror image.
         channels_last: memory layout in which convolutions run faster.
+        compile: what torch.compile does to the network in training: "none", "default", "reduce-overhead" (CUDA
+            graphs), "max-autotune" or "aot_eager".
         weights: run folder or checkpoint whose weights to start from (fine-tuning, not resuming).
 
     Raises:
@@ -100,6 +103,7 @@ class Classifier(Scored):
         lookahead_steps: int = 0,
         tta: str = "none",
         channels_last: bool = True,
+        compile: str = "none",
         weights: str | None = None,
     ) -> None:
         super().__init__()
@@ -108,6 +112,7 @@ class Classifier(Scored):
         check_optimizer(optimizer)
         check_schedule(schedule)
         check_tta(tta)
+        check_compile(compile)
         check_weights_fit(self.build, picture_bytes=4 * in_channels * image_size**2)
         self.network: nn.Module = self.build()
         initialize(self.network, init)
@@ -185,12 +190,13 @@ class Classifier(Scored):
         return optimizer_of(self)
 
     def on_fit_start(self) -> None:
-        """Compute the filters of a whitening stem from training pictures, unless weights that were loaded have them."""
+        """Compute the filters of a whitening stem, unless weights that were loaded have them; compile the network."""
         data = getattr(self.trainer, "datamodule", None)
         for layer in self.network.modules():
             if isinstance(layer, WhiteningConv) and not layer.whitened and isinstance(data, FashionMNISTDataModule):
                 images = data.pictures("train")[0][:WHITENED_FROM]
                 layer.whiten(self.preprocess(images.to(self.device)))
+        compile_network(self.network, self.hparams["compile"])  # not before: TensorBoard's graph is drawn by then
 
     def on_train_start(self) -> None:
         """Let learning rate, schedule and number of epochs asked for win over those in a resumed checkpoint."""

@@ -1,6 +1,6 @@
 """The book's own `train_ch6` and `load_data_fashion_mnist` out of its package d2l: SGD, 4 worker processes.
 
-The book's loop knows plain SGD alone, so that is what it runs where a recipe has momentum, or Adam: less work, not more.
+Its loop knows plain SGD alone, so that is what it runs where a recipe has momentum or Adam: less work, not more.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""fastai's Learner over DataLoaders of torchvision's data set, with as many workers as fastai itself takes: one a core."""
+"""fastai's Learner over DataLoaders of torchvision's data set, with one worker a core, as fastai itself takes."""
 
 from __future__ import annotations
 

@@ -68,8 +68,15 @@ def ratios(row: Row, contender: str, lines: list[Line]) -> list[float]:
     for line in lines:
         if line[row.measure]:
             by_round.setdefault(line["round"], {})[line["contender"]] = float(line[row.measure])
-    pairs = [(one[row.contenders[0]], one[contender]) for one in by_round.values() if {row.contenders[0], contender} <= {*one}]
-    return [theirs / first if row.measure == "seconds" and row.part == "epoch" else first / theirs for first, theirs in pairs]
+    pairs = [
+        (one[row.contenders[0]], one[contender])
+        for one in by_round.values()
+        if {row.contenders[0], contender} <= {*one}
+    ]
+    return [
+        theirs / first if row.measure == "seconds" and row.part == "epoch" else first / theirs
+        for first, theirs in pairs
+    ]
 
 
 def goal_of(row: Row, contender: str) -> str:

@@ -1,4 +1,4 @@
-"""The work that is measured: the networks of the sources and of `quick`, at their sizes, from the presets themselves."""
+"""The work that is measured: the networks of the sources and of `quick` at their sizes, read from the presets."""
 
 from __future__ import annotations
 

@@ -31,6 +31,7 @@ class FashionMNISTDataModule(L.LightningDataModule):
         in_channels: channels of a batch; the grey channel is repeated.
         data_dir: folder of the data; by default $VGG_LIGHTNING_DATA or ~/.cache/vgg_lightning.
         dataset: "fashion_mnist", or "idx" for your own four IDX files of the same names in `data_dir`.
+        on_device: hold the pictures in the memory of the GPU that trains, so that no batch is copied there.
         seed: of the order and of the augmentation; by default that of seed_everything.
 
     Raises:
@@ -49,6 +50,7 @@ class FashionMNISTDataModule(L.LightningDataModule):
         in_channels: int = 1,
         data_dir: str | None = None,
         dataset: str = "fashion_mnist",
+        on_device: bool = True,
         seed: int | None = None,
     ) -> None:
         super().__init__()
@@ -137,4 +139,7 @@ class FashionMNISTDataModule(L.LightningDataModule):
     def _loader(self, split: Split, shuffle: bool = False) -> BatchLoader:
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         images, labels = self._splits[split]
+        if self.trainer and self.hparams["on_device"]:
+            device = self.trainer.strategy.root_device
+            images, labels = images.to(device), labels.to(device)
         return BatchLoader(images, labels, self.hparams["batch_size"], shuffle, self.seed, rank, world_size)
