@@ -3,6 +3,7 @@
     python -m benchmarks.bench                        everything
     python -m benchmarks.bench --only load train      some parts: start load overhead efficiency predict train epoch
     python -m benchmarks.bench --works vgg11-r4-96    some works
+    python -m benchmarks.bench --only tricks          what might make a step faster, each alone
 
 Every measurement is a process of its own. The contenders of a row take turns, round after round, and a ratio is that
 of two measurements of the same round. The rounds are kept in lightning_logs/benchmarks/peers/rounds.csv until all are
@@ -22,9 +23,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.machine import OtherWork
+from benchmarks.peers.bare import TRICKS
 from benchmarks.peers.summary import SUMMARY_COLUMNS, printed, summary
 from benchmarks.peers.worker import job_of
-from benchmarks.plan import PARTS, ROWS, Row
+from benchmarks.plan import EXTRA, PARTS, ROWS, Row
 from benchmarks.runner import RESULTS, ROOT, RUNS, environment, stop_on_sigterm
 from benchmarks.table import Row as Line
 from benchmarks.table import Table
@@ -51,7 +53,8 @@ def measurements(rows: list[Row], rounds: int) -> Iterator[Measurement]:
     for row in rows:
         for number in range(1, min(rounds, row.rounds) + 1):
             for contender in row.contenders:
-                yield Measurement(row, contender, number)
+                if number <= row.rounds_of(contender):
+                    yield Measurement(row, contender, number)
 
 
 def take(turn: Measurement, seconds: float, threads: int) -> Line:
@@ -59,9 +62,9 @@ def take(turn: Measurement, seconds: float, threads: int) -> Line:
     watch = OtherWork()
     begin = time.time()
     command = command_of(turn, seconds, threads)
-    limit = FACTOR * turn.row.cost + 60
+    limit, variables = FACTOR * turn.row.cost + 60, _environment(turn.contender)
     try:
-        done = subprocess.run(command, capture_output=True, text=True, env=_environment(), cwd=ROOT, timeout=limit)
+        done = subprocess.run(command, capture_output=True, text=True, env=variables, cwd=ROOT, timeout=limit)
     except subprocess.TimeoutExpired:
         return turn.key | {"error": f"not done after {limit:.0f} s"}
     if done.returncode:
@@ -92,18 +95,19 @@ def command_of(turn: Measurement, seconds: float, threads: int) -> list[str]:
 
 
 def _part(turn: Measurement) -> str:
-    return "train" if turn.row.part == "overhead" else turn.row.part
+    return "train" if turn.row.part in ("overhead", "tricks") else turn.row.part
 
 
-def _environment() -> dict[str, str]:
-    """Return the environment of all contenders: no windows, no colours, no threads beside torch's."""
-    return {**environment(), "MPLBACKEND": "agg", "KERAS_BACKEND": "torch", "PYTHONWARNINGS": "ignore"}
+def _environment(contender: str) -> dict[str, str]:
+    """Return the environment of all contenders, without windows or warnings, and what a trick adds to it."""
+    added = TRICKS.get(contender.partition(":")[2], {})
+    return {**environment(), "MPLBACKEND": "agg", "KERAS_BACKEND": "torch", "PYTHONWARNINGS": "ignore", **added}
 
 
 def main(args: list[str] | None = None) -> int:
     """Measure what has no line yet, write the summary and print it; return 0, or 130 if interrupted."""
     own = _parse(args)
-    rows = [row for row in ROWS if row.part in own.only and (not own.works or row.work in own.works)]
+    rows = [row for row in (*ROWS, *EXTRA) if row.part in own.only and (not own.works or row.work in own.works)]
     rounds = Table(own.rounds_file, (*KEY, *FIGURES, "quiet", "error"), KEY)
     turns = list(measurements(rows, own.rounds))
     try:
@@ -144,10 +148,12 @@ def _parse(args: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=", ".join(PARTS))
+    parser.add_argument(
+        "--only", nargs="+", choices=PARTS, default={row.part for row in ROWS}, metavar="PART", help=", ".join(PARTS)
+    )
     parser.add_argument("--works", nargs="+", metavar="WORK", help=", ".join(dict.fromkeys(row.work for row in ROWS)))
-    parser.add_argument("--rounds", type=int, default=3, help="at most so many of each row")
-    parser.add_argument("--seconds", type=float, default=5.0, help="to measure, after warming up")
+    parser.add_argument("--rounds", type=int, default=3, help="at most so many; peers without a goal have one")
+    parser.add_argument("--seconds", type=float, default=4.0, help="to measure, after warming up")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of torch, in every process")
     parser.add_argument("--table", type=Path, default=RESULTS / "peers.csv", help="the csv file")
     parser.add_argument("--rounds_file", type=Path, default=RUNS / "peers" / "rounds.csv", help="what is done so far")

@@ -190,17 +190,17 @@ class Classifier(Scored):
         return optimizer_of(self)
 
     def on_fit_start(self) -> None:
-        """Compute the filters of a whitening stem, unless weights that were loaded have them; compile the network."""
+        """Compute the filters of a whitening stem from training pictures, unless weights that were loaded have them."""
         data = getattr(self.trainer, "datamodule", None)
         for layer in self.network.modules():
             if isinstance(layer, WhiteningConv) and not layer.whitened and isinstance(data, FashionMNISTDataModule):
                 images = data.pictures("train")[0][:WHITENED_FROM]
                 layer.whiten(self.preprocess(images.to(self.device)))
-        compile_network(self.network, self.hparams["compile"])  # not before: TensorBoard's graph is drawn by then
 
     def on_train_start(self) -> None:
-        """Let learning rate, schedule and number of epochs asked for win over those in a resumed checkpoint."""
+        """Let learning rate, schedule and epochs asked for win over those in a resumed checkpoint; compile."""
         restart_schedules(self.trainer, self.hparams["lr"])
+        compile_network(self.network, self.hparams["compile"])  # not before: TensorBoard has drawn its graph by now
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed dropout by (seed, epoch, batch, rank), whatever was drawn before."""

@@ -32,7 +32,7 @@ class Job:
         changes: options of the work that differ from the preset's.
         seconds: how long to measure.
         threads: of torch.
-        flush_denormal: whether numbers near zero count as zero.
+        trick: one of `bare.TRICKS`; nothing for none.
     """
 
     part: str
@@ -41,7 +41,7 @@ class Job:
     changes: dict[str, Any]
     seconds: float
     threads: int
-    flush_denormal: bool = False
+    trick: str = ""
 
     @property
     def work(self) -> Work:
@@ -50,15 +50,14 @@ class Job:
 
 
 def job_of(part: str, contender: str, work: str, seconds: float, threads: int) -> Job:
-    """Return the job of a row of the table of works."""
-    return Job(part, contender, WORKS[work].preset, WORKS[work].changes, seconds, threads)
+    """Return the job of a contender, a module or one with a trick such as "bare:contiguous", at one of the works."""
+    module, _, trick = contender.partition(":")
+    return Job(part, module, WORKS[work].preset, WORKS[work].changes, seconds, threads, trick)
 
 
 def measure(job: Job) -> dict[str, float]:
     """Return the figures of a job."""
     torch.set_num_threads(job.threads)
-    if job.flush_denormal:
-        torch.set_flush_denormal(True)
     site.addsitedir(str(PACKAGES))  # behind the project's own packages, which are so the same for all
     contender = importlib.import_module(f"benchmarks.peers.{job.contender}")
     figures = MEASURES[job.part](job, contender)
@@ -71,7 +70,7 @@ def _train(job: Job, contender: Any) -> dict[str, float]:
     work = job.work
     clock = Clock(job.seconds, most=55_000 // work.batch_size)
     with contextlib.suppress(Enough):
-        contender.train(work, clock)
+        contender.train(work, clock, **({"trick": job.trick} if job.trick else {}))
     return clock.figures(work.batch_size)
 
 
