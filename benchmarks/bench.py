@@ -129,7 +129,8 @@ def _measure(turns: list[Measurement], rounds: Table, own: argparse.Namespace) -
     spent = expected = 0.0
     for number, turn in enumerate(turns, start=1):
         planned -= turn.row.cost
-        if rounds.find(turn.key) is not None:
+        done = rounds.find(turn.key)
+        if done is not None and not done["error"]:
             continue
         begin = time.monotonic()
         line = take(turn, own.seconds, own.threads)
