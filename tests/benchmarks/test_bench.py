@@ -75,7 +75,7 @@ def test_a_clock_ends_a_loop_in_time():
     with pytest.raises(Enough):
         steps_without_end(clock)
     figures = clock.figures(batch_size=10)
-    assert 5 < figures["steps"] < 20
+    assert 2 <= figures["steps"] < 20
     assert 0 < figures["wall"] < figures["step"] < 5000
 
 
@@ -108,7 +108,7 @@ def test_what_is_measured_on_a_gpu_runs_on_a_cpu(steps):
     assert figures["peak_mb"] > 50
     assert gpu.batch_size(case) == 16
     assert ("test_acc" in figures) == (steps == 0)
-    row = gpu.row_of("time-94", figures, "a device")
+    row = gpu.row_of("time-92.1", figures, "a device")
     assert row["device"] == "a device"
     assert "not measured" not in row.values()
 
