@@ -109,7 +109,7 @@ def main(args: list[str] | None = None) -> int:
     own = _parse(args)
     rows = [row for row in (*ROWS, *EXTRA) if row.part in own.only and (not own.works or row.work in own.works)]
     rounds = Table(own.rounds_file, (*KEY, *FIGURES, "quiet", "error"), KEY)
-    turns = list(measurements(rows, own.rounds))
+    turns = [turn for turn in measurements(rows, own.rounds) if turn.contender in own.contenders or not own.contenders]
     try:
         _measure(turns, rounds, own)
     except KeyboardInterrupt:
@@ -153,6 +153,7 @@ def _parse(args: list[str] | None) -> argparse.Namespace:
         "--only", nargs="+", choices=PARTS, default={row.part for row in ROWS}, metavar="PART", help=", ".join(PARTS)
     )
     parser.add_argument("--works", nargs="+", metavar="WORK", help=", ".join(dict.fromkeys(row.work for row in ROWS)))
+    parser.add_argument("--contenders", nargs="+", metavar="CONTENDER", help="project, d2l_book...; by default all")
     parser.add_argument("--rounds", type=int, default=3, help="at most so many; peers without a goal have one")
     parser.add_argument("--seconds", type=float, default=4.0, help="to measure, after warming up")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of torch, in every process")
