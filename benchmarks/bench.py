@@ -1,7 +1,7 @@
 """This project beside what people use in its place, measured in turn on this machine: `make bench`.
 
     python -m benchmarks.bench                        everything
-    python -m benchmarks.bench --only load train      some parts: start load overhead efficiency predict train epoch
+    python -m benchmarks.bench --only load train      some parts: start load overhead efficiency predict int8 train epoch
     python -m benchmarks.bench --works vgg11-r4-96    some works
     python -m benchmarks.bench --only tricks          what might make a step faster, each alone
 
@@ -95,7 +95,7 @@ def command_of(turn: Measurement, seconds: float, threads: int) -> list[str]:
 
 
 def _part(turn: Measurement) -> str:
-    return "train" if turn.row.part in ("overhead", "tricks") else turn.row.part
+    return {"overhead": "train", "tricks": "train", "int8": "predict"}.get(turn.row.part, turn.row.part)
 
 
 def _environment(contender: str) -> dict[str, str]:
@@ -109,7 +109,7 @@ def main(args: list[str] | None = None) -> int:
     own = _parse(args)
     rows = [row for row in (*ROWS, *EXTRA) if row.part in own.only and (not own.works or row.work in own.works)]
     rounds = Table(own.rounds_file, (*KEY, *FIGURES, "quiet", "error"), KEY)
-    turns = [turn for turn in measurements(rows, own.rounds) if turn.contender in own.contenders or not own.contenders]
+    turns = [turn for turn in measurements(rows, own.rounds) if not own.contenders or turn.contender in own.contenders]
     try:
         _measure(turns, rounds, own)
     except KeyboardInterrupt:

@@ -147,7 +147,8 @@ def measure(case: Case, accelerator: str) -> dict[str, float]:
 
 def empty_row(name: str) -> Row:
     """Return the row of a case that was not measured."""
-    blank = dict.fromkeys(("examples_per_second", "seconds", "test_acc"), NOT_MEASURED)
+    figures = ("examples_per_second",) if CASES[name].steps else ("examples_per_second", "seconds", "test_acc")
+    blank = dict.fromkeys(figures, NOT_MEASURED)
     return {**dict.fromkeys(COLUMNS, ""), "row": name, "goal": CASES[name].goal, **blank, "command": "make bench-gpu"}
 
 

@@ -143,7 +143,7 @@ class Classifier(Scored):
         """Return the logits of preprocessed pictures, averaged over the views that `tta` names."""
         return average_views(self.hparams["tta"], self, x, self(x))
 
-    def predict(self, images: Pictures, batch_size: int = 500) -> Predictions:
+    def predict(self, images: Pictures, batch_size: int = 100) -> Predictions:
         """Classify pictures of any of the usual kinds.
 
         Args:
