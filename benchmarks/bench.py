@@ -1,7 +1,7 @@
 """This project beside what people use in its place, measured in turn on this machine: `make bench`.
 
     python -m benchmarks.bench                        everything
-    python -m benchmarks.bench --only load train      some parts: start load overhead efficiency predict int8 train epoch
+    python -m benchmarks.bench --only load train      some parts, such as start load overhead
     python -m benchmarks.bench --works vgg11-r4-96    some works
     python -m benchmarks.bench --only tricks          what might make a step faster, each alone
 
