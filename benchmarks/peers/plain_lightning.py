@@ -18,7 +18,7 @@ from torchvision import transforms
 from torchvision.datasets import FashionMNIST
 
 from benchmarks.peers.clock import Clock
-from benchmarks.peers.plain_torch import _optimizer
+from benchmarks.peers.plain_torch import optimizer_of
 from benchmarks.peers.work import DATA_DIR, Work
 
 
@@ -43,7 +43,7 @@ class Model(L.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return the optimizer."""
-        return _optimizer(self.work, self.network)
+        return optimizer_of(self.work, self.network)
 
 
 def _loader(work: Work, train: bool) -> DataLoader[Any]:

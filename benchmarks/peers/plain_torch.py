@@ -27,7 +27,8 @@ def _resized(x: Tensor, size: int) -> Tensor:
     return nn.functional.interpolate(x, size=(size, size), mode="bilinear", align_corners=False)
 
 
-def _optimizer(work: Work, model: nn.Module) -> torch.optim.Optimizer:
+def optimizer_of(work: Work, model: nn.Module) -> torch.optim.Optimizer:
+    """Return the optimizer of the recipe."""
     options = work.options["model"]
     if options.get("optimizer", "sgd") == "adam":
         return torch.optim.Adam(model.parameters(), lr=work.lr)
@@ -40,7 +41,7 @@ def train(work: Work, clock: Clock) -> None:
     clock.watch_torch()
     loader = DataLoader(_data(work, train=True), batch_size=work.batch_size, shuffle=True)
     model, loss_fn = work.network(), nn.CrossEntropyLoss()
-    optimizer = _optimizer(work, model)
+    optimizer = optimizer_of(work, model)
     model.train()
     while True:
         for x, y in loader:
@@ -78,7 +79,7 @@ def epoch(work: Work) -> None:
     train_loader = DataLoader(Subset(data, order[5000:]), batch_size=work.batch_size, shuffle=True)
     held_out = DataLoader(Subset(data, order[:5000]), batch_size=64)
     model, loss_fn = work.network(), nn.CrossEntropyLoss(label_smoothing=options["label_smoothing"])
-    optimizer = _optimizer(work, model)
+    optimizer = optimizer_of(work, model)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, work.lr, total_steps=len(train_loader))
     model.train()
     for x, y in train_loader:
