@@ -5,7 +5,9 @@ Its loop knows plain SGD alone, so that is what it runs where a recipe has momen
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +25,7 @@ def _load(work: Work) -> tuple[Any, Any, Any]:
     from d2l import torch as d2l
 
     folder = Path(tempfile.mkdtemp(prefix="bench-d2l-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     (folder / "data").symlink_to(DATA_DIR)
     (folder / "here").mkdir()
     os.chdir(folder / "here")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +23,7 @@ def predict(work: Work) -> Callable[[], Any]:
     from vgg_lightning.__main__ import main
 
     folder = Path(tempfile.mkdtemp(prefix="bench-int8-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     short = ("--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--test=false", "--name=int8")
     main(["fit", *work.arguments, *short, "--trainer.default_root_dir", str(folder)])
     run, file = folder / "lightning_logs" / "int8" / "version_0", folder / "model.onnx"
