@@ -30,9 +30,12 @@ class Scored(L.LightningModule):
         self.test_metrics = metrics.clone(prefix="test_")
 
     def count(self, metrics: MetricCollection, loss: Tensor, logits: Tensor, y: Tensor) -> None:
-        """Add one batch to `metrics`: its mean loss, and its logits (N, num_classes) beside its labels (N,)."""
-        metrics["loss"].update(loss, weight=len(y))
-        metrics["acc"].update(logits, y)
+        """Add one batch to `metrics`: its mean loss, and its logits (N, num_classes) beside its labels (N,).
+
+        Of mixed targets (N, num_classes) the class of the largest share counts as the label.
+        """
+        metrics["loss"].update(loss.expand(len(y)))  # with nan_strategy "disable" torchmetrics drops a weight
+        metrics["acc"].update(logits, y.argmax(dim=1) if y.ndim > 1 else y)
 
     def logs_this_step(self) -> bool:
         """Return whether the step under way is one of those that are logged; a call of `log` costs 1 ms."""
