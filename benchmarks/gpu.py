@@ -154,13 +154,14 @@ def empty_row(name: str) -> Row:
 
 def row_of(name: str, figures: dict[str, float], device: str) -> Row:
     """Return the row of a case that was measured."""
-    row = empty_row(name) | {
+    measured: Row = {
         "examples_per_second": f"{batch_size(CASES[name]) / figures['step_seconds']:.0f}",
         "peak_mb": f"{figures['peak_mb']:.0f}",
         **{key: f"{figures[key]:.4g}" for key in ("seconds", "test_acc", "test_acc_tta") if key in figures},
         "device": device,
         "versions": in_words({"torch": torch.__version__}),
     }
+    row = empty_row(name) | measured
     return row | {key: "" for key, value in row.items() if value == NOT_MEASURED}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
+from unittest import mock
 
 from torch import Tensor
 
@@ -13,12 +14,11 @@ from benchmarks.peers.work import Work
 
 def train(work: Work, clock: Clock) -> None:
     """Run `vgg-lightning fit` as in a terminal."""
-    import vgg_lightning.callbacks as callbacks
     from vgg_lightning.callbacks.progress import Bar
 
-    callbacks.progress_bar = lambda: Bar(refresh_rate=10)  # as where stderr is a terminal
     clock.watch_torch()
-    _fit(work)
+    with mock.patch("vgg_lightning.callbacks.progress_bar", lambda: Bar(refresh_rate=10)):  # as on a terminal
+        _fit(work)
 
 
 def epoch(work: Work) -> None:

@@ -115,7 +115,8 @@ def _version(name: str) -> str:
 def _spread(values: list[float], *names: str) -> Line:
     if not values:
         return {}
-    return {name: f"{f(values):.5g}" for name, f in zip(names, (statistics.median, min, max), strict=True)}
+    found = (statistics.median(values), min(values), max(values))
+    return {name: f"{value:.5g}" for name, value in zip(names, found, strict=True)}
 
 
 def printed(lines: list[Line]) -> str:
