@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from unittest import mock
 
 from torch import Tensor
@@ -17,7 +18,7 @@ def train(work: Work, clock: Clock) -> None:
     from vgg_lightning.callbacks.progress import Bar
 
     clock.watch_torch()
-    with mock.patch("vgg_lightning.callbacks.progress_bar", lambda: Bar(refresh_rate=10)):  # as on a terminal
+    with mock.patch("vgg_lightning.callbacks.progress_bar", partial(Bar, refresh_rate=10)):  # as on a terminal
         _fit(work)
 
 
