@@ -69,7 +69,7 @@ def predict(work: Work) -> Callable[[], Any]:
 def _accuracy(model: nn.Module, loader: DataLoader[Any], size: int) -> float:
     model.eval()
     right = sum((model(_resized(x, size)).argmax(1) == y).type(torch.float).sum().item() for x, y in loader)
-    return float(right) / len(loader.dataset)  # type: ignore[arg-type]
+    return float(right / len(loader.dataset))  # type: ignore[arg-type]
 
 
 def epoch(work: Work) -> None:
