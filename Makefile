@@ -7,7 +7,7 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 pytho
 	$(shell $(p) -c 'import sys; sys.version_info >= (3, 11) and print("$(p)")' 2>/dev/null)))
 
 .DEFAULT_GOAL := help
-.PHONY: help install fit test lint types tests format notebook reference results clean
+.PHONY: help install fit test lint types tests test-reliability format notebook reference results bench bench-gpu growth clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,5 +55,20 @@ reference: install  ## train lightning_logs/reference anew
 results: install  ## make docs/results.md out of benchmarks/results
 	@$(BIN)/python -m benchmarks.results_page
 
+PEERS := .venv-bench
+$(PEERS)/installed: benchmarks/peers/requirements.txt $(VENV)/installed
+	@echo "installing the peers into $(PEERS): a minute or two, once"
+	@$(BIN)/python -m pip install --quiet --upgrade --no-deps --target $(PEERS) --requirement $<
+	@touch $@
+
+bench: install $(PEERS)/installed  ## this project beside what people use instead: 25 minutes; ARGS="--only load train"
+	@$(BIN)/python -m benchmarks.bench $(ARGS)
+
+bench-gpu: install  ## training on a GPU: one table in 8 minutes; ARGS="--only ..."
+	@$(BIN)/python -m benchmarks.gpu $(ARGS)
+
+growth: install  ## how time and memory grow: 6 minutes, benchmarks/results/growth.csv and docs/growth.png
+	@$(BIN)/python -m benchmarks.growth $(ARGS)
+
 clean:  ## remove the environment and caches, keep the runs
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(PEERS) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

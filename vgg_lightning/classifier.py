@@ -23,6 +23,7 @@ from vgg_lightning.networks.init import initialize
 from vgg_lightning.networks.whitened_vgg import WhiteningConv
 from vgg_lightning.predictions import Predictions, predict
 from vgg_lightning.scoring import Scored
+from vgg_lightning.training.compiling import check_compile, compile_network
 from vgg_lightning.training.losses import Teacher, check_distillation, label_loss, teacher_loss
 from vgg_lightning.training.memory import check_weights_fit
 from vgg_lightning.training.optimizers import check_optimizer
@@ -73,6 +74,8 @@ class Classifier(Scored):
         tta: test-time augmentation: "none", "flip" to average the logits of each picture and its mirror image, or
             "flip_shift" to average six views: those two, and both moved by a pixel along the diagonal, either way.
         channels_last: memory layout in which convolutions run faster.
+        compile: what torch.compile does to the network in training: "none", "default", "reduce-overhead" (CUDA
+            graphs), "max-autotune" or "aot_eager".
         weights: run folder or checkpoint whose weights to start from (fine-tuning, not resuming).
         poolings: how many blocks of a VGG end in a pooling, the first ones; 3 fit pictures of 28 pixels.
         bias_lr_factor: times the learning rate, for biases and BatchNorm.
@@ -111,6 +114,7 @@ class Classifier(Scored):
         lookahead_steps: int = 0,
         tta: str = "none",
         channels_last: bool = True,
+        compile: str = "none",
         weights: str | None = None,
         poolings: int = 5,
         bias_lr_factor: float = 1.0,
@@ -126,6 +130,7 @@ class Classifier(Scored):
         check_optimizer(optimizer)
         check_schedule(schedule)
         check_tta(tta)
+        check_compile(compile)
         check_distillation(teacher, distill)
         check_weights_fit(self.build, picture_bytes=4 * in_channels * image_size**2)
         self.network: nn.Module = self.build()
@@ -159,7 +164,7 @@ class Classifier(Scored):
         """Return the logits of preprocessed pictures, averaged over the views that `tta` names."""
         return average_views(self.hparams["tta"], self, x, self(x))
 
-    def predict(self, images: Pictures, batch_size: int = 500) -> Predictions:
+    def predict(self, images: Pictures, batch_size: int = 100) -> Predictions:
         """Classify pictures of any of the usual kinds.
 
         Args:
@@ -216,8 +221,9 @@ class Classifier(Scored):
                 layer.whiten(self.preprocess(images.to(self.device)))
 
     def on_train_start(self) -> None:
-        """Let learning rate, schedule and number of epochs asked for win over those in a resumed checkpoint."""
+        """Let learning rate, schedule and epochs asked for win over those in a resumed checkpoint; compile."""
         restart_schedules(self.trainer, self.hparams["lr"])
+        compile_network(self.network, self.hparams["compile"])  # not before: TensorBoard has drawn its graph by now
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed dropout by (seed, epoch, batch, rank), whatever was drawn before."""

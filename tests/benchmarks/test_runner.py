@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import questions, sources
+from benchmarks import gpu, questions, sources
 from benchmarks.machine import OtherWork, processor
 from benchmarks.runner import RESULTS, Run
 from benchmarks.table import Table
@@ -224,6 +224,7 @@ def test_work_of_others_is_noticed():
 
 
 def test_stored_tables_have_the_columns_and_name_no_place():
-    for table in (sources.table(RESULTS / "sources.csv"), questions.table(RESULTS / "questions.csv")):
+    gpu_table = Table(RESULTS / "gpu.csv", gpu.COLUMNS, ("row",))
+    for table in (sources.table(RESULTS / "sources.csv"), questions.table(RESULTS / "questions.csv"), gpu_table):
         assert table.file.read_text().splitlines()[0].split(",") == table.columns
         assert "/tmp" not in table.file.read_text()

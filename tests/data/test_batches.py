@@ -82,3 +82,11 @@ def test_split_of_any_size_is_within_one_of_each_share(val_size):
 def test_split_out_of_range(val_size):
     with pytest.raises(UserError, match=r"--data.val_size takes 0 to 5999"):
         stratified_split(torch.zeros(6000, dtype=torch.long), val_size)
+
+
+def test_batches_are_made_where_the_pictures_are(tensors):
+    loader = BatchLoader(*(tensor.to("meta") for tensor in tensors), batch_size=10, shuffle=True)
+    assert {loader.order().device.type} == {"meta"}
+    images, labels = next(iter(loader))
+    assert images.device.type == labels.device.type == loader.indices.device.type == "meta"
+    assert images.shape == (10, 1, 28, 28)

@@ -1,5 +1,7 @@
 """The data module on the real data: sizes, splits, and what a batch looks like."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -54,3 +56,14 @@ def test_val_size_zero_trains_on_everything(fashion_mnist_dir):
 def test_bad_options(options):
     with pytest.raises(UserError):
         FashionMNISTDataModule(**options)
+
+
+@pytest.mark.parametrize("on_device", [True, False])
+def test_pictures_are_held_on_the_device_that_trains_unless_told_not_to(fashion_mnist_dir, on_device):
+    data = FashionMNISTDataModule(on_device=on_device)
+    data.pictures("train")
+    data.trainer = SimpleNamespace(
+        global_rank=0, world_size=1, overfit_batches=0, strategy=SimpleNamespace(root_device=torch.device("meta"))
+    )
+    assert data.train_dataloader().images.device.type == ("meta" if on_device else "cpu")
+    assert data.pictures("train")[0].device.type == "cpu"

@@ -7,7 +7,7 @@ from torchvision import transforms
 from vgg_lightning.data.augment import Augment, Place
 from vgg_lightning.data.augment.moves import first_half, flip, shift
 from vgg_lightning.data.batches import BatchLoader
-from vgg_lightning.data.transforms import MEAN, STD, Preprocess
+from vgg_lightning.data.transforms import MEAN, STD, Preprocess, resize
 from vgg_lightning.errors import UserError
 
 
@@ -21,6 +21,12 @@ def test_equals_the_resize_and_totensor_of_the_sources(images, size):
     reference = transforms.Compose([transforms.ToPILImage(), transforms.Resize(size), transforms.ToTensor()])
     expected = torch.stack([reference(image) for image in images])
     assert (Preprocess(size, normalize=False)(images) - expected).abs().max() <= 1 / 255 + 1e-6
+
+
+@pytest.mark.parametrize("size", [33, 64, 96, 112, 128, 224, 448])
+def test_the_fast_way_to_enlarge_changes_no_bit(images, size):
+    whole = torch.nn.functional.interpolate(images.float(), size=(size, size), mode="bilinear", align_corners=False)
+    assert torch.equal(resize(images.float(), size), whole.round())
 
 
 @pytest.mark.parametrize("size", [29, 30, 31, 32])

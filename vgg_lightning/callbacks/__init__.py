@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import (
 )
 
 from vgg_lightning.callbacks.checkpoints import BestCheckpoint, LastCheckpoint, resume_command
+from vgg_lightning.callbacks.lean import lean
 from vgg_lightning.callbacks.progress import EpochLines, progress_bar
 from vgg_lightning.callbacks.report import RunReport
 from vgg_lightning.callbacks.stop import StopOnSignal
@@ -54,4 +55,4 @@ def fit_callbacks(
         if not validates:
             raise UserError("--early_stopping needs validation pictures: give --data.val_size 1000 or more")
         callbacks.append(EarlyStopping("val_acc", mode="max", patience=early_stopping))
-    return callbacks
+    return lean(callbacks)

@@ -35,6 +35,12 @@ class RunTensorBoard(TensorBoardLogger):
         for summary in hparams_summary(plain, dict.fromkeys(HPARAMS_METRICS, 0.0)):  # type: ignore[no-untyped-call]
             self.experiment._get_file_writer().add_summary(summary)
 
+    @rank_zero_only
+    def log_graph(self, model: Any, input_array: Any = None) -> None:
+        """Draw the network once: the test at the end of a run would draw it again, and cannot if it is compiled."""
+        super().log_graph(model, input_array)
+        self._log_graph = False
+
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
         """Write scalars."""
         self._try(super().log_metrics, metrics, step)

@@ -21,8 +21,8 @@ class BatchLoader:
     calls `set_epoch` (through `sampler`) at the start of every epoch.
 
     Args:
-        images: uint8 (N, 1, 28, 28).
-        labels: int64 (N,).
+        images: uint8 (N, 1, 28, 28), on any device: batches are made there.
+        labels: int64 (N,), on the same one.
         batch_size: examples in a batch, over all ranks; the last batch of an epoch may be smaller.
         shuffle: a new order every epoch; otherwise the order of the data.
         seed: of the order.
@@ -61,11 +61,11 @@ class BatchLoader:
         return math.ceil(len(self.labels) / self.batch_size)
 
     def order(self) -> Tensor:
-        """Return the indices of the current epoch, int64 (N,)."""
+        """Return the indices of the current epoch, int64 (N,), where the pictures are; the same on every device."""
         if not self.shuffle:
-            return torch.arange(len(self.labels))
+            return torch.arange(len(self.labels), device=self.labels.device)
         generator = torch.Generator().manual_seed(derive_seed(self.seed, self.epoch))
-        return torch.randperm(len(self.labels), generator=generator)
+        return torch.randperm(len(self.labels), generator=generator).to(self.labels.device)
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield (images, labels); the first batch after `load_state_dict` is the one that was due."""

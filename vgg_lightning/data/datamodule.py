@@ -43,6 +43,7 @@ class FashionMNISTDataModule(L.LightningDataModule):
         dataset: "fashion_mnist", "mnist", "kmnist", "emnist_letters" (or _balanced, _digits, _mnist, _bymerge,
             _byclass), "idx" for your own four IDX files of MNIST's names in `data_dir`, or "folder" for your own
             pictures in `data_dir`, in a subfolder for each class.
+        on_device: hold the pictures in the memory of the GPU that trains, so that no batch is copied there.
         seed: of the order and of the augmentation; by default that of seed_everything.
         classes: names of the classes of your own data, in the order of their labels; by default 0 to 9 for "idx",
             and the sorted names of the subfolders for "folder".
@@ -67,6 +68,7 @@ class FashionMNISTDataModule(L.LightningDataModule):
         in_channels: int = 1,
         data_dir: str | None = None,
         dataset: str = "fashion_mnist",
+        on_device: bool = True,
         seed: int | None = None,
         classes: list[str] | None = None,
         mean: float | None = None,
@@ -205,4 +207,7 @@ class FashionMNISTDataModule(L.LightningDataModule):
     def _loader(self, split: Split, shuffle: bool = False) -> BatchLoader:
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         images, labels = self._splits[split]
+        if self.trainer and self.hparams["on_device"]:
+            device = self.trainer.strategy.root_device
+            images, labels = images.to(device), labels.to(device)
         return BatchLoader(images, labels, self.hparams["batch_size"], shuffle, self.seed, rank, world_size)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -68,4 +69,25 @@ def resize(x: Tensor, size: int) -> Tensor:
     if missing > 0 and size <= LARGEST_PADDED:
         before, after = missing // 2, missing - missing // 2
         return F.pad(x, (before, after, before, after))
+    plain = torch.compiler.is_exporting() or x.device.type != "cpu"
+    if missing > 0 and not plain and _is_exact(x.shape[-1], size):
+        return _enlarge_in_two_steps(x, size).round_()
     return F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False, antialias=missing < 0).round_()
+
+
+def _is_exact(size: int, larger: int) -> bool:
+    """Whether the weights of bilinear enlargement are multiples of a power of two, so that no order of sums rounds."""
+    parts = larger // math.gcd(size, larger)
+    return parts & (parts - 1) == 0 and parts <= 128  # 8 bits of grey and twice 8 of weights: a float32 has 24
+
+
+def _enlarge_in_two_steps(x: Tensor, size: int) -> Tensor:
+    """Enlarge first in width, then in height: the same values in a quarter of the time on a CPU.
+
+    For the second step the columns stand in the place of channels, over which torch's kernel is vectorised.
+    """
+    n, channels, height, _ = x.shape
+    wide = F.interpolate(x, size=(height, size), mode="bilinear", align_corners=False)
+    columns = wide.reshape(n * channels, height, 1, size).permute(0, 3, 1, 2)  # channels_last as it lies
+    tall = F.interpolate(columns, size=(size, 1), mode="bilinear", align_corners=False)
+    return tall.permute(0, 2, 3, 1).reshape(n, channels, size, size)

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from vgg_lightning.callbacks.averaging import AveragedWeights
 from vgg_lightning.callbacks.chance import ChanceNote
 from vgg_lightning.callbacks.finite import FiniteGuard
+from vgg_lightning.callbacks.lean import lean
 from vgg_lightning.callbacks.lookahead import Lookahead
 from vgg_lightning.errors import UserError
 from vgg_lightning.seeds import derive_seed, seed_device
@@ -38,7 +39,7 @@ def callbacks_of(model: Classifier) -> list[Callback]:
     """Guard the numbers, and average the weights if asked to."""
     decay, steps = model.hparams["ema_decay"], model.hparams["lookahead_steps"]
     averages = [Lookahead(steps)] if steps else []
-    return [FiniteGuard(), ChanceNote(), *averages, *([AveragedWeights(decay=decay)] if decay else [])]
+    return lean([FiniteGuard(), ChanceNote(), *averages, *([AveragedWeights(decay=decay)] if decay else [])])
 
 
 def optimizer_of(model: Classifier) -> OptimizerLRSchedulerConfig:

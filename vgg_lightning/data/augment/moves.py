@@ -23,15 +23,16 @@ def alternating_flip(images: Tensor, generator: torch.Generator, place: Place) -
 
     Jordan, https://arxiv.org/abs/2404.00498, section 3.6. The seed decides which half of the pictures begins.
     """
-    begins = first_half(place.size, place.seed)[place.indices]
+    begins = first_half(place.size, place.seed, place.indices.device)[place.indices]
     chosen = (begins ^ bool(place.epoch % 2)).to(images.device)
     return torch.where(chosen[:, None, None, None], images.flip(-1), images)
 
 
 @functools.lru_cache(maxsize=1)  # it is asked for with every batch
-def first_half(size: int, seed: int) -> Tensor:
-    """Return bool (size,), True at a random half of the places."""
-    return torch.randperm(size, generator=torch.Generator().manual_seed(derive_seed(seed))) < size // 2
+def first_half(size: int, seed: int, device: torch.device | None = None) -> Tensor:
+    """Return bool (size,) on `device`, True at a random half of the places."""
+    chosen = torch.randperm(size, generator=torch.Generator().manual_seed(derive_seed(seed))) < size // 2
+    return chosen.to(device)
 
 
 def shift(images: Tensor, generator: torch.Generator, place: Place | None = None, pixels: int = 2) -> Tensor:

@@ -1,0 +1,64 @@
+"""A bare loop over this project's own parts: what remains if one takes Lightning away. No logs, metrics or guards."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from benchmarks.peers.clock import Clock
+from benchmarks.peers.work import Work
+from vgg_lightning.data.augment import Place
+from vgg_lightning.data.batches import BatchLoader
+from vgg_lightning.data.datamodule import FashionMNISTDataModule
+from vgg_lightning.training.optimizers import build_optimizer
+from vgg_lightning.training.schedules import build_schedule
+
+# What might make a step faster, each tried alone. Those with settings of the environment need a new process.
+TRICKS: dict[str, dict[str, str]] = {
+    "contiguous": {},  # what is left without channels_last
+    "flush_denormal": {},
+    "inplace_relu": {},
+    "compile": {},
+    "huge_pages": {"THP_MEM_ALLOC_ENABLE": "1"},
+    "keep_memory": {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40), "MALLOC_TOP_PAD_": str(2**26)},
+}
+
+
+def _network(work: Work, trick: str) -> nn.Module:
+    layout = torch.contiguous_format if trick == "contiguous" else torch.channels_last
+    network = work.network().to(memory_format=layout).train()
+    for module in network.modules():
+        if isinstance(module, nn.ReLU) and trick == "inplace_relu":
+            module.inplace = True
+    if trick == "compile":
+        network.compile(dynamic=False)
+    if trick == "flush_denormal":
+        torch.set_flush_denormal(True)
+    return network
+
+
+def train(work: Work, clock: Clock, trick: str = "") -> None:
+    """Train with the same data, network, optimizer and schedule as `vgg-lightning fit`, and one of `TRICKS`."""
+    clock.watch_torch()
+    layout = torch.contiguous_format if trick == "contiguous" else torch.channels_last
+    options = work.options["model"]
+    data = FashionMNISTDataModule(**work.options["data"])
+    images, labels = data.pictures("train")
+    loader = BatchLoader(images, labels, work.batch_size, shuffle=True)
+    network = _network(work, trick)
+    decay, momentum = options.get("weight_decay", 0.0), options.get("momentum", 0.0)
+    kind, nesterov = options.get("optimizer", "sgd"), options.get("nesterov", False)
+    optimizer = build_optimizer(kind, network, work.lr, momentum, nesterov, decay)
+    schedule = build_schedule(options.get("schedule", "constant"), optimizer, len(loader), 10 * len(loader))
+    smoothing = options.get("label_smoothing", 0.0)
+    while True:
+        for pictures, y in loader:
+            place = Place(0, loader.epoch, loader.position, 0, loader.indices, len(labels))
+            x = data.preprocess(data.augment(pictures, place))
+            optimizer.zero_grad()
+            logits = network(x.to(memory_format=layout))
+            F.cross_entropy(logits, y, label_smoothing=smoothing).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+        loader.set_epoch(loader.epoch + 1)
