@@ -20,7 +20,7 @@ from vgg_lightning.errors import UserError
 LARGEST = 1_000_000  # bytes
 GROUPS = {"model": Classifier, "data": FashionMNISTDataModule}
 PLACES = {"model": "weights", "data": "data_dir", "trainer": "default_root_dir"}  # options that are paths
-OWN = ("seed_everything", "name", "early_stopping", "checkpoint_every_n_steps", "checkpoint_minutes", "test")
+OWN = ("seed_everything", "name", "early_stopping", "checkpoint_every_n_steps", "checkpoint_minutes", "show", "test")
 
 
 def plain_config(file: Path) -> dict[str, Any]:
