@@ -25,17 +25,17 @@ class Show(Callback):
     """
 
     def __init__(self) -> None:
-        self.failed = False
+        self._broken = False
 
     def attempt(self, trainer: L.Trainer, draw: Callable[[SummaryWriter, int], None]) -> None:
         """Call `draw` with the writer and the step, on the first process of a run that has TensorBoard."""
-        if self.failed or not trainer.is_global_zero:
+        if self._broken or not trainer.is_global_zero:
             return
         step = max(trainer.global_step - 1, 0)  # of the last batch: a resumed run drops what is of later steps
         try:
             write(trainer, lambda board: draw(board, step))
         except Exception as error:  # whatever it is, a picture is not worth a run
-            self.failed = True
+            self._broken = True
             reason = " ".join(str(error).split())[:200]
             print(f"{type(self).__name__} is not shown: {type(error).__name__}: {reason}", file=sys.stderr, flush=True)
 

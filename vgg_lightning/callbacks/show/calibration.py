@@ -23,13 +23,13 @@ class Calibration(ValidationShow):
     """Draws accuracy over confidence after every validation, and writes the calibration error as a curve."""
 
     def show(self, board: SummaryWriter, step: int, trainer: L.Trainer, model: Any, answers: Answers) -> None:
-        """Write `val_calibration_error` and the picture `val_reliability`."""
+        """Write `val_calibration_error` and the picture `val_pictures/reliability`."""
         probabilities = answers.logits.softmax(dim=1)
         error = multiclass_calibration_error(probabilities, answers.labels, probabilities.shape[1], n_bins=BINS)
         board.add_scalar("val_calibration_error", float(error), step)
         confidence, predicted = probabilities.max(dim=1)
         page = draw_reliability(confidence, predicted == answers.labels, float(error))
-        add_picture(board, "val_reliability", page, step)
+        add_picture(board, "val_pictures/reliability", page, step)
 
 
 def draw_reliability(confidence: Tensor, right: Tensor, error: float) -> Image.Image:

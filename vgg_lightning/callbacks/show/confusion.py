@@ -22,10 +22,10 @@ class ConfusionMatrix(ValidationShow):
     """Draws the confusion matrix of every validation."""
 
     def show(self, board: SummaryWriter, step: int, trainer: L.Trainer, model: Any, answers: Answers) -> None:
-        """Write the picture `val_confusion`."""
+        """Write the picture `val_pictures/confusion`."""
         classes = answers.logits.shape[1]
         counts = multiclass_confusion_matrix(answers.logits, answers.labels, classes, validate_args=False)
-        add_picture(board, "val_confusion", draw_confusion(counts, model.class_names), step)
+        add_picture(board, "val_pictures/confusion", draw_confusion(counts, model.class_names), step)
 
 
 def draw_confusion(counts: Tensor, names: Sequence[str]) -> Image.Image:

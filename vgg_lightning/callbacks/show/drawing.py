@@ -34,7 +34,8 @@ def add_picture(board: SummaryWriter, tag: str, picture: Image.Image, step: int)
     image = Summary.Image(
         height=picture.height, width=picture.width, colorspace=3, encoded_image_string=buffer.getvalue()
     )
-    board._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
+    summary = Summary(value=[Summary.Value(tag=tag, image=image)])
+    board._get_file_writer().add_summary(summary, step)  # type: ignore[no-untyped-call]
 
 
 def colours(values: Array, ramp: Sequence[Colour]) -> Array:
@@ -68,7 +69,9 @@ class Page:
         if title:
             self.text((14, 12), title, size=17, anchor="la")
 
-    def text(self, place: tuple[float, float], text: str, size: int = 13, anchor: str = "mm", ink: Colour = INK) -> None:
+    def text(
+        self, place: tuple[float, float], text: str, size: int = 13, anchor: str = "mm", ink: Colour = INK
+    ) -> None:
         """Write a line; `anchor` as Pillow has it: "la" begins at `place`, "mm" is centred there."""
         self.draw.text(place, text, fill=ink, font=ImageFont.load_default(size), anchor=anchor)
 

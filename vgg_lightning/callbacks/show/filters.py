@@ -20,7 +20,7 @@ class FirstLayer(ValidationShow):
     """Draws each filter of the first convolution, and below it its answer to one validation picture."""
 
     def show(self, board: SummaryWriter, step: int, trainer: L.Trainer, model: Any, answers: Answers) -> None:
-        """Write the picture `first_layer`."""
+        """Write the picture `val_pictures/first_layer`."""
         layer = next((m for m in model.network.modules() if isinstance(m, nn.Conv2d)), None)
         if layer is None:
             return
@@ -33,7 +33,7 @@ class FirstLayer(ValidationShow):
             handle.remove()
         filters = layer.weight.detach().sum(dim=1)  # over the channels, which hold the same grey picture
         page = _draw(filters.float().cpu()[:MOST], maps[0][0].detach().float().cpu()[:MOST], image[0, 0])
-        add_picture(board, "first_layer", page.picture, step)
+        add_picture(board, "val_pictures/first_layer", page.picture, step)
 
 
 def _draw(filters: Tensor, maps: Tensor, image: Tensor) -> Page:
@@ -46,7 +46,7 @@ def _draw(filters: Tensor, maps: Tensor, image: Tensor) -> Page:
         page.paste(_signed(answer, maps.abs().amax()), (x, y + SIDE + GAP // 2))
     y = 44 + rows * pair
     page.paste(enlarged(image.numpy(), SIDE), (14, y))
-    text = "the picture; red is positive, blue negative; a filter is scaled by its largest weight, the answers by one scale"
+    text = "the picture; red is positive, blue negative; each filter on a scale of its own, the answers on one"
     page.text((14 + SIDE + 12, y + SIDE / 2), text, anchor="lm", ink=INK)
     return page
 

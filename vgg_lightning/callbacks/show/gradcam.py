@@ -32,7 +32,7 @@ class GradCAM(ValidationShow):
     """Lays over a fixed set of validation pictures what speaks for the predicted class."""
 
     def show(self, board: SummaryWriter, step: int, trainer: L.Trainer, model: Any, answers: Answers) -> None:
-        """Write the picture `val_gradcam`."""
+        """Write the picture `val_pictures/gradcam`."""
         images, labels = some_pictures(trainer, COUNT)
         with torch.inference_mode(False), torch.enable_grad():
             logits, heat = grad_cam(model, model.preprocess(images.to(model.device)))
@@ -45,7 +45,7 @@ class GradCAM(ValidationShow):
         order = [i for row in (0, 1) for i in range(row, len(pictures), 2)]  # two of a class above each other
         title = "what speaks for the predicted class (bright: much); red names are mistakes"
         page = gallery(title, [pictures[i] for i in order], [captions[i] for i in order], COLUMNS, width=92)
-        add_picture(board, "val_gradcam", page, step)
+        add_picture(board, "val_pictures/gradcam", page, step)
 
 
 def grad_cam(model: nn.Module, x: Tensor, smallest: int = SMALLEST_MAP) -> tuple[Tensor, Tensor]:

@@ -28,9 +28,9 @@ class Histograms(Show):
         for name, layer in model.named_modules():
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 short = name.removeprefix("network.")
-                board.add_histogram(f"weights/{short}", _some(layer.weight), step, bins=BINS)  # type: ignore[arg-type]
+                board.add_histogram(f"weights/{short}", _some(layer.weight), step, bins=BINS)
                 if layer.weight.grad is not None:
-                    board.add_histogram(f"gradients/{short}", _some(layer.weight.grad), step, bins=BINS)  # type: ignore[arg-type]
+                    board.add_histogram(f"gradients/{short}", _some(layer.weight.grad), step, bins=BINS)
 
 
 def _some(tensor: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ class Mistakes(ValidationShow):
     """Shows the validation pictures of which the network is surest and wrong, with true and predicted class."""
 
     def show(self, board: SummaryWriter, step: int, trainer: L.Trainer, model: Any, answers: Answers) -> None:
-        """Write the picture `val_mistakes`."""
+        """Write the picture `val_pictures/mistakes`."""
         confidence, predicted = answers.logits.softmax(dim=1).max(dim=1)
         wrong = (predicted != answers.labels).nonzero().flatten()
         worst = wrong[confidence[wrong].argsort(descending=True, stable=True)][:COUNT]
@@ -32,4 +32,4 @@ class Mistakes(ValidationShow):
         ]
         title = f"the surest of {len(wrong):,} mistakes in {len(answers.labels):,} validation pictures"
         pictures = [enlarged(image, SIDE) for image in images]
-        add_picture(board, "val_mistakes", gallery(title, pictures, captions, COLUMNS), step)
+        add_picture(board, "val_pictures/mistakes", gallery(title, pictures, captions, COLUMNS), step)

@@ -10,6 +10,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import ThroughputMonitor
 from lightning.pytorch.trainer.states import RunningStage, TrainerFn
+from torch.utils.tensorboard import SummaryWriter
 
 from vgg_lightning.callbacks.tensorboard import write
 from vgg_lightning.networks.tracing import trace_layers
@@ -49,9 +50,12 @@ class Throughput(ThroughputMonitor):
             return
         found = self._throughputs[RunningStage.TRAINING].compute()
         step = max(trainer.global_step - 1, 0)
-        for key in SHOWN.keys() & found.keys():
-            tag, value = f"throughput/{SHOWN[key]}", float(found[key])
-            write(trainer, lambda board, tag=tag, value=value: board.add_scalar(tag, value, step))
+
+        def show(board: SummaryWriter) -> None:
+            for key in SHOWN.keys() & found.keys():
+                board.add_scalar(f"throughput/{SHOWN[key]}", float(found[key]), step)
+
+        write(trainer, show)
 
 
 def training_flops(model: Any, trainer: L.Trainer) -> int:
@@ -59,7 +63,8 @@ def training_flops(model: Any, trainer: L.Trainer) -> int:
     size = model.hparams["image_size"]
     with torch.device("meta"):
         layers = trace_layers(model.build(), (model.hparams["in_channels"], size, size))
-    batch_size = math.ceil(trainer.datamodule.hparams["batch_size"] / trainer.world_size)  # type: ignore[attr-defined]
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    batch_size: int = math.ceil(data.hparams["batch_size"] / trainer.world_size)
     return 2 * batch_size * sum(layer.training_macs for layer in layers)
 
 
