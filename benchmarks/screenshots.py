@@ -1,6 +1,6 @@
-"""Take the pictures in docs/ of TensorBoard in a real browser: `python -m benchmarks.screenshots [RUNS]`, or `make screenshots`.
+"""Take the pictures of TensorBoard in docs/ with a real browser: `python -m benchmarks.screenshots [RUNS]`.
 
-RUNS is a folder with runs, by default lightning_logs/reference. It needs Chromium on the path and playwright.
+RUNS is a folder with runs made with `--show all`, by default lightning_logs/reference. It needs Chromium on the path.
 """
 
 from __future__ import annotations
@@ -12,26 +12,21 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-WAIT = 60_000  # milliseconds
-COLOURS = 160  # of a stored picture
-# Picture -> (tab of TensorBoard, what must be there before it is taken, width and height)
-VIEWS: dict[str, tuple[str, str, tuple[int, int]]] = {
-    "tensorboard-curves": ("custom_scalars", "vz-line-chart2 svg", (1280, 760)),
-    "tensorboard-pictures": ("images", "tf-image-loader img, image-card img", (1280, 1000)),
-    "tensorboard-classes": ("scalars", "vz-line-chart2, line-chart", (1280, 820)),
-    "tensorboard-pr": ("pr_curves", "vz-line-chart2 svg", (1280, 760)),
-    "tensorboard-histograms": ("histograms", "vz-histogram-timeseries svg, tb-histogram svg", (1280, 760)),
-    "tensorboard-projector": ("projector", "vz-projector canvas", (1280, 800)),
-}
+FLAGS = ("--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")  # for root, and without a GPU
+WAIT = 60_000  # milliseconds that TensorBoard may take to show something
+COLOURS = 128  # in a stored picture
+DRAWINGS = ("confusion", "mistakes", "gradcam", "first_layer", "reliability")  # what the callbacks draw
 
 
 def browser_path() -> str | None:
@@ -42,34 +37,130 @@ def browser_path() -> str | None:
 @contextlib.contextmanager
 def tensorboard(runs: Path) -> Iterator[str]:
     """Start TensorBoard on a free port of this machine, and yield its address."""
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(runs), "--host", "127.0.0.1", "--port", "0"]
     with tempfile.TemporaryFile("w+") as log:
-        command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(runs), "--host", "127.0.0.1", "--port", "0"]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(command, stdout=log, stderr=log)
         try:
-            assert process.stderr is not None
-            for line in process.stderr:
-                log.write(line)
-                if found := re.search(r"http://127\.0\.0\.1:\d+/", line):
-                    yield found[0]
-                    return
-            log.seek(0)
-            raise RuntimeError(f"TensorBoard does not start: {log.read()[-300:]}")
+            yield _address(process, log)
         finally:
             process.terminate()
             process.wait()
 
 
+def _address(process: subprocess.Popen[bytes], log: IO[str]) -> str:
+    """Return what TensorBoard prints once it listens."""
+    end = time.monotonic() + WAIT / 1000
+    while time.monotonic() < end and process.poll() is None:
+        log.seek(0)
+        if found := re.search(r"http://127\.0\.0\.1:\d+/", log.read()):
+            return found[0]
+        time.sleep(0.3)
+    log.seek(0)
+    raise RuntimeError(f"TensorBoard does not start: {log.read()[-300:]}")
+
+
 @contextlib.contextmanager
-def page(size: tuple[int, int] = (1280, 800)) -> Iterator[Any]:
+def browser_page(width: int = 1280, height: int = 800) -> Iterator[Any]:
     """Yield a page of a headless Chromium."""
     from playwright.sync_api import sync_playwright
 
-    arguments = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]  # root, and no GPU
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=browser_path(), args=arguments)
+        browser = playwright.chromium.launch(executable_path=browser_path(), args=list(FLAGS))
         try:
-            view = browser.new_page(viewport={"width": size[0], "height": size[1]})
-            view.set_default_timeout(WAIT)
-            yield view
+            page = browser.new_page(viewport={"width": width, "height": height})
+            page.set_default_timeout(WAIT)
+            yield page
         finally:
             browser.close()
+
+
+def go_to(page: Any, address: str, tab: str, width: int = 1280, height: int = 800) -> None:
+    """Open a tab of TensorBoard anew."""
+    page.set_viewport_size({"width": width, "height": height})
+    page.goto("about:blank")
+    page.goto(f"{address}#{tab}")
+
+
+def open_curves(page: Any, address: str) -> Any:
+    """Open the tab CUSTOM SCALARS, without smoothing, and return its charts once the lines are drawn."""
+    go_to(page, address, "custom_scalars", height=860)
+    charts = page.locator("tf-custom-scalar-multi-line-chart-card vz-line-chart2")
+    charts.first.wait_for()
+    page.get_by_text("Ignore outliers in chart scaling").click()
+    smoothing = page.locator("tf-smoothing-input input").first
+    smoothing.fill("0")
+    smoothing.press("Enter")
+    page.mouse.move(5, 5)
+    page.wait_for_timeout(3000)  # lines are drawn a while after their chart
+    return charts
+
+
+def open_images(page: Any, address: str) -> Any:
+    """Open the tab IMAGES in full size, and return its pictures once they are loaded."""
+    go_to(page, address, "images", height=1660)
+    page.get_by_text("Show actual image size").click()
+    pictures = page.locator("tf-image-loader img")
+    pictures.first.wait_for()
+    page.wait_for_function(
+        "() => { const all = (node) => [...node.querySelectorAll('*')].flatMap(n =>"
+        " [n, ...(n.shadowRoot ? all(n.shadowRoot) : [])]);"
+        " const found = all(document).filter(n => n.id === 'main-image' && n.tagName === 'IMG');"
+        " return found.length && found.every(n => n.complete && n.naturalWidth > 0); }"
+    )
+    page.wait_for_timeout(1000)
+    return pictures
+
+
+def open_projector(page: Any, address: str) -> Any:
+    """Open the tab PROJECTOR, and return its frame once the cloud is drawn, in the colours of the classes."""
+    go_to(page, address, "projector")
+    frame = page.frame_locator("iframe")
+    frame.get_by_text(re.compile("Points: *[0-9]")).first.wait_for()
+    page.wait_for_timeout(6000)  # the pictures come after the points, and the cloud turns into its place
+    return frame
+
+
+def _take(page: Any, name: str) -> None:
+    picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+    file = DOCS / f"{name}.png"
+    picture.quantize(COLOURS, dither=Image.Dither.NONE).save(file, optimize=True)
+    print(f"{file.relative_to(ROOT)}: {file.stat().st_size / 1000:.0f} kB")
+
+
+def take_screenshots(runs: Path) -> None:
+    """Take the pictures of TensorBoard's tabs."""
+    with tensorboard(runs) as address, browser_page() as page:
+        open_curves(page, address)
+        _take(page, "tensorboard")
+        open_images(page, address)
+        _take(page, "tensorboard-images")
+        open_projector(page, address)
+        _take(page, "tensorboard-projector")
+        go_to(page, address, "pr_curves")
+        page.locator("tf-pr-curve-card vz-line-chart2").first.wait_for()
+        page.wait_for_timeout(4000)
+        _take(page, "tensorboard-curves")
+        go_to(page, address, "histograms")
+        page.locator("vz-histogram-timeseries").first.wait_for()
+        page.wait_for_timeout(4000)
+        _take(page, "tensorboard-histograms")
+
+
+def save_drawings(run: Path) -> None:
+    """Copy the newest picture of each kind out of the event files of a run."""
+    events = EventAccumulator(str(run)).Reload()
+    for name in DRAWINGS:
+        (DOCS / f"{name}.png").write_bytes(events.Images(f"val_pictures/{name}")[-1].encoded_image_string)
+
+
+def main(args: list[str]) -> None:
+    """Take all pictures from the runs below a folder; the drawings are those of the first run."""
+    runs = Path(args[0]) if args else ROOT / "lightning_logs" / "reference"
+    if browser_path() is None:
+        raise SystemExit("error: no Chromium on the path: install one, such as Debian's package chromium")
+    save_drawings(next(iter(sorted(runs.glob("**/version_*")))))
+    take_screenshots(runs)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

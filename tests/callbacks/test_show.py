@@ -22,7 +22,13 @@ from vgg_lightning.checkpoints.load import read_checkpoint
 from vgg_lightning.data.files import CLASSES
 
 EPOCHS, STEPS, VAL = 2, 28, 64  # 448 pictures in batches of 16
-PICTURES = {"val_pictures/confusion", "val_pictures/mistakes", "val_pictures/gradcam", "val_pictures/first_layer", "val_pictures/reliability"}
+PICTURES = {
+    "val_pictures/confusion",
+    "val_pictures/mistakes",
+    "val_pictures/gradcam",
+    "val_pictures/first_layer",
+    "val_pictures/reliability",
+}
 RANDOM = ["--model.dropout", "0.2", "--model.ema_decay", "0.7", "--data.augment", "[flip,shift]"]
 
 
