@@ -7,7 +7,7 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 pytho
 	$(shell $(p) -c 'import sys; sys.version_info >= (3, 11) and print("$(p)")' 2>/dev/null)))
 
 .DEFAULT_GOAL := help
-.PHONY: help install fit test lint types tests format notebook reference clean
+.PHONY: help install fit test lint types tests format notebook reference screenshots clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ notebook: install  ## open the notebooks in the browser
 
 reference: install  ## train lightning_logs/reference anew
 	@$(BIN)/python -m benchmarks.reference
+
+screenshots: install  ## take the pictures of TensorBoard in docs/ anew, with Chromium
+	@$(BIN)/python -m benchmarks.screenshots
 
 clean:  ## remove the environment and caches, keep the runs
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

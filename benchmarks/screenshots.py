@@ -37,9 +37,9 @@ def browser_path() -> str | None:
 @contextlib.contextmanager
 def tensorboard(runs: Path) -> Iterator[str]:
     """Start TensorBoard on a free port of this machine, and yield its address."""
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(runs), "--host", "127.0.0.1", "--port", "0"]
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", runs.name, "--host", "127.0.0.1", "--port", "0"]
     with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
+        process = subprocess.Popen(command, cwd=runs.parent, stdout=log, stderr=log)
         try:
             yield _address(process, log)
         finally:

@@ -3,6 +3,10 @@
 import csv
 import errno
 import io
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -222,3 +226,29 @@ def test_a_confusion_matrix_of_any_number_of_classes(classes):
 def test_the_help_names_them_all(tmp_path):
     text = small.launch(["fit", "--help"], tmp_path).out
     assert all(name in text for name in SHOWS)
+
+
+@pytest.mark.slow
+def test_two_processes_show_what_both_have_seen(tmp_path):
+    options = [
+        "--show",
+        "all",
+        "--trainer.devices",
+        "2",
+        "--trainer.strategy",
+        "ddp",
+        "--trainer.limit_val_batches",
+        "4",
+    ]
+    command = [sys.executable, "-m", "vgg_lightning", *small.fit_line(*options)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr
+    assert "is not shown" not in done.stderr + done.stdout
+    assert done.stdout.count("most often taken for") == 1
+    (run,) = tmp_path.glob("lightning_logs/*/version_*")
+    events = EventAccumulator(str(run)).Reload()
+    assert len(events.Images("val_pictures/confusion")) == 1
+    assert (run / "projector_config.pbtxt").is_file()
+    ((step, whole),) = values(events, "val_acc").items()
+    assert np.mean([values(events, f"val_accuracy/{name}")[step] for name in CLASSES]) == pytest.approx(whole, abs=0.02)

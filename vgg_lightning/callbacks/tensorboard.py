@@ -37,6 +37,12 @@ class RunTensorBoard(TensorBoardLogger):
         for summary in hparams_summary(plain, dict.fromkeys(HPARAMS_METRICS, 0.0)):  # type: ignore[no-untyped-call]
             self.experiment._get_file_writer().add_summary(summary)
 
+    @rank_zero_only
+    def log_graph(self, *args: Any, **kwargs: Any) -> None:
+        """Draw the network, but not again for the test at the end of the run."""
+        super().log_graph(*args, **kwargs)
+        self._log_graph = False
+
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
         """Write scalars."""
         self._try(super().log_metrics, metrics, step)

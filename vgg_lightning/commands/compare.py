@@ -89,8 +89,10 @@ def main(args: list[str]) -> int:
     interrupted = False
     try:
         with counting_bar("measuring", len(entries)) as bar:
-            for entry in entries:
+            for i, entry in enumerate(entries):
                 bar.set_description(f"measuring {entry.summary.network}")
+                if bar.disable:
+                    _note(f"measuring {entry.summary.network}, {i + 1} of {len(entries)}")
                 _measure(entry, own, device)
                 bar.update()
     except KeyboardInterrupt:
