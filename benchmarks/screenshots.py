@@ -101,12 +101,11 @@ def open_images(page: Any, address: str) -> Any:
     page.get_by_text("Show actual image size").click()
     pictures = page.locator("tf-image-loader img")
     pictures.first.wait_for()
-    page.wait_for_function(
-        "() => { const all = (node) => [...node.querySelectorAll('*')].flatMap(n =>"
-        " [n, ...(n.shadowRoot ? all(n.shadowRoot) : [])]);"
-        " const found = all(document).filter(n => n.id === 'main-image' && n.tagName === 'IMG');"
-        " return found.length && found.every(n => n.complete && n.naturalWidth > 0); }"
-    )
+    for _ in range(60):
+        widths = pictures.evaluate_all("found => found.map(image => image.complete ? image.naturalWidth : 0)")
+        if all(widths):
+            break
+        page.wait_for_timeout(500)
     page.wait_for_timeout(1000)
     return pictures
 

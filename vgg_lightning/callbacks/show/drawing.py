@@ -24,7 +24,7 @@ WHITE: Colour = (255, 255, 255)
 BLUES = ((255, 255, 255), (222, 235, 247), (158, 202, 225), (66, 146, 198), (8, 69, 148), (8, 48, 107))
 HEAT = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))
 SIGNED = ((33, 102, 172), (146, 197, 222), (247, 247, 247), (244, 165, 130), (178, 24, 43))  # 0.5 is zero
-COLOURS = 48  # in a stored picture: a PNG is a third of the size then, and looks the same
+COLOURS = 64  # in a stored picture: a PNG is a third of the size then, and looks the same
 
 
 def add_picture(board: SummaryWriter, tag: str, picture: Image.Image, step: int) -> None:
