@@ -51,9 +51,10 @@ class GradCAM(ValidationShow):
 def grad_cam(model: nn.Module, x: Tensor, smallest: int = SMALLEST_MAP) -> tuple[Tensor, Tensor]:
     """Return logits (N, num_classes), and heat from 0 to 1 (N, H, W) for the class with the largest one.
 
-    Selvaraju et al., https://arxiv.org/abs/1610.02391: the channels of a map, each weighted by the mean of the
-    gradient of the class's logit, are added, and what is below zero is cut off. The map is the last one in the
-    network that has at least `smallest` places in height and width.
+    Grad-CAM (Selvaraju et al., https://arxiv.org/abs/1610.02391) adds the channels of a map, each weighted by the
+    gradient of the class's logit, and cuts off what is below zero. The gradient is taken place by place, as in
+    HiResCAM (https://arxiv.org/abs/2011.08891): its mean over the places, as in the first paper, leaves most pictures
+    dark here. The map is the last one in the network that has at least `smallest` places in height and width.
 
     Args:
         model: in evaluation.
@@ -74,7 +75,7 @@ def grad_cam(model: nn.Module, x: Tensor, smallest: int = SMALLEST_MAP) -> tuple
             handle.remove()
     best = logits.max(dim=1).values.sum()  # a picture's logit depends on that picture alone
     (gradient,) = torch.autograd.grad(best, maps[0])
-    heat = F.relu((gradient.mean(dim=(2, 3), keepdim=True) * maps[0]).sum(dim=1, keepdim=True).float())
+    heat = F.relu((gradient * maps[0]).sum(dim=1, keepdim=True).float())
     heat = F.interpolate(heat, size=x.shape[2:], mode="bilinear", align_corners=False)[:, 0]
     heat = heat / heat.amax(dim=(1, 2), keepdim=True).clamp(min=1e-12)
     return logits.detach().float().cpu(), heat.detach().cpu()
