@@ -260,6 +260,8 @@ class VGGLightningCLI(LightningCLI):
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
+        if subcommand in ("validate", "test"):
+            kwargs["verbose"] = False  # Lightning's table is in colour, whatever it is written to; ours follows
         return {**kwargs, "weights_only": True}  # a checkpoint is data: nothing in it may run
 
     def before_fit(self) -> None:

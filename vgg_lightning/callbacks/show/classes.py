@@ -21,6 +21,7 @@ class ClassScores(ValidationShow):
     def show(self, board: SummaryWriter, step: int, trainer: L.Trainer, model: Any, answers: Answers) -> None:
         """Write `val_accuracy/shirt` and the like."""
         options: dict[str, Any] = {"num_classes": answers.logits.shape[1], "average": "none", "validate_args": False}
+        options["sync_on_compute"] = False  # the answers of all processes are here: do not wait for the others
         scores = MetricCollection(
             {
                 "accuracy": MulticlassAccuracy(**options),
@@ -30,9 +31,6 @@ class ClassScores(ValidationShow):
             },
             prefix="val_",
         )
-        # The answers of all processes are here already, so torchmetrics must not wait for the others.
-        for metric in scores.values(copy_state=False):
-            metric.sync_on_compute = False
         scores.update(answers.logits, answers.labels)
         for score, values in scores.compute().items():
             for name, value in zip(model.class_names, values.tolist(), strict=True):
