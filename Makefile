@@ -7,7 +7,7 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 pytho
 	$(shell $(p) -c 'import sys; sys.version_info >= (3, 11) and print("$(p)")' 2>/dev/null)))
 
 .DEFAULT_GOAL := help
-.PHONY: help install fit test lint types tests test-reliability format notebook reference results bench bench-gpu growth clean
+.PHONY: help install fit test lint types tests test-reliability format notebook reference results bench bench-gpu growth screenshots clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +69,9 @@ bench-gpu: install  ## training on a GPU: one table in 8 minutes; ARGS="--only .
 
 growth: install  ## how time and memory grow: 6 minutes, benchmarks/results/growth.csv and docs/growth.png
 	@$(BIN)/python -m benchmarks.growth $(ARGS)
+
+screenshots: install  ## take the pictures of TensorBoard in docs/ anew, with Chromium
+	@$(BIN)/python -m benchmarks.screenshots
 
 clean:  ## remove the environment and caches, keep the runs
 	rm -rf $(VENV) $(PEERS) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -13,11 +13,13 @@ import tempfile
 from pathlib import Path
 
 import yaml
+from PIL import Image
 
 from vgg_lightning.checkpoints.load import read_checkpoint
 from vgg_lightning.checkpoints.write import VerifiedCheckpointIO
 
 TARGET = Path(__file__).parents[1] / "lightning_logs" / "reference" / "version_0"
+GREYS = 24  # of the small pictures
 KEPT = {
     *("state_dict", "hyper_parameters", "datamodule_hyper_parameters", "class_names", "hparams_name"),
     *("datamodule_hparams_name", "epoch", "global_step", "pytorch-lightning_version"),
@@ -30,7 +32,7 @@ def main(args: list[str]) -> None:
         cut_down(Path(args[0]))
         return
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "vgg_lightning", "fit", "--name", "reference"]
+        command = [sys.executable, "-m", "vgg_lightning", "fit", "--name", "reference", "--show", "all"]
         subprocess.run(command, cwd=folder, check=True)
         cut_down(Path(folder) / "lightning_logs" / "reference" / "version_0")
 
@@ -47,10 +49,24 @@ def cut_down(run: Path) -> None:
     for i, events in enumerate(sorted(run.glob("events.out.tfevents.*"))):
         stamp = events.name.split(".")[3]
         shutil.copy(events, TARGET / f"events.out.tfevents.{stamp}.reference.{i}")
+    copy_projector(run)
     checkpoint = read_checkpoint(run / "checkpoints" / "best.ckpt")
     best = {key: value for key, value in checkpoint.items() if key in KEPT}
     VerifiedCheckpointIO().save_checkpoint(best, TARGET / "checkpoints" / "best.ckpt")
     print(f"reference run: {TARGET}")
+
+
+def copy_projector(run: Path) -> None:
+    """Copy the features and their small pictures, which TensorBoard stores in three times the space they need."""
+    config = run / "projector_config.pbtxt"
+    if not config.is_file():
+        return
+    shutil.copy(config, TARGET)
+    for features in run.glob("[0-9]*/features"):
+        target = TARGET / features.relative_to(run)
+        shutil.copytree(features, target)
+        with Image.open(features / "sprite.png") as sprite:
+            sprite.convert("L").quantize(GREYS).save(target / "sprite.png", optimize=True)
 
 
 if __name__ == "__main__":

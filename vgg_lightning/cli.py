@@ -17,8 +17,10 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from vgg_lightning.arguments import with_defaults
 from vgg_lightning.callbacks import fit_callbacks
+from vgg_lightning.callbacks.class_table import ClassTable, print_class_table
 from vgg_lightning.callbacks.progress import progress_bar
 from vgg_lightning.callbacks.report import RunReport, in_percent, print_next_steps
+from vgg_lightning.callbacks.show import SHOWS, shown_names
 from vgg_lightning.callbacks.stop import StopOnSignal
 from vgg_lightning.checkpoints.find import (
     RunFinished,
@@ -156,6 +158,13 @@ class VGGLightningCLI(LightningCLI):
             help="Save last.ckpt also when it is so old, in minutes, but not so often that it costs time; 0 does not.",
         )
         parser.add_argument("--resume", action="store_true", help="Go on with the newest run of this name.")
+        parser.add_argument(
+            "--show",
+            type=str | list[str],
+            default="default",
+            help="What to show in TensorBoard beside the curves: all, default, none, or a list of "
+            f"{', '.join(SHOWS)}; see docs/tensorboard.md.",
+        )
         parser.add_argument("--test", type=bool, default=True, help="Test the best checkpoint at the end.")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -166,6 +175,8 @@ class VGGLightningCLI(LightningCLI):
             config.model.num_classes = len(class_names(config.data.dataset, config.data.classes, config.data.data_dir))
         check_run(config)
         predict.check_options(self.verb, config)
+        if self.verb == "fit":
+            shown_names(config.show)
         if config.data.seed is None:
             config.data.seed = int(config.seed_everything)
 
@@ -227,7 +238,7 @@ class VGGLightningCLI(LightningCLI):
         if self.verb != "fit":
             interval = 1 if self.verb == "predict" else 10
             bar = [progress_bar(interval)] if config["enable_progress_bar"] is not False else []
-            callbacks = [*callbacks, StopOnSignal(), *bar]
+            callbacks = [*callbacks, StopOnSignal(), ClassTable(), *bar]
         if self.run_folder:
             options = self.config_init[self.verb]
             callbacks = [
@@ -239,6 +250,7 @@ class VGGLightningCLI(LightningCLI):
                     options.early_stopping,
                     options.checkpoint_every_n_steps,
                     options.checkpoint_minutes,
+                    options.show,
                 ),
             ]
             if config["logger"] in (None, True):
@@ -257,6 +269,8 @@ class VGGLightningCLI(LightningCLI):
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
+        if subcommand in ("validate", "test"):
+            kwargs["verbose"] = False  # Lightning's table is in colour, whatever it is written to; ours follows
         return {**kwargs, "weights_only": True}  # a checkpoint is data: nothing in it may run
 
     def before_fit(self) -> None:
@@ -280,6 +294,7 @@ class VGGLightningCLI(LightningCLI):
         except OSError as error:
             print(f"results.json is not written: {error.strerror}", file=sys.stderr)
             self.exit_code = 1
+        print_class_table(self.trainer)
         print_next_steps(report)
         if any(getattr(c, "failed", False) for c in callbacks):
             print("the newest checkpoint could not be written: make room and resume the run", file=sys.stderr)
@@ -296,6 +311,7 @@ class VGGLightningCLI(LightningCLI):
         for name, what in (("val_acc", "validation    "), ("test_acc", "test accuracy ")):
             if name in self.trainer.callback_metrics:
                 print(f"{what} {in_percent(self.trainer.callback_metrics, name)}")
+        print_class_table(self.trainer)
 
     after_test = after_validate
 

@@ -21,7 +21,7 @@ from vgg_lightning.__main__ import main
 NETWORK = ["--model.network", "vgg11", "--model.ratio", "64", "--model.head", "gap"]
 BRIEF = [
     *("--trainer.limit_train_batches", "2", "--trainer.limit_val_batches", "1", "--trainer.limit_test_batches", "1"),
-    *("--trainer.max_epochs", "1", "--trainer.accelerator", "cpu"),
+    *("--trainer.max_epochs", "1", "--trainer.accelerator", "cpu", "--show", "classes"),
 ]
 
 

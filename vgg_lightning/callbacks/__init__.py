@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,11 @@ from lightning.pytorch.callbacks import (
 )
 
 from vgg_lightning.callbacks.checkpoints import BestCheckpoint, LastCheckpoint, resume_command
+from vgg_lightning.callbacks.class_table import ClassTable
 from vgg_lightning.callbacks.lean import lean
 from vgg_lightning.callbacks.progress import EpochLines, progress_bar
 from vgg_lightning.callbacks.report import RunReport
+from vgg_lightning.callbacks.show import show_callbacks
 from vgg_lightning.callbacks.stop import StopOnSignal
 from vgg_lightning.errors import UserError
 
@@ -29,6 +32,7 @@ def fit_callbacks(
     early_stopping: int,
     every_n_steps: int,
     minutes: float,
+    show: str | Sequence[str] | None = "none",
 ) -> list[Callback]:
     """Return the callbacks of `vgg-lightning fit`.
 
@@ -39,16 +43,17 @@ def fit_callbacks(
         early_stopping: epochs without a better val_acc after which to stop; 0 never stops early.
         every_n_steps: steps between checkpoints within an epoch; 0 is none.
         minutes: minutes between them; 0 is none.
+        show: what to show in TensorBoard beside the curves (see `show`).
     """
     validates = bool(data.hparams["val_size"]) and trainer["limit_val_batches"] != 0
     saves = trainer["enable_checkpointing"] is not False
-    callbacks: list[Callback] = [StopOnSignal(resume_command(run_folder), saves), RunReport(run_folder)]
+    callbacks: list[Callback] = [StopOnSignal(resume_command(run_folder), saves), RunReport(run_folder), ClassTable()]
     if saves:
         folder = run_folder / "checkpoints"
         callbacks += [BestCheckpoint(folder)] if validates else []
         callbacks += [LastCheckpoint(folder, every_n_steps, minutes)]
     if trainer["logger"] is not False:
-        callbacks.append(LearningRateMonitor(logging_interval="step"))
+        callbacks += [LearningRateMonitor(logging_interval="step"), *show_callbacks(show)]
     if trainer["enable_progress_bar"] is not False:
         callbacks += [EpochLines(), progress_bar()]
     if early_stopping:

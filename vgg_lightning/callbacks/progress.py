@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback, ProgressBar, TQDMProgressBar
+from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from tqdm import tqdm
+
+from vgg_lightning.terminal import bar_colour
+
+LINE_EVERY = 30.0  # seconds from one line to the next where there is no bar
+MOST_LINES = 20  # of one epoch, test or prediction
 
 
 class EpochLines(Callback):
@@ -57,17 +66,99 @@ class Bar(TQDMProgressBar):
         """Return nothing to show behind the bar."""
         return {}
 
+    def init_train_tqdm(self) -> Tqdm:
+        """Return Lightning's bar in colour."""
+        return _coloured(super().init_train_tqdm())
 
-class NoBar(ProgressBar):
-    """Stands where Lightning would put a bar, which a file or a pipe would show as noise."""
+    def init_validation_tqdm(self) -> Tqdm:
+        """Return Lightning's bar in colour."""
+        return _coloured(super().init_validation_tqdm())
+
+    def init_test_tqdm(self) -> Tqdm:
+        """Return Lightning's bar in colour."""
+        return _coloured(super().init_test_tqdm())
+
+    def init_predict_tqdm(self) -> Tqdm:
+        """Return Lightning's bar in colour."""
+        return _coloured(super().init_predict_tqdm())
+
+
+def _coloured(bar: Tqdm) -> Tqdm:
+    bar.colour = bar_colour(sys.stdout)
+    return bar
+
+
+class Lines(ProgressBar):
+    """Stands where Lightning would put a bar, which a file or a pipe would show as noise.
+
+    It says nothing of what is soon done. Of long work it prints a line now and then, with the time left.
+
+    Args:
+        seconds: at least, from one line to the next.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+        self._begin = self._said = 0.0
 
     def disable(self) -> None:
-        """Do nothing: there is no bar to hide."""
+        """Do nothing: Lightning calls it where this is not the first process, which `_say` looks at itself."""
 
     def enable(self) -> None:
         """Do nothing: there is no bar to show."""
 
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock."""
+        self._begin = self._said = time.monotonic()
+
+    on_validation_start = on_test_start = on_predict_start = on_train_epoch_start
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Print a line of a long epoch."""
+        self._say(trainer, f"epoch {trainer.current_epoch + 1}", batch_idx + 1, [trainer.num_training_batches])
+
+    def on_validation_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
+        """Print a line of a long validation."""
+        self._say(trainer, "validation", batch_idx + 1, trainer.num_val_batches)
+
+    def on_test_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
+        """Print a line of a long test."""
+        self._say(trainer, "test", batch_idx + 1, trainer.num_test_batches)
+
+    def on_predict_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
+        """Print a line of a long prediction."""
+        self._say(trainer, "prediction", batch_idx + 1, trainer.num_predict_batches)
+
+    def _say(self, trainer: L.Trainer, what: str, done: int, totals: Sequence[float]) -> None:
+        now, total = time.monotonic(), sum(totals)  # there is one loader of each kind
+        whole = (now - self._begin) / done * total  # seconds; infinite if nobody knows how many batches there are
+        known = math.isfinite(whole)
+        if now - self._said < max(self.seconds, whole / MOST_LINES if known else 0.0) or not trainer.is_global_zero:
+            return
+        self._said = now
+        end = f" of {total}, {duration(whole - (now - self._begin))} left" if known else ""
+        print(f"{what}: batch {done}{end}", flush=True)
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words: 40 s, 12 min, 3.5 h."""
+    if seconds < 100:
+        return f"{max(seconds, 0):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
 
 def progress_bar(refresh_rate: int = 10) -> ProgressBar:
-    """Return a bar for a terminal that moves every so many batches, none for a file or a pipe."""
-    return Bar(refresh_rate=refresh_rate) if sys.stderr.isatty() else NoBar()
+    """Return a bar for a terminal that moves every so many batches, lines for a file or a pipe.
+
+    Lightning draws its bars on standard output.
+    """
+    return Bar(refresh_rate=refresh_rate) if sys.stdout.isatty() else Lines(LINE_EVERY)

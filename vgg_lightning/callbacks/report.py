@@ -16,6 +16,7 @@ import torch
 import torchvision
 from lightning.pytorch.callbacks import Callback
 
+from vgg_lightning.callbacks.class_table import class_accuracies
 from vgg_lightning.runs import program
 from vgg_lightning.version import __version__
 
@@ -122,6 +123,7 @@ class RunReport(Callback):
             **{name: value for name, value in self.metrics.items() if name.endswith("_tta")},
             "train_acc": self.metrics.get("train_acc"),
             "train_loss": self.metrics.get("train_loss"),
+            "test_acc_per_class": class_accuracies(trainer),
             "epochs": trainer.current_epoch,
             "steps": trainer.global_step,
             "seconds": round(self.seconds, 1),

@@ -7,8 +7,10 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import lightning as L
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams as hparams_summary
 
 HPARAMS_METRICS = ("val_acc", "val_loss", "test_acc", "test_loss")
@@ -53,6 +55,10 @@ class RunTensorBoard(TensorBoardLogger):
         """Close."""
         self._try(super().finalize, status)
 
+    def write(self, log: Callable[[SummaryWriter], None]) -> None:
+        """Let `log` write what Lightning's logger has no method for."""
+        self._try(lambda: log(self.experiment))
+
     def _try(self, log: Callable[..., None], *args: Any) -> None:
         """Let training outlive a full disk: say it once, and write what comes later into a new file of events."""
         try:
@@ -64,6 +70,15 @@ class RunTensorBoard(TensorBoardLogger):
             if not self._failed:
                 print(f"{self.log_dir}: TensorBoard's file is not written: {reason.strerror}", file=sys.stderr)
             self._failed, self._experiment = True, None
+
+
+def write(trainer: L.Trainer, log: Callable[[SummaryWriter], None]) -> None:
+    """Let `log` write to the TensorBoard of a run, if it has one. Call it on the first process alone."""
+    for logger in trainer.loggers:
+        if isinstance(logger, RunTensorBoard):
+            logger.write(log)
+        elif isinstance(logger, TensorBoardLogger):
+            log(logger.experiment)
 
 
 def quiet_writer_threads() -> None:

@@ -24,7 +24,7 @@ PLACES = {  # options that are paths
     "data": ("data_dir", "predict_path"),
     "trainer": ("default_root_dir",),
 }
-OWN = ("seed_everything", "name", "early_stopping", "checkpoint_every_n_steps", "checkpoint_minutes", "test")
+OWN = ("seed_everything", "name", "early_stopping", "checkpoint_every_n_steps", "checkpoint_minutes", "show", "test")
 
 
 def plain_config(file: Path) -> dict[str, Any]:

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 import vgg_lightning
 from vgg_lightning.commands import render, scale
 from vgg_lightning.commands.arguments import Parser, positive
 from vgg_lightning.commands.measure import Job
+from vgg_lightning.data.progress import counting_bar
 from vgg_lightning.errors import UserError
 from vgg_lightning.networks import NETWORKS, network_options
 from vgg_lightning.networks.summary import Summary, summarize
@@ -90,8 +92,13 @@ def main(args: list[str]) -> int:
     device = _device(own.device)
     interrupted = False
     try:
-        for entry in entries:
-            _measure(entry, own, device)
+        with counting_bar("measuring", len(entries)) as bar:
+            for i, entry in enumerate(entries):
+                bar.set_description(f"measuring {entry.summary.network}")
+                if bar.disable:
+                    _note(f"measuring {entry.summary.network}, {i + 1} of {len(entries)}")
+                _measure(entry, own, device)
+                bar.update()
     except KeyboardInterrupt:
         interrupted = True
         _note("interrupted: what was not measured is left out")
@@ -143,7 +150,7 @@ def _measure(entry: Entry, own: argparse.Namespace, device: str) -> None:
 
 def _note(text: str) -> None:
     """Print to stderr, so that JSON and CSV on stdout stay clean."""
-    print(text, file=sys.stderr)
+    tqdm.write(text, file=sys.stderr)  # which does not tear a bar
 
 
 def _setting(own: argparse.Namespace, device: str) -> dict[str, object]:

@@ -7,6 +7,8 @@ from typing import TypeAlias
 
 from tqdm import tqdm
 
+from vgg_lightning.terminal import bar_colour
+
 Bar: TypeAlias = tqdm
 
 
@@ -17,7 +19,8 @@ def say(text: str) -> None:
 
 def bytes_bar(name: str, source: str, total: int | None) -> Bar:
     """Return a bar that counts the bytes of a download; where stderr is no terminal, print a line instead."""
-    progress = tqdm(total=total, desc=name, unit="B", unit_scale=True, leave=False, disable=None)
+    colour = bar_colour(sys.stderr)
+    progress = tqdm(total=total, desc=name, unit="B", unit_scale=True, leave=False, disable=None, colour=colour)
     if progress.disable:
         size = f" ({tqdm.format_sizeof(total, 'B')})" if total else ""
         say(f"downloading {source}{size}")
@@ -34,7 +37,13 @@ def items_bar(text: str, total: int) -> Bar:
 
 def percent_bar(text: str) -> Bar:
     """Return a bar from 0 to 100; where stderr is no terminal, print `text` instead."""
-    progress = tqdm(total=100, desc=text, bar_format="{l_bar}{bar}| {elapsed}", leave=False, disable=None)
+    form = "{l_bar}{bar}| {elapsed}<{remaining}"
+    progress = tqdm(total=100, desc=text, bar_format=form, leave=False, disable=None, colour=bar_colour(sys.stderr))
     if progress.disable:
         say(text)
     return progress
+
+
+def counting_bar(text: str, total: int) -> Bar:
+    """Return a bar that counts things done; where stderr is no terminal there is none."""
+    return tqdm(total=total, desc=text, leave=False, disable=None, colour=bar_colour(sys.stderr))

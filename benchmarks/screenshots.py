@@ -1,0 +1,165 @@
+"""Take the pictures of TensorBoard in docs/ with a real browser: `python -m benchmarks.screenshots [RUNS]`.
+
+RUNS is a folder with runs made with `--show all`, by default lightning_logs/reference. It needs Chromium on the path.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+FLAGS = ("--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")  # for root, and without a GPU
+WAIT = 60_000  # milliseconds that TensorBoard may take to show something
+COLOURS = 128  # in a stored picture
+DRAWINGS = ("confusion", "mistakes", "gradcam", "first_layer", "reliability")  # what the callbacks draw
+
+
+def browser_path() -> str | None:
+    """Return the Chromium that is installed, or None."""
+    return next((found for name in BROWSERS if (found := shutil.which(name))), None)
+
+
+@contextlib.contextmanager
+def tensorboard(runs: Path) -> Iterator[str]:
+    """Start TensorBoard on a free port of this machine, and yield its address."""
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", runs.name, "--host", "127.0.0.1", "--port", "0"]
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(command, cwd=runs.parent, stdout=log, stderr=log)
+        try:
+            yield _address(process, log)
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _address(process: subprocess.Popen[bytes], log: IO[str]) -> str:
+    """Return what TensorBoard prints once it listens."""
+    end = time.monotonic() + WAIT / 1000
+    while time.monotonic() < end and process.poll() is None:
+        log.seek(0)
+        if found := re.search(r"http://127\.0\.0\.1:\d+/", log.read()):
+            return found[0]
+        time.sleep(0.3)
+    log.seek(0)
+    raise RuntimeError(f"TensorBoard does not start: {log.read()[-300:]}")
+
+
+@contextlib.contextmanager
+def browser_page(width: int = 1280, height: int = 800) -> Iterator[Any]:
+    """Yield a page of a headless Chromium."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=browser_path(), args=list(FLAGS))
+        try:
+            page = browser.new_page(viewport={"width": width, "height": height})
+            page.set_default_timeout(WAIT)
+            yield page
+        finally:
+            browser.close()
+
+
+def go_to(page: Any, address: str, tab: str, width: int = 1280, height: int = 800) -> None:
+    """Open a tab of TensorBoard anew."""
+    page.set_viewport_size({"width": width, "height": height})
+    page.goto("about:blank")
+    page.goto(f"{address}#{tab}")
+
+
+def open_curves(page: Any, address: str) -> Any:
+    """Open the tab CUSTOM SCALARS, without smoothing, and return its charts once the lines are drawn."""
+    go_to(page, address, "custom_scalars", height=860)
+    charts = page.locator("tf-custom-scalar-multi-line-chart-card vz-line-chart2")
+    charts.first.wait_for()
+    page.get_by_text("Ignore outliers in chart scaling").click()
+    smoothing = page.locator("tf-smoothing-input input").first
+    smoothing.fill("0")
+    smoothing.press("Enter")
+    page.mouse.move(5, 5)
+    page.wait_for_timeout(3000)  # lines are drawn a while after their chart
+    return charts
+
+
+def open_images(page: Any, address: str) -> Any:
+    """Open the tab IMAGES in full size, and return its pictures once they are loaded."""
+    go_to(page, address, "images", height=1660)
+    page.get_by_text("Show actual image size").click()
+    pictures = page.locator("tf-image-loader img")
+    pictures.first.wait_for()
+    for _ in range(60):
+        widths = pictures.evaluate_all("found => found.map(image => image.complete ? image.naturalWidth : 0)")
+        if all(widths):
+            break
+        page.wait_for_timeout(500)
+    page.wait_for_timeout(1000)
+    return pictures
+
+
+def open_projector(page: Any, address: str) -> Any:
+    """Open the tab PROJECTOR, and return its frame once the cloud is drawn, in the colours of the classes."""
+    go_to(page, address, "projector")
+    frame = page.frame_locator("iframe")
+    frame.get_by_text(re.compile("Points: *[0-9]")).first.wait_for()
+    page.wait_for_timeout(6000)  # the pictures come after the points, and the cloud turns into its place
+    return frame
+
+
+def _take(page: Any, name: str) -> None:
+    picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+    file = DOCS / f"{name}.png"
+    picture.quantize(COLOURS, dither=Image.Dither.NONE).save(file, optimize=True)
+    print(f"{file.relative_to(ROOT)}: {file.stat().st_size / 1000:.0f} kB")
+
+
+def take_screenshots(runs: Path) -> None:
+    """Take the pictures of TensorBoard's tabs."""
+    with tensorboard(runs) as address, browser_page() as page:
+        open_curves(page, address)
+        _take(page, "tensorboard")
+        open_images(page, address)
+        _take(page, "tensorboard-images")
+        open_projector(page, address)
+        _take(page, "tensorboard-projector")
+        go_to(page, address, "pr_curves")
+        page.locator("tf-pr-curve-card vz-line-chart2").first.wait_for()
+        page.wait_for_timeout(4000)
+        _take(page, "tensorboard-curves")
+        go_to(page, address, "histograms")
+        page.locator("vz-histogram-timeseries").first.wait_for()
+        page.wait_for_timeout(4000)
+        _take(page, "tensorboard-histograms")
+
+
+def save_drawings(run: Path) -> None:
+    """Copy the newest picture of each kind out of the event files of a run."""
+    events = EventAccumulator(str(run)).Reload()
+    for name in DRAWINGS:
+        (DOCS / f"{name}.png").write_bytes(events.Images(f"val_pictures/{name}")[-1].encoded_image_string)
+
+
+def main(args: list[str]) -> None:
+    """Take all pictures from the runs below a folder; the drawings are those of the first run."""
+    runs = Path(args[0]) if args else ROOT / "lightning_logs" / "reference"
+    if browser_path() is None:
+        raise SystemExit("error: no Chromium on the path: install one, such as Debian's package chromium")
+    save_drawings(next(iter(sorted(runs.glob("**/version_*")))))
+    take_screenshots(runs)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

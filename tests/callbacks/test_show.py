@@ -1,0 +1,254 @@
+"""What --show writes, read back from the event files of small runs."""
+
+import csv
+import errno
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import small
+import torch
+from google.protobuf import text_format
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.projector import projector_config_pb2
+
+from vgg_lightning import build_network
+from vgg_lightning.callbacks.show import SHOWS, confusion
+from vgg_lightning.callbacks.show.gradcam import grad_cam
+from vgg_lightning.callbacks.show.projector import features_of
+from vgg_lightning.checkpoints.load import read_checkpoint
+from vgg_lightning.data.files import CLASSES
+
+EPOCHS, STEPS, VAL = 2, 28, 64  # 448 pictures in batches of 16
+PICTURES = {
+    "val_pictures/confusion",
+    "val_pictures/mistakes",
+    "val_pictures/gradcam",
+    "val_pictures/first_layer",
+    "val_pictures/reliability",
+}
+RANDOM = ["--model.dropout", "0.2", "--model.ema_decay", "0.7", "--data.augment", "[flip,shift]"]
+
+
+def fit(folder, *options):
+    whole = [
+        *("--trainer.max_epochs", str(EPOCHS), "--trainer.limit_train_batches", str(STEPS)),
+        *("--trainer.limit_val_batches", "4", "--trainer.log_every_n_steps", "1"),
+    ]
+    launched = small.launch([*small.fit_line(*whole, *RANDOM, *options), "--debug"], folder)
+    assert launched.code == 0, launched.err
+    (run,) = folder.glob("lightning_logs/*/version_*")
+    return run, launched
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory):
+    """A run with everything, and what it printed."""
+    return fit(tmp_path_factory.mktemp("all"), "--show", "all")
+
+
+@pytest.fixture(scope="module")
+def events(shown):
+    sizes = {"images": 0, "scalars": 0, "tensors": 0, "histograms": 0}
+    return EventAccumulator(str(shown[0]), size_guidance=sizes).Reload()
+
+
+def values(events, tag):
+    return {event.step: event.value for event in events.Scalars(tag)}
+
+
+def test_nothing_fails(shown):
+    assert "is not shown" not in shown[1].err + shown[1].out
+
+
+@pytest.mark.parametrize("tag", sorted(PICTURES))
+def test_every_validation_has_its_picture(events, tag):
+    images = events.Images(tag)
+    assert [image.step for image in images] == [STEPS - 1, 2 * STEPS - 1]
+    for image in images:
+        picture = np.asarray(Image.open(io.BytesIO(image.encoded_image_string)).convert("RGB"))
+        assert picture.shape[:2] == (image.height, image.width)
+        assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 8  # drawn on
+        assert len(image.encoded_image_string) < 100_000
+
+
+def test_the_scores_of_the_classes_fit_the_whole(events):
+    accuracies = [values(events, f"val_accuracy/{name}") for name in CLASSES]
+    assert accuracies == [values(events, f"val_recall/{name}") for name in CLASSES]
+    whole = values(events, "val_acc")
+    assert set(whole) == set(accuracies[0])
+    for step, accuracy in whole.items():
+        mean = np.mean([scores[step] for scores in accuracies])
+        assert mean == pytest.approx(accuracy, abs=0.02)  # classes are of nearly the same size
+    for score in ("precision", "f1"):
+        assert all(0 <= v <= 1 for name in CLASSES for v in values(events, f"val_{score}/{name}").values())
+    assert all(0 <= error <= 1 for error in values(events, "val_calibration_error").values())
+
+
+def test_one_chart_holds_training_and_validation(events):
+    (event,) = events.Tensors("custom_scalars__config__")
+    layout = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0])
+    charts = {chart.title: list(chart.multiline.tag) for category in layout.category for chart in category.chart}
+    assert charts["loss"] == ["^train_loss$", "^val_loss$"]
+    tags = events.Tags()["scalars"]
+    assert {"train_loss", "val_loss", "train_acc", "val_acc"} <= set(tags)
+
+
+def test_every_class_has_a_curve(events):
+    for name in CLASSES:
+        curves = events.Tensors(f"val_curve/{name}")
+        assert [event.step for event in curves] == [STEPS - 1, 2 * STEPS - 1]
+        assert [dim.size for dim in curves[0].tensor_proto.tensor_shape.dim] == [6, 51]
+
+
+def test_histograms_count_every_weight_and_gradient(shown, events):
+    weights = read_checkpoint(shown[0] / "checkpoints" / "last.ckpt")["state_dict"]
+    layers = {key.removeprefix("network.").removesuffix(".weight"): w for key, w in weights.items() if w.ndim > 1}
+    assert layers
+    for name, weight in layers.items():
+        for kind in ("weights", "gradients"):
+            found = events.Histograms(f"{kind}/{name}")
+            assert [event.step for event in found] == [STEPS - 1, 2 * STEPS - 1]
+            assert found[-1].histogram_value.num == weight.numel()
+            assert found[-1].histogram_value.sum_squares > 0
+
+
+def test_the_projector_has_features_classes_and_sprites(shown):
+    run = shown[0]
+    config = projector_config_pb2.ProjectorConfig()
+    text_format.Parse((run / "projector_config.pbtxt").read_text(), config)
+    (embedding,) = config.embeddings
+    features = np.loadtxt(run / embedding.tensor_path, delimiter="\t")
+    header, *rows = (run / embedding.metadata_path).read_text().splitlines()
+    assert header.split("\t") == ["class", "predicted", "right"]
+    assert len(features) == len(rows) == VAL
+    assert {row.split("\t")[0] for row in rows} == set(CLASSES)
+    assert np.isfinite(features).all()
+    assert features.std() == pytest.approx(1, abs=0.2)
+    side = 28 * -(-(VAL**0.5) // 1)
+    assert Image.open(run / embedding.sprite.image_path).size == (side, side)
+
+
+def test_throughput_and_the_share_of_the_peak(shown, events):
+    speed = values(events, "throughput/examples_per_second_per_device")
+    assert speed
+    assert min(speed.values()) > 0
+    assert all(0 < share < 1.5 for share in values(events, "throughput/mfu").values())
+    assert "throughput" not in (shown[0] / "metrics.csv").read_text()
+
+
+def test_a_run_ends_with_the_same_bits_whatever_is_shown(shown, tmp_path):
+    plain, _ = fit(tmp_path, "--show", "none")
+    for name in ("last", "best"):
+        ours, theirs = (read_checkpoint(run / "checkpoints" / f"{name}.ckpt") for run in (shown[0], plain))
+        for part in ("state_dict", "current_model_state"):
+            assert all(torch.equal(ours[part][key], theirs[part][key]) for key in theirs[part])
+    rows = [list(csv.reader((run / "metrics.csv").read_text().splitlines())) for run in (shown[0], plain)]
+    assert rows[0] == rows[1]
+    tags = EventAccumulator(str(plain)).Reload().Tags()
+    assert not tags["images"]
+    assert not [tag for tag in tags["scalars"] if tag.startswith(("val_accuracy", "val_calib"))]
+
+
+def test_a_drawing_that_fails_does_not_end_the_run(tmp_path, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("no ink")
+
+    monkeypatch.setattr(confusion.ConfusionMatrix, "show", broken)
+    run, launched = fit(tmp_path, "--show", "confusion,classes")
+    assert launched.err.count("ConfusionMatrix is not shown: RuntimeError: no ink") == 1
+    assert "val_f1/bag" in EventAccumulator(str(run)).Reload().Tags()["scalars"]
+
+
+def test_a_full_disk_does_not_end_the_run(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(confusion.ConfusionMatrix, "show", full)
+    _, launched = fit(tmp_path, "--show", "[confusion]")
+    assert launched.err.count("TensorBoard's file is not written: No space left on device") == 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--data.val_size", "0"], ["--trainer.logger", "false"], ["--trainer.limit_val_batches", "0"]],
+    ids=lambda options: options[0],
+)
+def test_where_there_is_nothing_to_show(tmp_path, options):
+    _, launched = fit(tmp_path, "--show", "all", *options)
+    assert "is not shown" not in launched.err + launched.out
+
+
+@pytest.mark.parametrize(
+    ("show", "said"),
+    [
+        ("gradcm", "--show gradcm is unknown (did you mean gradcam?): it takes all, default, none, layout, "),
+        ("[confusion,x]", "--show x is unknown: it takes all"),
+    ],
+)
+def test_an_unknown_name_is_told(tmp_path, show, said):
+    launched = small.fit(tmp_path, "--show", show)
+    assert launched.code == 2
+    assert said in small.one_line(launched)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("network", "size"),
+    [("resnet18", 32), ("googlenet", 64), ("nin", 96), ("densenet", 32), ("lenet", 28), ("whitened_vgg", 28)],
+)
+def test_networks_of_every_kind_can_be_looked_into(network, size):
+    model = build_network(network, image_size=size).eval()
+    x = torch.randn(2, 1, size, size)
+    logits, heat = grad_cam(model, x)
+    assert torch.allclose(logits, model(x).detach(), atol=1e-5)
+    assert heat.shape == (2, size, size)
+    assert heat.min() >= 0
+    assert heat.max() <= 1
+    features, _ = features_of(model, x)
+    assert len(features) == 2
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("classes", [2, 12, 47])
+def test_a_confusion_matrix_of_any_number_of_classes(classes):
+    picture = confusion.draw_confusion(torch.eye(classes, dtype=torch.long) * 3, [f"class {i}" for i in range(classes)])
+    assert min(picture.size) > 16 * classes
+
+
+def test_the_help_names_them_all(tmp_path):
+    text = small.launch(["fit", "--help"], tmp_path).out
+    assert all(name in text for name in SHOWS)
+
+
+@pytest.mark.slow
+def test_two_processes_show_what_both_have_seen(tmp_path):
+    options = [
+        "--show",
+        "all",
+        "--trainer.devices",
+        "2",
+        "--trainer.strategy",
+        "ddp",
+        "--trainer.limit_val_batches",
+        "4",
+    ]
+    command = [sys.executable, "-m", "vgg_lightning", *small.fit_line(*options)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr
+    assert "is not shown" not in done.stderr + done.stdout
+    assert done.stdout.count("most often taken for") == 1
+    (run,) = tmp_path.glob("lightning_logs/*/version_*")
+    events = EventAccumulator(str(run)).Reload()
+    assert len(events.Images("val_pictures/confusion")) == 1
+    assert (run / "projector_config.pbtxt").is_file()
+    ((step, whole),) = values(events, "val_acc").items()
+    assert np.mean([values(events, f"val_accuracy/{name}")[step] for name in CLASSES]) == pytest.approx(whole, abs=0.02)
