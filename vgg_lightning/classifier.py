@@ -10,17 +10,19 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins import MixedPrecision
+from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
-from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from vgg_lightning.callbacks.averaging import AveragedWeights
 from vgg_lightning.callbacks.chance import ChanceNote
 from vgg_lightning.callbacks.finite import FiniteGuard
 from vgg_lightning.callbacks.lookahead import Lookahead
+from vgg_lightning.data.batches import Share
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
 from vgg_lightning.data.files import CLASSES
 from vgg_lightning.data.pictures import Pictures, to_uint8
@@ -29,8 +31,11 @@ from vgg_lightning.errors import UserError
 from vgg_lightning.networks import build_network
 from vgg_lightning.networks.init import initialize
 from vgg_lightning.networks.whitened_vgg import WhiteningConv
+from vgg_lightning.parallel import talk
+from vgg_lightning.parallel.shard import shard
 from vgg_lightning.seeds import derive_seed, seed_device
 from vgg_lightning.training.memory import check_weights_fit
+from vgg_lightning.training.metrics import MeanLoss
 from vgg_lightning.training.optimizers import build_optimizer, check_optimizer
 from vgg_lightning.training.ranges import check_ranges
 from vgg_lightning.training.schedules import build_schedule, check_schedule, restart_schedule
@@ -131,7 +136,7 @@ class Classifier(L.LightningModule):
         self.class_names: Sequence[str] = CLASSES
         self.preprocess = Preprocess(max(image_size, 28), in_channels=in_channels)
         metrics = MetricCollection(
-            {"loss": MeanMetric(nan_strategy="disable"), "acc": _accuracy(num_classes)}, compute_groups=False
+            {"loss": MeanLoss(), "acc": _accuracy(num_classes)}, compute_groups=False
         )
         self.train_metrics = metrics.clone(prefix="train_")
         if tta != "none":
@@ -198,6 +203,11 @@ class Classifier(L.LightningModule):
             self.check_data(data)
             self.preprocess, self.class_names = data.preprocess, data.class_names
 
+    def configure_model(self) -> None:
+        """Give each process its part of the network, if the strategy is FSDP."""
+        if isinstance(self._trainer and self._trainer.strategy, ModelParallelStrategy):
+            shard(self.network, self.device_mesh)
+
     def check_data(self, data: FashionMNISTDataModule) -> None:
         """Raise UserError if the network does not fit the data."""
         if len(data.class_names) != self.hparams["num_classes"]:
@@ -243,6 +253,7 @@ class Classifier(L.LightningModule):
             if isinstance(layer, WhiteningConv) and not layer.whitened and isinstance(data, FashionMNISTDataModule):
                 images = data.pictures("train")[0][:WHITENED_FROM]
                 layer.whiten(self.preprocess(images.to(self.device)))
+                talk.follow_first(layer.state_dict().values())  # other processors round otherwise
 
     def on_train_start(self) -> None:
         """Let learning rate, schedule and number of epochs asked for win over those in a resumed checkpoint."""
@@ -259,11 +270,17 @@ class Classifier(L.LightningModule):
         """Return the loss of one batch."""
         x, y = batch
         logits = self(x)
-        loss = F.cross_entropy(logits, y, label_smoothing=self.hparams["label_smoothing"])
+        share: Share | None = getattr(getattr(self.trainer, "datamodule", None), "share", None)
+        if share is not None:
+            logits, y = logits[: share.own], y[: share.own]
+        loss = self._loss(logits, y, self.hparams["label_smoothing"])
         self._update(self.train_metrics, loss.detach(), logits.detach(), y)
         if (self.global_step + 1) % self._log_every() == 0:  # a call costs 1 ms, so not on every step
             self.log("train_loss_step", loss.detach(), batch_size=len(y))
-        return loss
+        if share is None:
+            return loss
+        # The processes' gradients are averaged: so weighted, that is the gradient of the mean over the whole batch.
+        return loss * (share.own * self.trainer.world_size / share.total)
 
     def on_train_epoch_end(self) -> None:
         """Log the means of the epoch, here and now: after this hook the checkpoint of the epoch is written."""
@@ -280,6 +297,11 @@ class Classifier(L.LightningModule):
         """Count one batch, and return its logits (N, num_classes) for the callbacks."""
         return self._evaluate(self.val_metrics, batch)
 
+    def on_validation_epoch_start(self) -> None:
+        """Let all processes validate one network: BatchNorm's statistics are those of the first process."""
+        if self.trainer.training or self.trainer.validating:
+            talk.follow_first(self.network.buffers())
+
     def on_validation_epoch_end(self) -> None:
         """Log loss and accuracy on the validation pictures."""
         self._log_means(self.val_metrics)
@@ -295,20 +317,34 @@ class Classifier(L.LightningModule):
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> tuple[Tensor, Tensor]:
         """Return probabilities (N, num_classes) and the true labels (N,) of one batch."""
         x, y = batch
-        return self.average(x).float().softmax(dim=1), y
+        some = x if len(x) else x.new_zeros(1, *x.shape[1:])  # a process may have no picture of a last batch
+        return self.average(some)[: len(x)].float().softmax(dim=1), y
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save what Lightning does not: class names, and the sums behind the means of a running epoch."""
         checkpoint["class_names"] = list(self.class_names)
-        checkpoint["train_metrics"] = {k: m.metric_state for k, m in self.train_metrics.items(keep_base=True)}
+        state = {k: m.metric_state for k, m in self.train_metrics.items(keep_base=True)}
+        checkpoint["train_metrics"] = state
+        if talk.several():
+            checkpoint["train_metrics_by_rank"] = talk.gather(_on_cpu(state))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore what `on_save_checkpoint` saved."""
         self.class_names = checkpoint.get("class_names", self.class_names)
+        found = self._own_sums(checkpoint)
         for name, metric in self.train_metrics.items(keep_base=True):
-            for key, value in checkpoint.get("train_metrics", {}).get(name, {}).items():
+            for key, value in found.get(name, {}).items():
                 setattr(metric, key, value.to(metric.device))
                 metric._update_count = max(metric._update_count, 1)
+
+    def _own_sums(self, checkpoint: dict[str, Any]) -> dict[str, dict[str, Tensor]]:
+        """Return this process's sums; with another number of processes, the first one gets those of all."""
+        ranks = checkpoint.get("train_metrics_by_rank") or [checkpoint.get("train_metrics", {})]
+        if len(ranks) == self.trainer.world_size:
+            return dict(ranks[self.global_rank])
+        whole = {name: {key: sum(rank[name][key] for rank in ranks) for key in ranks[0][name]} for name in ranks[0]}
+        nothing = {name: {key: 0 * value for key, value in sums.items()} for name, sums in whole.items()}
+        return nothing if self.global_rank else whole
 
     def _log_every(self) -> int:
         # set by a connector; 0 is never
@@ -316,19 +352,32 @@ class Classifier(L.LightningModule):
 
     def _evaluate(self, metrics: MetricCollection, batch: tuple[Tensor, Tensor]) -> Tensor:
         x, y = batch
+        if not len(x):  # in a last batch that is smaller than the number of processes
+            return self(x.new_zeros(1, *x.shape[1:]))[:0]  # type: ignore[no-any-return]
         logits: Tensor = self(x)
         self._update(metrics, F.cross_entropy(logits, y), logits, y)
         if "acc_tta" in metrics:
             metrics["acc_tta"].update(average_views(self.hparams["tta"], self, x, logits), y)
         return logits
 
+    def _loss(self, logits: Tensor, y: Tensor, label_smoothing: float) -> Tensor:
+        """Return the mean loss; of no picture at all it is 0, where torch says NaN."""
+        reduction = "mean" if len(y) else "sum"
+        return F.cross_entropy(logits, y, label_smoothing=label_smoothing, reduction=reduction)
+
     def _update(self, metrics: MetricCollection, loss: Tensor, logits: Tensor, y: Tensor) -> None:
-        metrics["loss"].update(loss, weight=len(y))
+        if not len(y):
+            return
+        metrics["loss"].update(loss, len(y))
         metrics["acc"].update(logits, y)
 
     def _log_means(self, metrics: MetricCollection) -> None:
         self.log_dict(metrics.compute(), prog_bar=True)
         metrics.reset()
+
+
+def _on_cpu(state: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {name: {key: value.cpu() for key, value in sums.items()} for name, sums in state.items()}
 
 
 def _accuracy(num_classes: int) -> MulticlassAccuracy:

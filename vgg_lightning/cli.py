@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +32,14 @@ from vgg_lightning.checkpoints.load import check_shapes, data_options, model_opt
 from vgg_lightning.checkpoints.write import VerifiedCheckpointIO
 from vgg_lightning.classifier import Classifier
 from vgg_lightning.commands.predict import write_predictions
+from vgg_lightning.data.batches import in_order
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
 from vgg_lightning.errors import UserError
+from vgg_lightning.parallel import talk
+from vgg_lightning.parallel.launcher import end_all, is_loss, lost
+from vgg_lightning.parallel.meeting import Meeting, facts, meeting_before_trainer
+from vgg_lightning.parallel.ranks import own_environment, seat
+from vgg_lightning.parallel.strategies import check_processes, choose_strategy, processes
 from vgg_lightning.parser import Parser, prefer_whole_numbers
 from vgg_lightning.runs import discard_run_folder, new_run_folder, run_folder_of
 from vgg_lightning.runs import loggers as run_loggers
@@ -61,13 +69,32 @@ def main(args: list[str]) -> int:
     _quiet()
     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"  # for what Lightning's own callbacks load, such as finders
     os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
+    speaks = contextlib.nullcontext() if seat().rank == 0 else contextlib.redirect_stdout(None)
     try:
-        return VGGLightningCLI(verb, with_defaults(verb, options)).exit_code
+        with speaks, _together():
+            return VGGLightningCLI(verb, with_defaults(verb, options)).exit_code
     except RunFinished as finished:
         print(finished)
     except MisconfigurationException as error:
         raise UserError(" ".join(str(error).split())) from error
     return 0
+
+
+@contextlib.contextmanager
+def _together() -> Iterator[None]:
+    """End all processes of a run when this one ends, and say so when it ends because another one has."""
+    failed = True
+    with own_environment():
+        try:
+            yield
+            failed = False
+        except Exception as error:
+            if talk.several() and is_loss(error):
+                raise lost() from error
+            raise
+        finally:
+            talk.close()
+            end_all(failed)
 
 
 def _quiet() -> None:
@@ -81,6 +108,7 @@ def _quiet() -> None:
         r".*smaller than the logging interval",
         r".*requested to overfit but enabled",  # the loader reads a fixed order then
         r".*callbacks used to create the checkpoint need to be provided",  # to fit; this is test or predict
+        r".*sync_dist=True.*",  # the metrics have been added up over the processes already
         r".*torch.jit.trace.*",  # how TensorBoard draws the graph
     ):
         warnings.filterwarnings("ignore", note)
@@ -95,6 +123,9 @@ class VGGLightningCLI(LightningCLI):
         self.resume_step: int | None = None
         self.exit_code = 0
         self.fresh_folder: Path | None = None  # made by this launch, and gone again if its options are at fault
+        self.command = [verb, *args]
+        self.seat = seat()
+        self.meeting: Meeting | None = None
         try:
             self._launch(verb, args)
         except (UserError, MisconfigurationException):
@@ -150,7 +181,11 @@ class VGGLightningCLI(LightningCLI):
             default=5.0,
             help="Save last.ckpt also when it is so old, in minutes, but not so often that it costs time; 0 does not.",
         )
-        parser.add_argument("--resume", action="store_true", help="Go on with the newest run of this name.")
+        parser.add_argument(
+            "--resume",
+            action="store_true",
+            help="Go on with the newest run of this name. --resume auto starts it where there is none yet.",
+        )
         parser.add_argument("--test", type=bool, default=True, help="Test the best checkpoint at the end.")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -191,14 +226,19 @@ class VGGLightningCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Refuse what no Trainer can use, before anything is written."""
-        check_trainer(self.config[self.verb].trainer)
+        config = self.config[self.verb]
+        check_trainer(config.trainer)
+        check_processes(config.trainer, config.model, config.data.batch_size, self.seat)
+        self.meeting = meeting_before_trainer(self.seat)
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Build the Trainer, with loggers and callbacks of a run folder if the verb is fit."""
         self.model.check_data(self.datamodule)
-        if self.verb != "fit":
-            return super().instantiate_trainer(**{"logger": False, "enable_checkpointing": False, **kwargs})
         config = self.config_init[self.verb]
+        if self.verb != "fit":
+            if processes(config.trainer, self.seat) > 1:
+                self.datamodule.prepare_data()  # now, to compare the data before anything runs
+            return super().instantiate_trainer(**{"logger": False, "enable_checkpointing": False, **kwargs})
         self.datamodule.prepare_data()  # before the run folder is made: without data there is no run
         self.datamodule.setup("fit")
         batch_size = min(self.datamodule.hparams["batch_size"], len(self.datamodule.pictures("train")[1]))
@@ -206,12 +246,31 @@ class VGGLightningCLI(LightningCLI):
         if config.trainer.fast_dev_run:
             return super().instantiate_trainer(**kwargs)
         resumed = run_folder_of(Path(config.ckpt_path)) if config.ckpt_path else None
-        self.run_folder = resumed or new_run_folder(config.trainer.default_root_dir, self._run_name())
-        self.fresh_folder = None if resumed else self.run_folder
-        check_writable(self.run_folder)
-        if config.trainer.enable_checkpointing is not False:
-            check_space(self.run_folder, self.model, dict(self.model.hparams))
+        self.run_folder = resumed or self._new_folder(config.trainer.default_root_dir)
+        if self.seat.rank == 0:
+            self.fresh_folder = None if resumed else self.run_folder
+            check_writable(self.run_folder)
+            if config.trainer.enable_checkpointing is not False:
+                check_space(self.run_folder, self.model, dict(self.model.hparams))
         return super().instantiate_trainer(**kwargs)
+
+    def _new_folder(self, root: str | None) -> Path:
+        """Make a run folder, or in other processes than the first one see that it is there."""
+        if self.meeting is None:
+            return new_run_folder(root, self._run_name())
+        folder = Path(self.meeting.share("run folder", lambda: str(new_run_folder(root, self._run_name()))))
+        if not folder.is_dir():
+            raise UserError(f"the run folder {folder} is not here: name one that all machines share with "
+                            "--trainer.default_root_dir")
+        return folder
+
+    def _facts(self) -> dict[str, str]:
+        """Return what must be equal on all processes."""
+        config = self.config[self.verb].as_dict()
+        data = {name: value for name, value in config["data"].items() if name != "data_dir"}
+        options = {name: config.get(name) for name in ("model", "seed_everything", "ckpt_path", "early_stopping")}
+        checksums = self.datamodule.prepared.checksums if self.datamodule.prepared else {}
+        return facts(checksums, {**options, "data": data, "max_epochs": config["trainer"]["max_epochs"]})
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> L.Trainer:
         plugins = config["plugins"] or []
@@ -234,6 +293,7 @@ class VGGLightningCLI(LightningCLI):
             ]
             if config["logger"] in (None, True):
                 config["logger"] = run_loggers(self.run_folder, self.resume_step if options.ckpt_path else None)
+        choose_strategy(config, self.seat, self.command, self._facts, self.meeting)
         try:
             return super()._instantiate_trainer(config, callbacks)
         except (TypeError, ValueError) as error:  # the Trainer looks at its options itself
@@ -252,7 +312,7 @@ class VGGLightningCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Save the configuration beside the run, and say where that is."""
-        if self.run_folder is None:
+        if self.run_folder is None or self.seat.rank:
             return
         file = self.run_folder / "config.yaml"
         self._parser(self.verb).save(self.config[self.verb], file, skip_none=False, overwrite=True, multifile=False)
@@ -266,6 +326,8 @@ class VGGLightningCLI(LightningCLI):
             return
         if self.config[self.verb].test:
             report.test(self.trainer, self.model, self.datamodule)
+        if not self.trainer.is_global_zero:
+            return
         try:
             report.write(self.trainer, self.datamodule)
         except OSError as error:
@@ -293,4 +355,6 @@ class VGGLightningCLI(LightningCLI):
     def predict(self, **kwargs: Any) -> None:
         """Classify the test pictures and write predictions.csv beside the checkpoint's run."""
         batches = self.trainer.predict(**kwargs, return_predictions=True)
-        write_predictions(batches, self.datamodule.class_names, Path(self.config[self.verb].ckpt_path))
+        batches = in_order(talk.gather(batches))
+        if self.trainer.is_global_zero:
+            write_predictions(batches, self.datamodule.class_names, Path(self.config[self.verb].ckpt_path))

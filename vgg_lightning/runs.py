@@ -13,8 +13,7 @@ from lightning.pytorch.loggers import Logger
 from vgg_lightning.callbacks.csv_log import RunCSV
 from vgg_lightning.callbacks.tensorboard import RunTensorBoard
 from vgg_lightning.errors import UserError
-
-SHARED = "VGG_LIGHTNING_RUN_FOLDER"  # where the first process of a run tells those that it starts for other devices
+from vgg_lightning.parallel.ranks import SHARED, is_child
 
 
 def new_run_folder(root: str | Path | None, name: str) -> Path:
@@ -23,7 +22,7 @@ def new_run_folder(root: str | Path | None, name: str) -> Path:
     Raises:
         UserError: if it cannot be written.
     """
-    if SHARED in os.environ and os.environ.get("LOCAL_RANK", "0") != "0":
+    if is_child():
         return Path(os.environ[SHARED])
     parent = Path(root or ".") / "lightning_logs" / name
     try:

@@ -8,13 +8,14 @@ from typing import Any, Literal
 import lightning as L
 from torch import Tensor
 
-from vgg_lightning.data.batches import Batch, BatchLoader
+from vgg_lightning.data.batches import Batch, BatchLoader, Share
 from vgg_lightning.data.files import CLASSES, Prepared, default_data_dir, load, prepare
 from vgg_lightning.data.splits import stratified_split
 from vgg_lightning.data.transforms import Augment, Place, Preprocess
 from vgg_lightning.errors import UserError
 
 Split = Literal["train", "val", "test"]
+FEWEST = 2  # pictures that a process trains on: BatchNorm needs as many
 
 
 class FashionMNISTDataModule(L.LightningDataModule):
@@ -82,6 +83,12 @@ class FashionMNISTDataModule(L.LightningDataModule):
         if stage in ("test", "predict") and "test" not in self._splits:
             self._splits["test"] = load(self.data_dir, "test", self.hparams["dataset"])
 
+    @property
+    def share(self) -> Share | None:
+        """How much of the training batch at hand is here, if it is shared with other processes."""
+        loader = self._train_loader
+        return loader.share if loader and loader.world_size > 1 else None
+
     def pictures(self, split: Split) -> Batch:
         """Return all uint8 pictures (N, 1, 28, 28) and labels (N,) of "train", "val" or "test"."""
         if split not in self._splits:
@@ -137,4 +144,5 @@ class FashionMNISTDataModule(L.LightningDataModule):
     def _loader(self, split: Split, shuffle: bool = False) -> BatchLoader:
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         images, labels = self._splits[split]
-        return BatchLoader(images, labels, self.hparams["batch_size"], shuffle, self.seed, rank, world_size)
+        fewest = FEWEST if split == "train" else 0
+        return BatchLoader(images, labels, self.hparams["batch_size"], shuffle, self.seed, rank, world_size, fewest)
