@@ -82,7 +82,9 @@ def _value_of(option: str, options: list[str]) -> int:
 def _split_equals(option: str) -> list[str]:
     # Only the options that are looked at here; jsonargparse takes both forms of the others.
     key, equals, value = option.partition("=")
-    return [key, value] if equals and key in ("--config", "-c", "--ckpt_path", "--model.network", "--resume") else [option]
+    return (
+        [key, value] if equals and key in ("--config", "-c", "--ckpt_path", "--model.network", "--resume") else [option]
+    )
 
 
 def _default_preset(options: list[str]) -> str:

@@ -135,9 +135,7 @@ class Classifier(L.LightningModule):
         self.example_input_array = torch.zeros(()).expand(2, in_channels, image_size, image_size)  # for the graph
         self.class_names: Sequence[str] = CLASSES
         self.preprocess = Preprocess(max(image_size, 28), in_channels=in_channels)
-        metrics = MetricCollection(
-            {"loss": MeanLoss(), "acc": _accuracy(num_classes)}, compute_groups=False
-        )
+        metrics = MetricCollection({"loss": MeanLoss(), "acc": _accuracy(num_classes)}, compute_groups=False)
         self.train_metrics = metrics.clone(prefix="train_")
         if tta != "none":
             metrics.add_metrics({"acc_tta": _accuracy(num_classes)})

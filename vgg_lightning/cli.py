@@ -34,7 +34,7 @@ from vgg_lightning.classifier import Classifier
 from vgg_lightning.commands.predict import write_predictions
 from vgg_lightning.data.batches import in_order
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
-from vgg_lightning.errors import UserError
+from vgg_lightning.errors import LostProcessError, UserError
 from vgg_lightning.parallel import talk
 from vgg_lightning.parallel.launcher import end_all, is_loss, lost
 from vgg_lightning.parallel.meeting import Meeting, facts, meeting_before_trainer
@@ -128,8 +128,9 @@ class VGGLightningCLI(LightningCLI):
         self.meeting: Meeting | None = None
         try:
             self._launch(verb, args)
-        except (UserError, MisconfigurationException):
-            self._discard_folder()
+        except (UserError, MisconfigurationException, LostProcessError) as error:
+            if getattr(error, "code", 2) == 2:  # bad input, here or in another process
+                self._discard_folder()
             raise
 
     def _discard_folder(self) -> None:
@@ -260,8 +261,9 @@ class VGGLightningCLI(LightningCLI):
             return new_run_folder(root, self._run_name())
         folder = Path(self.meeting.share("run folder", lambda: str(new_run_folder(root, self._run_name()))))
         if not folder.is_dir():
-            raise UserError(f"the run folder {folder} is not here: name one that all machines share with "
-                            "--trainer.default_root_dir")
+            raise UserError(
+                f"the run folder {folder} is not here: name one that all machines share with --trainer.default_root_dir"
+            )
         return folder
 
     def _facts(self) -> dict[str, str]:

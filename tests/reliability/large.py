@@ -17,10 +17,16 @@ def main(folder):
     model = Classifier("vgg19", in_channels=3, num_classes=1000, image_size=224, lr=0.01)
     model.class_names = [str(i) for i in range(1000)]
     pictures = torch.utils.data.TensorDataset(torch.rand(4, 3, 224, 224), torch.arange(4))
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     trainer = L.Trainer(
-        accelerator="cpu", devices=2, strategy=Sharded([], dict, None), max_steps=2, logger=False,
-        enable_checkpointing=False, enable_progress_bar=False, plugins=[VerifiedCheckpointIO()], default_root_dir=folder,
-    )  # fmt: skip
+        accelerator="cpu",
+        devices=2,
+        strategy=Sharded([], dict, None),
+        max_steps=2,
+        default_root_dir=folder,
+        plugins=[VerifiedCheckpointIO()],
+        **quiet,
+    )
     trainer.fit(model, torch.utils.data.DataLoader(pictures, batch_size=1))
     assert trainer.global_step == 2
     held = sum(p.to_local().numel() for p in model.parameters())

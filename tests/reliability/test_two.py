@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from harness import NETWORK, differences, environment, essence, everything, once, only_run, record
 from two import PLAIN, TWO, children_of, run, strike, wait_for
-from harness import NETWORK, differences, environment, everything, once, only_run, record
 
 from vgg_lightning import load_classifier
 from vgg_lightning.data.batches import BatchLoader, in_order
@@ -25,7 +25,11 @@ SIGNALS = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 138}
 def runs(options, tmp_path_factory):
     """The same run with one process, with two, and with two under torchrun."""
     found = {}
-    for name, more, torchrun in (("one", ["--trainer.devices", "1"], False), ("two", TWO, False), ("torchrun", [], True)):
+    for name, more, torchrun in (
+        ("one", ["--trainer.devices", "1"], False),
+        ("two", TWO, False),
+        ("torchrun", [], True),
+    ):
         folder = tmp_path_factory.mktemp(name)
         code, text = run(folder, "fit", *options, *PLAIN, *more, "--model.ema_decay", "0", "--data.augment", "[]",
                          torchrun=torchrun)  # fmt: skip
@@ -109,17 +113,29 @@ def test_a_signal_to_any_process_saves_once_and_ends_all(options, tmp_path, sign
     assert seconds < 10
 
 
+NAN_IN_RANK_1 = """
+import os
+if os.environ.get("LOCAL_RANK") == "1":
+    from vgg_lightning.classifier import Classifier
+    step = Classifier.training_step
+    Classifier.training_step = lambda self, *a: step(self, *a) * (float("nan") if self.global_step == 11 else 1)
+"""
+
+
 def test_not_a_number_in_one_process_stops_both(options, tmp_path):
-    """All pictures are scaled, so only a loss can be infinite: the learning rate makes it so in both."""
-    command = ["fit", *options, *PLAIN, *TWO, "--model.lr", "1e30", "--model.ema_decay", "0", "--test", "false"]
-    code, text = run(tmp_path, *command)
+    (tmp_path / "sitecustomize.py").write_text(NAN_IN_RANK_1)  # which every Python reads that has it on its path
+    own = {"PYTHONPATH": f"{tmp_path}:{environment()['PYTHONPATH']}"}
+    command = ["fit", *NETWORK, *options, *TWO, "--checkpoint_every_n_steps", "1"]
+    code, text = run(tmp_path, *command, environment=own)
     assert code == 3, text
     assert text.count("is not finite") == 1, text
+    assert "step 11" in text
     assert "Traceback" not in text
+    assert essence(only_run(tmp_path) / "checkpoints" / "last.ckpt")["global_step"] == 11
 
 
 def resumed_like(whole, options, folder, rank, torchrun, wait="last-prev.ckpt"):
-    """Kill one process of a run, resume it, and return whether it ends as the unbroken one, and the seconds to the end."""
+    """Kill a process of a run and resume it; return whether it ends as the unbroken one, and the seconds to the end."""
     command = ["fit", *NETWORK, *options, *TWO, "--checkpoint_every_n_steps", "1", "--trainer.max_epochs", "12"]
     code, text, seconds = strike(folder, command, signal.SIGKILL, [rank], torchrun, wait)
     assert code not in (0, None), text
@@ -198,8 +214,12 @@ def by_hand(folder, command, ranks, paths, patience):
         processes.append(
             subprocess.Popen(
                 [sys.executable, "-m", "vgg_lightning", *once(command)],
-                cwd=folder, env=environment() | own, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            )  # fmt: skip
+                cwd=folder,
+                env=environment() | own,
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            )
         )
     texts = [process.communicate(timeout=120)[0] for process in processes]
     return [(p.returncode, text, time.monotonic() - begin) for p, text in zip(processes, texts, strict=True)]
@@ -228,7 +248,18 @@ def test_a_process_that_never_comes_is_named(options, tmp_path):
 
 
 def test_fsdp_writes_what_a_single_process_opens(options, data, tmp_path):
-    command = ["fit", *options, *PLAIN, *TWO, "--model.ema_decay", "0", "--data.augment", "[]", "--trainer.max_epochs", "1"]
+    command = [
+        "fit",
+        *options,
+        *PLAIN,
+        *TWO,
+        "--model.ema_decay",
+        "0",
+        "--data.augment",
+        "[]",
+        "--trainer.max_epochs",
+        "1",
+    ]
     code, text = run(tmp_path, *command, "--trainer.strategy", "fsdp")
     assert code == 0, text
     sharded = load_classifier(only_run(tmp_path) / "checkpoints" / "last.ckpt")
@@ -268,7 +299,7 @@ done
 exit $code
 """
     (bin_ / "srun").write_text(srun)
-    (bin_ / "scontrol").write_text(f"#!/bin/sh\necho \"$@\" >> {tmp_path}/asked\n")
+    (bin_ / "scontrol").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n')
     for file in bin_.iterdir():
         file.chmod(0o755)
     own = {
@@ -310,7 +341,5 @@ def test_main_with_options_of_its_own_starts_processes_with_them(options, tmp_pa
         command = ["fit", *options, *PLAIN, *TWO, "--name", name, "--trainer.max_epochs", "1", "--test", "false"]
         assert main(once(command)) == 0, capfd.readouterr()
     assert len(list(tmp_path.glob("lightning_logs/*/version_0/results.json"))) == 2
-    changed = {key for key in before.keys() ^ os.environ.keys()} - {"PYTEST_CURRENT_TEST"}
+    changed = set(before.keys() ^ os.environ.keys()) - {"PYTEST_CURRENT_TEST"}
     assert changed <= {"OMP_NUM_THREADS", "PL_GLOBAL_SEED", "PL_SEED_WORKERS", "TORCH_FORCE_WEIGHTS_ONLY_LOAD"}
-
-

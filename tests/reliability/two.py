@@ -73,7 +73,7 @@ def wait_for(folder, pattern, process, seconds=harness.LIMIT):
 
 
 def strike(folder, command, signum, ranks, torchrun=False, checkpoint="last.ckpt"):
-    """Send a signal to some ranks of a run in training; return its exit code, its text and the seconds until all end."""
+    """Send a signal to some ranks of a run in training; return exit code, text, and the seconds until all ended."""
     process = launch(folder, *command, torchrun=torchrun)
     try:
         wait_for(folder, f"lightning_logs/*/*/checkpoints/{checkpoint}", process)

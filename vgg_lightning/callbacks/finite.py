@@ -12,6 +12,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor
 
 from vgg_lightning.errors import NonFiniteError
+from vgg_lightning.parallel import talk
 from vgg_lightning.parallel.shard import own_part
 
 MOST_SKIPS = 25  # steps in a row that 16-mixed may skip while its scale falls: 2 ** -25 of where it was
@@ -87,10 +88,11 @@ class FiniteGuard(Callback):
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         if scaler is None:
             look(optimizer, self._found[1])
-            if isinstance(trainer.strategy, ModelParallelStrategy):  # where each process sees a part of the gradient
-                self._found = trainer.strategy.reduce(self._found, reduce_op="max")
         else:
             self._count_skips(trainer, optimizer, scaler)
+        if talk.several() and (scaler is not None or isinstance(trainer.strategy, ModelParallelStrategy)):
+            # Else each process sees the sum of all gradients, and so what is wrong in any of them.
+            self._found = trainer.strategy.reduce(self._found, reduce_op="max")
         deferred = self._defers(optimizer) and scaler is None
         if deferred:
             optimizer.found_inf = self._found.max()  # type: ignore[attr-defined]

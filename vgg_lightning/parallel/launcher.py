@@ -51,9 +51,7 @@ class Launcher(_SubprocessScriptLauncher):
         """A notebook may use it: the other processes do not run the notebook."""
         return True
 
-    def launch(
-        self, function: Callable[..., Any], *args: Any, trainer: L.Trainer | None = None, **kwargs: Any
-    ) -> Any:
+    def launch(self, function: Callable[..., Any], *args: Any, trainer: L.Trainer | None = None, **kwargs: Any) -> Any:
         """Start the other processes, the first time; then call `function`."""
         self.cluster_environment.validate_settings(self.num_processes, self.num_nodes)
         if not self.cluster_environment.creates_processes_externally:
@@ -109,6 +107,12 @@ def end_all(failed: bool) -> None:
     while _launchers:
         _launchers[-1].end(failed)
         _launchers.pop()
+
+
+def stop_if_lost() -> None:
+    """Raise LostProcessError if a process that this one has started has ended already."""
+    if any(process.poll() is not None for launcher in _launchers for process in launcher.procs):
+        raise lost()
 
 
 def lost() -> LostProcessError:

@@ -66,8 +66,12 @@ class Meeting:
         self._wait(lambda: self._store.check([key]), f"rank 0 has not said its {name}")
         return self._store.get(key).decode()
 
-    def compare(self, facts: Mapping[str, str]) -> None:
+    def compare(self, facts: Mapping[str, str], look: Callable[[], None] = lambda: None) -> None:
         """Wait for all processes, and see that they agree.
+
+        Args:
+            facts: what must be equal.
+            look: called while waiting; may raise.
 
         Raises:
             UserError: on all of them, if one does not come, or has another fact than the first one.
@@ -79,6 +83,7 @@ class Meeting:
             return [rank for rank, key in keys.items() if not self._store.check([key])]
 
         while absent := missing():
+            look()
             if time.monotonic() > self._deadline:
                 self._part(
                     f"{self.world_size - len(absent)} of {self.world_size} processes have come within "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ def shard(network: nn.Module, mesh: DeviceMesh) -> None:
 
     if isinstance(network, FSDPModule):
         return
+    network.to(memory_format=torch.contiguous_format)  # fully_shard takes no other
     processes = mesh["data_parallel"]
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):

@@ -12,14 +12,14 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins.environments import SLURMEnvironment
-from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from torch.nn.parallel import DistributedDataParallel
 
 from vgg_lightning.checkpoints.load import read_checkpoint
 from vgg_lightning.checkpoints.write import CheckpointNotWrittenError
 from vgg_lightning.errors import UserError
 from vgg_lightning.parallel import talk
-from vgg_lightning.parallel.launcher import Launcher
+from vgg_lightning.parallel.launcher import Launcher, stop_if_lost
 from vgg_lightning.parallel.meeting import Meeting, patience
 from vgg_lightning.parallel.ranks import Seat
 
@@ -53,7 +53,7 @@ class _Together:
         if self.meeting is None and self.world_size > 1:
             self.meeting = Meeting(self.global_rank, self.world_size, cluster.main_address, cluster.main_port)
         if self.meeting is not None:
-            self.meeting.compare(self.facts())
+            self.meeting.compare(self.facts(), look=stop_if_lost)
 
     def _save(self: Any, save: Callable[[], None]) -> None:
         """Save in the first process, and let all of them know where that fails: none shall wait for another."""
@@ -75,7 +75,9 @@ class DataParallel(_Together, DDPStrategy):
 
     def __init__(self, command: Sequence[str], facts: Facts, meeting: Meeting | None, unused: bool = False) -> None:
         names = inspect.signature(DistributedDataParallel).parameters
-        buffers = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"  # before torch 2.15
+        buffers = (
+            "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
+        )  # before torch 2.15
         super().__init__(
             timeout=timedelta(seconds=patience()),
             gradient_as_bucket_view=True,
