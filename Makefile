@@ -37,8 +37,8 @@ lint: install  ## ruff
 types: install  ## mypy --strict
 	@$(BIN)/mypy
 
-tests: install  ## pytest, without the long campaigns
-	@$(BIN)/python -m pytest -m "not slow"
+tests: install  ## pytest, without the long campaigns: a process for each core, each with one thread
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses auto --dist worksteal
 
 test-reliability: install  ## the long campaigns: real kills, bit flips, fuzzed options
 	@$(BIN)/python -m pytest tests/reliability -m "slow or not slow"

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MetricCollection
-from torchmetrics.classification import MulticlassAccuracy
 
-from vgg_lightning.callbacks.averaging import AveragedWeights
-from vgg_lightning.callbacks.chance import ChanceNote
-from vgg_lightning.callbacks.finite import FiniteGuard
-from vgg_lightning.callbacks.lookahead import Lookahead
-from vgg_lightning.data.batches import Share
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
 from vgg_lightning.data.files import CLASSES
-from vgg_lightning.data.pictures import Pictures, to_uint8
+from vgg_lightning.data.pictures import Pictures
 from vgg_lightning.data.transforms import Preprocess
 from vgg_lightning.errors import UserError
 from vgg_lightning.networks import build_network
@@ -33,12 +23,14 @@ from vgg_lightning.networks.init import initialize
 from vgg_lightning.networks.whitened_vgg import WhiteningConv
 from vgg_lightning.parallel import talk
 from vgg_lightning.parallel.shard import shard
+from vgg_lightning.predictions import Predictions, predict
+from vgg_lightning.scoring import Scored
 from vgg_lightning.seeds import derive_seed, seed_device
 from vgg_lightning.training.memory import check_weights_fit
-from vgg_lightning.training.metrics import MeanLoss
-from vgg_lightning.training.optimizers import build_optimizer, check_optimizer
+from vgg_lightning.training.optimizers import check_optimizer
 from vgg_lightning.training.ranges import check_ranges
-from vgg_lightning.training.schedules import build_schedule, check_schedule, restart_schedule
+from vgg_lightning.training.recipe import callbacks_of, optimizer_of, restart_schedules
+from vgg_lightning.training.schedules import check_schedule
 from vgg_lightning.tta import average_views, check_tta
 
 # Options of the networks with the values that change nothing; what differs is handed to the builder.
@@ -53,15 +45,7 @@ NETWORK_OPTIONS: dict[str, object] = {
 WHITENED_FROM = 5000  # pictures
 
 
-class Predictions(NamedTuple):
-    """What a classifier says of N pictures."""
-
-    labels: Tensor  # int64 (N,)
-    names: list[str]  # the labels' class names
-    probabilities: Tensor  # float32 (N, num_classes)
-
-
-class Classifier(L.LightningModule):
+class Classifier(Scored):
     """A network that is trained to tell the classes of pictures apart.
 
     Args:
@@ -135,12 +119,7 @@ class Classifier(L.LightningModule):
         self.example_input_array = torch.zeros(()).expand(2, in_channels, image_size, image_size)  # for the graph
         self.class_names: Sequence[str] = CLASSES
         self.preprocess = Preprocess(max(image_size, 28), in_channels=in_channels)
-        metrics = MetricCollection({"loss": MeanLoss(), "acc": _accuracy(num_classes)}, compute_groups=False)
-        self.train_metrics = metrics.clone(prefix="train_")
-        if tta != "none":
-            metrics.add_metrics({"acc_tta": _accuracy(num_classes)})
-        self.val_metrics = metrics.clone(prefix="val_")
-        self.test_metrics = metrics.clone(prefix="test_")
+        self.score(num_classes, tta=tta != "none")
         if weights is not None:
             from vgg_lightning.checkpoints.load import load_weights  # imported here: it needs this module
 
@@ -162,7 +141,6 @@ class Classifier(L.LightningModule):
         """Return the logits of preprocessed pictures, averaged over the views that `tta` names."""
         return average_views(self.hparams["tta"], self, x, self(x))
 
-    @torch.no_grad()
     def predict(self, images: Pictures, batch_size: int = 500) -> Predictions:
         """Classify pictures of any of the usual kinds.
 
@@ -177,22 +155,13 @@ class Classifier(L.LightningModule):
         Raises:
             UserError: if a picture cannot be read or an array has another shape or type.
         """
-        was_training = self.training
-        self.eval()
-        chunks: Sequence[Tensor] = torch.split(to_uint8(images), batch_size)
-        logits = [self.average(self.preprocess(chunk.to(self.device))).float().cpu() for chunk in chunks]
-        self.train(was_training)
-        probabilities = torch.cat(logits).softmax(dim=1)
-        labels = probabilities.argmax(dim=1)
-        return Predictions(labels, [self.class_names[i] for i in labels.tolist()], probabilities)
+        return predict(self, images, batch_size)
 
     # Lightning's hooks, in the order in which a run calls them.
 
     def configure_callbacks(self) -> list[Callback]:
         """Guard the numbers, and average the weights if asked to."""
-        decay, steps = self.hparams["ema_decay"], self.hparams["lookahead_steps"]
-        averages = [Lookahead(steps)] if steps else []
-        return [FiniteGuard(), ChanceNote(), *averages, *([AveragedWeights(decay=decay)] if decay else [])]
+        return callbacks_of(self)
 
     def setup(self, stage: str) -> None:
         """Take over the data's preprocessing and class names, which travel with the checkpoint."""
@@ -203,7 +172,7 @@ class Classifier(L.LightningModule):
 
     def configure_model(self) -> None:
         """Give each process its part of the network, if the strategy is FSDP."""
-        if isinstance(self._trainer and self._trainer.strategy, ModelParallelStrategy):
+        if self._trainer is not None and isinstance(self._trainer.strategy, ModelParallelStrategy):
             shard(self.network, self.device_mesh)
 
     def check_data(self, data: FashionMNISTDataModule) -> None:
@@ -221,28 +190,7 @@ class Classifier(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Build optimizer and schedule by name; the schedule moves with every step."""
-        hparams = self.hparams
-        optimizer = build_optimizer(
-            hparams["optimizer"],
-            self.network,
-            hparams["lr"],
-            hparams["momentum"],
-            hparams["nesterov"],
-            hparams["weight_decay"],
-            self.fuses_optimizer(),
-        )
-        total_steps = int(self.trainer.estimated_stepping_batches)
-        steps_per_epoch = total_steps / max(self.trainer.max_epochs or 1, 1)
-        warmup_steps = round(hparams["warmup_epochs"] * steps_per_epoch)
-        scheduler = build_schedule(hparams["schedule"], optimizer, warmup_steps, total_steps)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def fuses_optimizer(self) -> bool | None:
-        """Return True on a GPU, unless Lightning refuses: where it scales gradients, or clips in mixed precision."""
-        plugin = self.trainer.precision_plugin
-        clips = isinstance(plugin, MixedPrecision) and self.trainer.gradient_clip_val
-        scales = getattr(plugin, "scaler", None) is not None
-        return True if self.device.type == "cuda" and not (clips or scales) else None
+        return optimizer_of(self)
 
     def on_fit_start(self) -> None:
         """Compute the filters of a whitening stem from training pictures, unless weights that were loaded have them."""
@@ -255,9 +203,7 @@ class Classifier(L.LightningModule):
 
     def on_train_start(self) -> None:
         """Let learning rate, schedule and number of epochs asked for win over those in a resumed checkpoint."""
-        for config in self.trainer.lr_scheduler_configs:
-            if isinstance(config.scheduler, LambdaLR):  # ours; the learning-rate finder brings its own
-                restart_schedule(config.scheduler, self.hparams["lr"])
+        restart_schedules(self.trainer, self.hparams["lr"])
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed dropout by (seed, epoch, batch, rank), whatever was drawn before."""
@@ -268,28 +214,15 @@ class Classifier(L.LightningModule):
         """Return the loss of one batch."""
         x, y = batch
         logits = self(x)
-        share: Share | None = getattr(getattr(self.trainer, "datamodule", None), "share", None)
+        share = getattr(getattr(self.trainer, "datamodule", None), "share", None)
         if share is not None:
             logits, y = logits[: share.own], y[: share.own]
-        loss = self._loss(logits, y, self.hparams["label_smoothing"])
-        self._update(self.train_metrics, loss.detach(), logits.detach(), y)
-        if (self.global_step + 1) % self._log_every() == 0:  # a call costs 1 ms, so not on every step
+        smoothing, reduction = self.hparams["label_smoothing"], "mean" if len(y) else "sum"  # a mean of none is NaN
+        loss = F.cross_entropy(logits, y, label_smoothing=smoothing, reduction=reduction)
+        self.count(self.train_metrics, loss.detach(), logits.detach(), y)
+        if self.logs_this_step():
             self.log("train_loss_step", loss.detach(), batch_size=len(y))
-        if share is None:
-            return loss
-        # The processes' gradients are averaged: so weighted, that is the gradient of the mean over the whole batch.
-        return loss * (share.own * self.trainer.world_size / share.total)
-
-    def on_train_epoch_end(self) -> None:
-        """Log the means of the epoch, here and now: after this hook the checkpoint of the epoch is written."""
-        means = self.train_metrics.compute()
-        self.log_dict(means, prog_bar=True, logger=False)
-        step = max(self.global_step - 1, 0)  # that of the last batch, as for the validation metrics
-        scalars = {name: float(value) for name, value in means.items()}
-        for logger in self.trainer.loggers:
-            logger.log_metrics({**scalars, "epoch": self.current_epoch}, step)
-            logger.save()
-        self.train_metrics.reset()
+        return loss if share is None else loss * share.weight
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Count one batch, and return its logits (N, num_classes) for the callbacks."""
@@ -297,20 +230,11 @@ class Classifier(L.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Let all processes validate one network: BatchNorm's statistics are those of the first process."""
-        if self.trainer.training or self.trainer.validating:
-            talk.follow_first(self.network.buffers())
-
-    def on_validation_epoch_end(self) -> None:
-        """Log loss and accuracy on the validation pictures."""
-        self._log_means(self.val_metrics)
+        talk.follow_first(self.network.buffers())
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Count one batch, and return its logits (N, num_classes) for the callbacks."""
         return self._evaluate(self.test_metrics, batch)
-
-    def on_test_epoch_end(self) -> None:
-        """Log loss and accuracy on the official test pictures."""
-        self._log_means(self.test_metrics)
 
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> tuple[Tensor, Tensor]:
         """Return probabilities (N, num_classes) and the true labels (N,) of one batch."""
@@ -320,64 +244,20 @@ class Classifier(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save what Lightning does not: class names, and the sums behind the means of a running epoch."""
+        super().on_save_checkpoint(checkpoint)
         checkpoint["class_names"] = list(self.class_names)
-        state = {k: m.metric_state for k, m in self.train_metrics.items(keep_base=True)}
-        checkpoint["train_metrics"] = state
-        if talk.several():
-            checkpoint["train_metrics_by_rank"] = talk.gather(_on_cpu(state))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore what `on_save_checkpoint` saved."""
+        super().on_load_checkpoint(checkpoint)
         self.class_names = checkpoint.get("class_names", self.class_names)
-        found = self._own_sums(checkpoint)
-        for name, metric in self.train_metrics.items(keep_base=True):
-            for key, value in found.get(name, {}).items():
-                setattr(metric, key, value.to(metric.device))
-                metric._update_count = max(metric._update_count, 1)
-
-    def _own_sums(self, checkpoint: dict[str, Any]) -> dict[str, dict[str, Tensor]]:
-        """Return this process's sums; with another number of processes, the first one gets those of all."""
-        ranks = checkpoint.get("train_metrics_by_rank") or [checkpoint.get("train_metrics", {})]
-        if len(ranks) == self.trainer.world_size:
-            return dict(ranks[self.global_rank])
-        whole = {name: {key: sum(rank[name][key] for rank in ranks) for key in ranks[0][name]} for name in ranks[0]}
-        nothing = {name: {key: 0 * value for key, value in sums.items()} for name, sums in whole.items()}
-        return nothing if self.global_rank else whole
-
-    def _log_every(self) -> int:
-        # set by a connector; 0 is never
-        return int(self.trainer.log_every_n_steps) or sys.maxsize  # type: ignore[attr-defined]
 
     def _evaluate(self, metrics: MetricCollection, batch: tuple[Tensor, Tensor]) -> Tensor:
         x, y = batch
         if not len(x):  # in a last batch that is smaller than the number of processes
             return self(x.new_zeros(1, *x.shape[1:]))[:0]  # type: ignore[no-any-return]
         logits: Tensor = self(x)
-        self._update(metrics, F.cross_entropy(logits, y), logits, y)
+        self.count(metrics, F.cross_entropy(logits, y), logits, y)
         if "acc_tta" in metrics:
             metrics["acc_tta"].update(average_views(self.hparams["tta"], self, x, logits), y)
         return logits
-
-    def _loss(self, logits: Tensor, y: Tensor, label_smoothing: float) -> Tensor:
-        """Return the mean loss; of no picture at all it is 0, where torch says NaN."""
-        reduction = "mean" if len(y) else "sum"
-        return F.cross_entropy(logits, y, label_smoothing=label_smoothing, reduction=reduction)
-
-    def _update(self, metrics: MetricCollection, loss: Tensor, logits: Tensor, y: Tensor) -> None:
-        if not len(y):
-            return
-        metrics["loss"].update(loss, len(y))
-        metrics["acc"].update(logits, y)
-
-    def _log_means(self, metrics: MetricCollection) -> None:
-        self.log_dict(metrics.compute(), prog_bar=True)
-        metrics.reset()
-
-
-def _on_cpu(state: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    return {name: {key: value.cpu() for key, value in sums.items()} for name, sums in state.items()}
-
-
-def _accuracy(num_classes: int) -> MulticlassAccuracy:
-    # validate_args waits for the device on every batch; the number of classes is checked once, in setup.
-    return MulticlassAccuracy(num_classes, average="micro", validate_args=False)

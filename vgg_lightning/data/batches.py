@@ -19,6 +19,7 @@ class Share(NamedTuple):
 
     own: int  # pictures that count here, the first ones; others may follow that count in another process
     total: int  # pictures of the batch in all processes
+    weight: float = 1.0  # of the mean loss over `own`: so weighted, its mean over processes is that over the batch
 
 
 class BatchLoader:
@@ -88,7 +89,7 @@ class BatchLoader:
             begin = self.position * self.batch_size
             whole = order[begin : begin + self.batch_size]
             self.indices = whole[self.rank :: self.world_size]
-            self.share = Share(len(self.indices), len(whole))
+            self.share = Share(own := len(self.indices), len(whole), own * self.world_size / len(whole))
             if len(self.indices) < self.fewest:
                 self.indices = torch.cat([self.indices, whole[self.rank + 1 :], whole])[: self.fewest]
             self.position += 1
