@@ -13,7 +13,7 @@ from two import alive, children_of, wait_for
 
 SCRIPT = Path(__file__).parents[2] / "docs" / "scripts" / "torchrun.sh"
 ADDRESSES = ["10.77.7.1", "10.77.7.2"]
-EPOCHS = 60
+EPOCHS = 40
 COMMAND = [
     *("--model.network", "vgg11", "--model.ratio", "32", "--model.batch_norm", "true", "--model.head", "gap"),
     *("--model.lr", "0.05", "--model.momentum", "0.9", "--data.augment", "[flip]", "--data.batch_size", "2"),
@@ -101,11 +101,17 @@ def until(condition, seconds, folder):
         time.sleep(0.5)
 
 
+@pytest.fixture(scope="module")
+def whole(machines, data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("machines") / "whole"
+    found = finish(folder, *start(machines, folder, data))
+    assert found["processes"] == 2
+    return found
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["cable", "kill"])
-def test_a_machine_is_cut_off_and_comes_back(machines, data, tmp_path, how):
-    whole = finish(tmp_path / "whole", *start(machines, tmp_path / "whole", data))
-    assert whole["processes"] == 2
+def test_a_machine_is_cut_off_and_comes_back(machines, whole, data, tmp_path, how):
     folder = tmp_path / "broken"
     first, second = start(machines, folder, data)
     wait_for(folder, "lightning_logs/far/*/checkpoints/best.ckpt", first.process)
@@ -118,6 +124,7 @@ def test_a_machine_is_cut_off_and_comes_back(machines, data, tmp_path, how):
     second.kill()
     second.cable_is("up")
     back = Machine(machines, 1, folder, data)
+    print(how, "alone for", epochs_said(folder) - before, "epochs")
     broken = finish(folder, first, back)
     assert broken["processes"] == 2, "the second machine did not come back into the run"
     assert (broken["steps"], broken["epochs"]) == (whole["steps"], whole["epochs"])

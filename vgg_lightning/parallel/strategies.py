@@ -184,6 +184,8 @@ def check_processes(trainer: Mapping[str, Any], model: Mapping[str, Any], batch_
 def _check_sharded(model: Mapping[str, Any], count: int) -> None:
     if count == 1:
         raise UserError("--trainer.strategy fsdp shares a network among processes: give --trainer.devices 2 or more")
+    if model["network"] == "whitened_vgg":
+        raise UserError("--model.network whitened_vgg is not possible with fsdp, nor large enough for it: use ddp")
     for option in ("ema_decay", "lookahead_steps"):
         if model[option]:
             raise UserError(f"--model.{option} {model[option]} is not possible with fsdp: use 0, or ddp")
