@@ -91,7 +91,7 @@ class Launcher(_SubprocessScriptLauncher):
 
     def end(self, failed: bool) -> None:
         """Wait for the other processes, and end those that do not end themselves."""
-        for seconds, end in ((2.0 if failed else 60.0, subprocess.Popen.terminate), (3.0, subprocess.Popen.kill)):
+        for seconds, end in ((GRACE if failed else 60.0, subprocess.Popen.terminate), (2.0, subprocess.Popen.kill)):
             until = time.monotonic() + seconds
             for process in self.procs:
                 try:

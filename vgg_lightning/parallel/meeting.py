@@ -86,14 +86,16 @@ class Meeting:
             look()
             if time.monotonic() > self._deadline:
                 self._part(
+                    [rank for rank in keys if rank not in absent],
                     f"{self.world_size - len(absent)} of {self.world_size} processes have come within "
-                    f"{self.seconds:g} s, {_ranks(absent)} not: start them all, or wait longer with {PATIENCE}"
+                    f"{self.seconds:g} s, {_ranks(absent)} not: start them all, or wait longer with {PATIENCE}",
                 )
             time.sleep(0.05)
         found = {rank: json.loads(self._store.get(key)) for rank, key in keys.items()}
         for name in facts:
             if others := [rank for rank in found if found[rank].get(name) != found[0].get(name)]:
-                self._part(f"{_ranks(others)} {'has' if len(others) == 1 else 'have'} other {name} than rank 0: {SAME}")
+                have = "has" if len(others) == 1 else "have"
+                self._part(list(keys), f"{_ranks(others)} {have} other {name} than rank 0: {SAME}")
 
     def _key(self, *parts: object) -> str:
         return "/".join(map(str, ("vgg_lightning", self._attempt, *parts)))
@@ -104,11 +106,11 @@ class Meeting:
                 raise _together(f"{what} within {self.seconds:g} s: start it, or wait longer with {PATIENCE}")
             time.sleep(0.05)  # in Python, so that a signal is obeyed
 
-    def _part(self, why: str) -> None:
-        """Raise why the run ends; the first process, which keeps the table, does so as the last one."""
+    def _part(self, ranks: list[int], why: str) -> None:
+        """Raise why the run ends; the first process, which keeps the table, does so as the last one of those here."""
         self._store.set(self._key("out", self.rank), "")
         until = time.monotonic() + _FAREWELL
-        keys = [self._key("out", rank) for rank in range(1, self.world_size)]
+        keys = [self._key("out", rank) for rank in ranks if rank]
         while self.rank == 0 and time.monotonic() < until and not self._store.check(keys):
             time.sleep(0.05)
         raise _together(why)

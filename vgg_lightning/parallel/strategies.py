@@ -172,6 +172,8 @@ def check_processes(trainer: Mapping[str, Any], model: Mapping[str, Any], batch_
         raise UserError(f"--trainer.devices {trainer['devices']}: this machine has {torch.cuda.device_count()} GPUs")
     if count > 1 and on_cpu and trainer["sync_batchnorm"]:
         raise UserError("--trainer.sync_batchnorm works on GPUs only: leave it out")
+    if count > 1:
+        patience()  # raises where it is no number of seconds
     if batch_size < count:
         raise UserError(
             f"--data.batch_size {batch_size} is less than the {count} processes that share a batch: "
