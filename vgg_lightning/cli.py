@@ -36,10 +36,11 @@ from vgg_lightning.data.batches import in_order
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
 from vgg_lightning.errors import LostProcessError, UserError
 from vgg_lightning.parallel import talk
+from vgg_lightning.parallel.devices import check_processes, processes
 from vgg_lightning.parallel.launcher import end_all, is_loss, lost
 from vgg_lightning.parallel.meeting import Meeting, facts, meeting_before_trainer
 from vgg_lightning.parallel.ranks import own_environment, seat
-from vgg_lightning.parallel.strategies import check_processes, choose_strategy, processes
+from vgg_lightning.parallel.strategies import choose_strategy
 from vgg_lightning.parser import Parser, prefer_whole_numbers
 from vgg_lightning.runs import discard_run_folder, new_run_folder, run_folder_of
 from vgg_lightning.runs import loggers as run_loggers

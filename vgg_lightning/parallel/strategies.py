@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -17,15 +15,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from vgg_lightning.checkpoints.load import read_checkpoint
 from vgg_lightning.checkpoints.write import CheckpointNotWrittenError
-from vgg_lightning.errors import UserError
 from vgg_lightning.parallel import talk
+from vgg_lightning.parallel.devices import SHARDED, processes
 from vgg_lightning.parallel.launcher import Launcher, stop_if_lost
 from vgg_lightning.parallel.meeting import Meeting, patience
 from vgg_lightning.parallel.ranks import Seat
 
 Facts = Callable[[], Mapping[str, str]]
-DDP = {"auto": False, "ddp": False, "ddp_find_unused_parameters_false": False, "ddp_find_unused_parameters_true": True}
-SHARDED = ("fsdp",)
 
 
 class _Together:
@@ -130,69 +126,6 @@ class Sharded(_Together, ModelParallelStrategy):
         return super().load_checkpoint(checkpoint_path, weights_only=True)
 
 
-def number_of_devices(devices: Any, accelerator: Any) -> int:
-    """Return how many devices an option of the Trainer means on this machine."""
-    gpus = torch.cuda.device_count() if accelerator in ("auto", "gpu", "cuda") else 0
-    if isinstance(devices, list):
-        return len(devices)
-    text = str(devices)
-    if text in ("auto", "-1"):
-        return max(gpus, 1)
-    return int(text) if re.fullmatch(r"\d+", text) else len(text.strip(",").split(","))
-
-
-def processes(trainer: Mapping[str, Any], seat: Seat) -> int:
-    """Return how many processes a run has with these options of the Trainer."""
-    if seat.launcher:
-        return seat.world_size
-    return number_of_devices(trainer["devices"], trainer["accelerator"])
-
-
-def check_processes(trainer: Mapping[str, Any], model: Mapping[str, Any], batch_size: int, seat: Seat) -> None:
-    """Raise UserError for options with which several processes cannot work together.
-
-    Args:
-        trainer: options of the Trainer.
-        model: options of the model.
-        batch_size: pictures in a batch, over all processes.
-        seat: of this process.
-    """
-    name, count = trainer["strategy"], processes(trainer, seat)
-    if not isinstance(name, str):
-        raise UserError("--trainer.strategy takes a name: auto, ddp or fsdp")
-    if name.lower() not in (*DDP, *SHARDED):
-        raise UserError(f"--trainer.strategy {name} is not supported here: use ddp or fsdp, or leave it out")
-    if not seat.launcher and (trainer["num_nodes"] or 1) > 1:
-        raise UserError("--trainer.num_nodes is for torchrun or srun to say, which start the processes: docs/scale.md")
-    on_cpu = trainer["accelerator"] == "cpu" or not torch.cuda.is_available()
-    most = max(4, os.cpu_count() or 1)
-    if on_cpu and not seat.launcher and count > most:
-        raise UserError(f"--trainer.devices {count}: this machine has {os.cpu_count()} cores; use at most {most}")
-    if not on_cpu and not seat.launcher and count > torch.cuda.device_count():
-        raise UserError(f"--trainer.devices {trainer['devices']}: this machine has {torch.cuda.device_count()} GPUs")
-    if count > 1 and on_cpu and trainer["sync_batchnorm"]:
-        raise UserError("--trainer.sync_batchnorm works on GPUs only: leave it out")
-    if count > 1:
-        patience()  # raises where it is no number of seconds
-    if batch_size < count:
-        raise UserError(
-            f"--data.batch_size {batch_size} is less than the {count} processes that share a batch: "
-            f"use {count} or more, or fewer --trainer.devices"
-        )
-    if name.lower() in SHARDED:
-        _check_sharded(model, count)
-
-
-def _check_sharded(model: Mapping[str, Any], count: int) -> None:
-    if count == 1:
-        raise UserError("--trainer.strategy fsdp shares a network among processes: give --trainer.devices 2 or more")
-    if model["network"] == "whitened_vgg":
-        raise UserError("--model.network whitened_vgg is not possible with fsdp, nor large enough for it: use ddp")
-    for option in ("ema_decay", "lookahead_steps"):
-        if model[option]:
-            raise UserError(f"--model.{option} {model[option]} is not possible with fsdp: use 0, or ddp")
-
-
 def choose_strategy(
     config: dict[str, Any], seat: Seat, command: Sequence[str], facts: Facts, meeting: Meeting | None
 ) -> None:
@@ -217,4 +150,4 @@ def choose_strategy(
     if name in SHARDED:
         config["strategy"] = Sharded(command, facts, meeting)
     else:
-        config["strategy"] = DataParallel(command, facts, meeting, unused=DDP[name])
+        config["strategy"] = DataParallel(command, facts, meeting, unused=name.endswith("_true"))
