@@ -7,7 +7,6 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +36,12 @@ from vgg_lightning.data.datamodule import FashionMNISTDataModule
 from vgg_lightning.errors import LostProcessError, UserError
 from vgg_lightning.parallel import talk
 from vgg_lightning.parallel.devices import check_processes, processes
-from vgg_lightning.parallel.launcher import end_all, is_loss, lost
+from vgg_lightning.parallel.launcher import together
 from vgg_lightning.parallel.meeting import Meeting, facts, meeting_before_trainer
-from vgg_lightning.parallel.ranks import own_environment, seat
+from vgg_lightning.parallel.ranks import seat
 from vgg_lightning.parallel.strategies import choose_strategy
 from vgg_lightning.parser import Parser, prefer_whole_numbers
-from vgg_lightning.runs import discard_run_folder, new_run_folder, run_folder_of
+from vgg_lightning.runs import discard_run_folder, run_folder_of, shared_run_folder
 from vgg_lightning.runs import loggers as run_loggers
 from vgg_lightning.training.limits import check_run, check_trainer
 from vgg_lightning.training.memory import check_training_fits
@@ -72,30 +71,13 @@ def main(args: list[str]) -> int:
     os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
     speaks = contextlib.nullcontext() if seat().rank == 0 else contextlib.redirect_stdout(None)
     try:
-        with speaks, _together():
+        with speaks, together():
             return VGGLightningCLI(verb, with_defaults(verb, options)).exit_code
     except RunFinished as finished:
         print(finished)
     except MisconfigurationException as error:
         raise UserError(" ".join(str(error).split())) from error
     return 0
-
-
-@contextlib.contextmanager
-def _together() -> Iterator[None]:
-    """End all processes of a run when this one ends, and say so when it ends because another one has."""
-    failed = True
-    with own_environment():
-        try:
-            yield
-            failed = False
-        except Exception as error:
-            if talk.several() and is_loss(error):
-                raise lost() from error
-            raise
-        finally:
-            talk.close()
-            end_all(failed)
 
 
 def _quiet() -> None:
@@ -248,7 +230,7 @@ class VGGLightningCLI(LightningCLI):
         if config.trainer.fast_dev_run:
             return super().instantiate_trainer(**kwargs)
         resumed = run_folder_of(Path(config.ckpt_path)) if config.ckpt_path else None
-        self.run_folder = resumed or self._new_folder(config.trainer.default_root_dir)
+        self.run_folder = resumed or shared_run_folder(config.trainer.default_root_dir, self._run_name(), self.meeting)
         if self.seat.rank == 0:
             self.fresh_folder = None if resumed else self.run_folder
             check_writable(self.run_folder)
@@ -256,24 +238,10 @@ class VGGLightningCLI(LightningCLI):
                 check_space(self.run_folder, self.model, dict(self.model.hparams))
         return super().instantiate_trainer(**kwargs)
 
-    def _new_folder(self, root: str | None) -> Path:
-        """Make a run folder, or in other processes than the first one see that it is there."""
-        if self.meeting is None:
-            return new_run_folder(root, self._run_name())
-        folder = Path(self.meeting.share("run folder", lambda: str(new_run_folder(root, self._run_name()))))
-        if not folder.is_dir():
-            raise UserError(
-                f"the run folder {folder} is not here: name one that all machines share with --trainer.default_root_dir"
-            )
-        return folder
-
     def _facts(self) -> dict[str, str]:
         """Return what must be equal on all processes."""
-        config = self.config[self.verb].as_dict()
-        data = {name: value for name, value in config["data"].items() if name != "data_dir"}
-        options = {name: config.get(name) for name in ("model", "seed_everything", "ckpt_path", "early_stopping")}
         checksums = self.datamodule.prepared.checksums if self.datamodule.prepared else {}
-        return facts(checksums, {**options, "data": data, "max_epochs": config["trainer"]["max_epochs"]})
+        return facts(checksums, self.config[self.verb].as_dict())
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> L.Trainer:
         plugins = config["plugins"] or []

@@ -10,6 +10,10 @@ from vgg_lightning.parallel.meeting import PATIENCE, Meeting, facts, patience
 from vgg_lightning.parallel.ranks import seat
 
 
+def facts_of(checksum, **model):
+    return facts({"train": checksum}, {"model": model, "data": {"data_dir": checksum}, "trainer": {"max_epochs": 1}})
+
+
 def meet(own, world_size=None, share=False):
     """Let a process with each of these facts come; return what each is told."""
     with socket.socket() as probe:
@@ -40,7 +44,7 @@ def hurry(monkeypatch):
 
 
 def test_equal_ones_are_welcome():
-    own = facts({"train": "abc"}, {"lr": 0.1})
+    own = facts_of("abc", lr=0.1)
     assert meet({0: own, 1: own, 2: own}) == {0: "welcome", 1: "welcome", 2: "welcome"}
 
 
@@ -48,11 +52,9 @@ def test_the_first_one_says_where_the_run_writes():
     assert meet({0: {}, 1: {}}, share=True) == {0: "made by 0", 1: "made by 0"}
 
 
-@pytest.mark.parametrize(
-    ("other", "name"), [(facts({"train": "abd"}, {"lr": 0.1}), "data"), (facts({"train": "abc"}, {"lr": 1}), "options")]
-)
+@pytest.mark.parametrize(("other", "name"), [(facts_of("abd", lr=0.1), "data"), (facts_of("abc", lr=1), "options")])
 def test_the_one_that_differs_is_named_to_all(other, name):
-    own = facts({"train": "abc"}, {"lr": 0.1})
+    own = facts_of("abc", lr=0.1)
     told = meet({0: own, 1: own, 2: other})
     assert all(text.startswith(f"rank 2 has other {name} than rank 0") for text in told.values())
 

@@ -8,7 +8,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
 from vgg_lightning import signals
 from vgg_lightning.errors import LostProcessError
-from vgg_lightning.parallel.ranks import PARENT
+from vgg_lightning.parallel import talk
+from vgg_lightning.parallel.ranks import PARENT, own_environment
 
 GRACE = 5.0  # seconds that a process has to end by itself once another one has ended
 SIGNALLED = {128 + number: number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
@@ -100,6 +102,23 @@ class Launcher(_SubprocessScriptLauncher):
                     end(process)
         for process in self.procs:
             process.wait()
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """End all processes of a run when this one ends, and say so when it ends because another one has."""
+    failed = True
+    with own_environment():
+        try:
+            yield
+            failed = False
+        except Exception as error:
+            if talk.several() and is_loss(error):
+                raise lost() from error
+            raise
+        finally:
+            talk.close()
+            end_all(failed)
 
 
 def end_all(failed: bool) -> None:
