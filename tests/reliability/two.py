@@ -12,7 +12,18 @@ import harness
 # One network for two processes: without BatchNorm and chance its gradients are those of a single process.
 PLAIN = [
     *("--model.network", "vgg11", "--model.ratio", "32", "--model.head", "gap", "--model.dropout", "0"),
-    *("--model.init", "kaiming", "--model.lr", "0.05", "--data.batch_size", "17", "--trainer.max_epochs", "2"),
+    *(
+        "--model.batch_norm",
+        "false",
+        "--model.init",
+        "kaiming",
+        "--model.lr",
+        "0.05",
+        "--data.batch_size",
+        "17",
+        "--trainer.max_epochs",
+        "2",
+    ),
 ]
 TWO = ["--trainer.devices", "2"]
 
