@@ -20,7 +20,8 @@ def several() -> bool:
 def open_control() -> None:
     """Make the group for `agree` and `gather`. Every process calls it, once they have met."""
     global _control
-    _control = dist.new_group(backend="gloo") if dist.get_backend() != "gloo" else None
+    if _control is None and dist.get_backend() != "gloo":
+        _control = dist.new_group(backend="gloo")
 
 
 def close() -> None:
