@@ -18,9 +18,9 @@ COLUMNS = (
 )
 
 
-def run_of(preset: str, seed: int) -> Run:
-    """Return the run of a preset with a seed."""
-    return Run(preset.replace("/", "-"), ("--config", preset, "--seed_everything", str(seed)))
+def run_of(preset: str, seed: int, more: tuple[str, ...] = ()) -> Run:
+    """Return the run of a preset with a seed, and with more options if there are any."""
+    return Run(preset.replace("/", "-"), ("--config", preset, "--seed_everything", str(seed), *more))
 
 
 def measure(run: Run) -> dict[str, str]:

@@ -9,7 +9,16 @@ from vgg_lightning.errors import UserError
 
 
 def test_the_expected_presets_are_there():
-    assert {"quick", "speedrun", "debug/overfit", "sources/s2-vgg", "sources/s4-96"} <= presets().keys()
+    assert {
+        "quick",
+        "speedrun",
+        "record",
+        "small",
+        "record-cpu",
+        "debug/overfit",
+        "sources/s2-vgg",
+        "sources/s4-96",
+    } <= presets().keys()
 
 
 @pytest.mark.parametrize("name", presets())

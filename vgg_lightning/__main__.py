@@ -23,6 +23,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "export": ("vgg_lightning.commands.export", "write a model in a form that others can open"),
     "data": ("vgg_lightning.commands.data", "fetch and verify Fashion-MNIST"),
     "presets": ("vgg_lightning.commands.presets", "list the shipped configurations"),
+    "find": ("vgg_lightning.commands.find", "find a learning rate or a batch size before a run"),
+    "doctor": ("vgg_lightning.commands.doctor", "say what would be slow or broken here, and the remedy"),
 }
 
 
@@ -35,6 +37,7 @@ def usage() -> str:
         f"verbs:\n{verbs}\n\n"
         "options:\n"
         "  --version  print the version\n"
+        "  --print_shtab bash|zsh  print the tab completion of a shell\n"
         "  --debug    print a traceback where there would be one line\n\n"
         "vgg-lightning VERB --help lists the options of a verb. Try: vgg-lightning fit"
     )
@@ -77,6 +80,8 @@ def _run(args: list[str]) -> int:
         print(f"vgg-lightning {__version__}")
         return 0
     verb, *rest = args
+    if verb == "--print_shtab":
+        return importlib.import_module("vgg_lightning.commands.completion").main(rest)  # type: ignore[no-any-return]
     if verb.startswith("-"):
         raise UserError(f"{verb} stands before the verb: put one of {', '.join(VERBS)} first")
     if verb not in VERBS:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,11 +26,12 @@ from vgg_lightning.parallel import talk
 from vgg_lightning.parallel.shard import shard
 from vgg_lightning.predictions import Predictions, predict
 from vgg_lightning.scoring import Scored
-from vgg_lightning.seeds import derive_seed, seed_device
+from vgg_lightning.training.losses import Teacher, check_distillation, label_loss, teacher_loss
 from vgg_lightning.training.memory import check_weights_fit
 from vgg_lightning.training.optimizers import check_optimizer
 from vgg_lightning.training.ranges import check_ranges
-from vgg_lightning.training.recipe import callbacks_of, optimizer_of, restart_schedules
+from vgg_lightning.training.recipe import callbacks_of, check_trainable, optimizer_of, restart_schedules, seed_step
+from vgg_lightning.training.sam import sharpness_aware
 from vgg_lightning.training.schedules import check_schedule
 from vgg_lightning.tta import average_views, check_tta
 
@@ -41,6 +43,7 @@ NETWORK_OPTIONS: dict[str, object] = {
     "norm_after_relu": False,
     "head": "classic",
     "dropout": 0.5,
+    "poolings": 5,
 }
 WHITENED_FROM = 5000  # pictures
 
@@ -60,19 +63,27 @@ class Classifier(Scored):
         num_classes: number of classes.
         image_size: height and width of the pictures in pixels.
         init: initial weights: "default", "xavier", "kaiming" or "dirac".
-        optimizer: "sgd", "adam" or "adamw".
+        optimizer: "sgd", "adam", "adamw" or "muon" (with SGD for biases and BatchNorm).
         lr: learning rate; with a schedule, its peak.
-        momentum: of SGD.
-        nesterov: Nesterov's momentum for SGD.
+        momentum: of SGD and Muon.
+        nesterov: Nesterov's momentum for SGD and Muon.
         weight_decay: on the weights of convolutions and Linear layers, not on biases and BatchNorm.
         schedule: of the learning rate: "constant", "cosine" or "linear" (to zero at the end of the run).
         warmup_epochs: epochs in which the learning rate climbs to `lr`; parts of an epoch are allowed.
         label_smoothing: share of the target that is spread over all classes.
         ema_decay: decay per step of a moving average of the weights, which is validated and saved; 0 is none.
         lookahead_steps: steps after which training goes on from an average of the weights; 0 never does.
-        tta: test-time augmentation: "none", or "flip" to average the logits of each picture and its mirror image.
+        tta: test-time augmentation: "none", "flip" to average the logits of each picture and its mirror image, or
+            "flip_shift" to average six views: those two, and both moved by a pixel along the diagonal, either way.
         channels_last: memory layout in which convolutions run faster.
         weights: run folder or checkpoint whose weights to start from (fine-tuning, not resuming).
+        poolings: how many blocks of a VGG end in a pooling, the first ones; 3 fit pictures of 28 pixels.
+        bias_lr_factor: times the learning rate, for biases and BatchNorm.
+        schedule_end: share of the learning rate at which a schedule ends, in place of zero.
+        sam_rho: how far uphill sharpness-aware minimization looks for its gradient, with two passes a batch; 0 is off.
+        teacher: run folder or checkpoint of a network to learn from; it is in no checkpoint of this one.
+        distill: share of the loss that the teacher's answers have; the labels have the rest.
+        distill_temperature: softens the answers of both.
 
     Raises:
         UserError: if an option is unknown or out of its range.
@@ -104,13 +115,21 @@ class Classifier(Scored):
         tta: str = "none",
         channels_last: bool = True,
         weights: str | None = None,
+        poolings: int = 5,
+        bias_lr_factor: float = 1.0,
+        schedule_end: float = 0.0,
+        sam_rho: float = 0.0,
+        teacher: str | None = None,
+        distill: float = 0.0,
+        distill_temperature: float = 2.0,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(ignore="weights")  # once loaded, the weights are in the checkpoint itself
+        self.save_hyperparameters(ignore=["weights", "teacher"])  # places on one machine, which training alone needs
         check_ranges(self.hparams)
         check_optimizer(optimizer)
         check_schedule(schedule)
         check_tta(tta)
+        check_distillation(teacher, distill)
         check_weights_fit(self.build, picture_bytes=4 * in_channels * image_size**2)
         self.network: nn.Module = self.build()
         initialize(self.network, init)
@@ -120,6 +139,8 @@ class Classifier(Scored):
         self.class_names: Sequence[str] = CLASSES
         self.preprocess = Preprocess(max(image_size, 28), in_channels=in_channels)
         self.score(num_classes, tta=tta != "none")
+        self.teacher = Teacher(teacher) if teacher else None
+        self._recounts = False  # in the second pass of sharpness-aware minimization
         if weights is not None:
             from vgg_lightning.checkpoints.load import load_weights  # imported here: it needs this module
 
@@ -169,6 +190,8 @@ class Classifier(Scored):
         if isinstance(data, FashionMNISTDataModule):
             self.check_data(data)
             self.preprocess, self.class_names = data.preprocess, data.class_names
+        if stage == "fit":
+            check_trainable(self)
 
     def configure_model(self) -> None:
         """Give each process its part of the network, if the strategy is FSDP."""
@@ -207,22 +230,49 @@ class Classifier(Scored):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed dropout by (seed, epoch, batch, rank), whatever was drawn before."""
-        seed = getattr(getattr(self.trainer, "datamodule", None), "seed", 0)
-        seed_device(self.device, derive_seed(seed, self.current_epoch, batch_idx, self.global_rank, 1))
+        seed_step(self, batch_idx)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Return the loss of one batch."""
+        """Return the loss of one batch, whose targets are labels, or shares of the classes (N, num_classes)."""
         x, y = batch
         logits = self(x)
         share = getattr(getattr(self.trainer, "datamodule", None), "share", None)
         if share is not None:
-            logits, y = logits[: share.own], y[: share.own]
-        smoothing, reduction = self.hparams["label_smoothing"], "mean" if len(y) else "sum"  # a mean of none is NaN
-        loss = F.cross_entropy(logits, y, label_smoothing=smoothing, reduction=reduction)
-        self.count(self.train_metrics, loss.detach(), logits.detach(), y)
-        if self.logs_this_step():
-            self.log("train_loss_step", loss.detach(), batch_size=len(y))
+            x, y, logits = x[: share.own], y[: share.own], logits[: share.own]
+        loss = self._mean_loss(x, logits, y) if len(y) else logits.sum()  # which is 0, where a mean of none is NaN
+        if not self._recounts:
+            self._record_step(loss.detach(), logits.detach(), y)
         return loss if share is None else loss * share.weight
+
+    def _mean_loss(self, x: Tensor, logits: Tensor, y: Tensor) -> Tensor:
+        loss = label_loss(logits, y, self.hparams["label_smoothing"])
+        if not self.teacher:
+            return loss
+        share = self.hparams["distill"]
+        taught = teacher_loss(logits, self.teacher(x), self.hparams["distill_temperature"])
+        return (1 - share) * loss + share * taught
+
+    def _record_step(self, loss: Tensor, logits: Tensor, y: Tensor) -> None:
+        self.count(self.train_metrics, loss, logits, y)
+        if self.logs_this_step():
+            self.log("train_loss_step", loss, batch_size=len(y))
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
+    ) -> None:
+        """Take a step; with `sam_rho`, along the gradient found that far uphill."""
+        closure, rho = optimizer_closure, self.hparams["sam_rho"]
+        if closure is not None and rho:
+            closure = sharpness_aware(self, closure, partial(self._pass_again, closure, batch_idx), rho)
+        super().optimizer_step(epoch, batch_idx, optimizer, closure)
+
+    def _pass_again(self, closure: Callable[[], Any], batch_idx: int) -> None:
+        seed_step(self, batch_idx)
+        self._recounts = True
+        try:
+            closure()
+        finally:
+            self._recounts = False
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Count one batch, and return its logits (N, num_classes) for the callbacks."""

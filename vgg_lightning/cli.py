@@ -49,7 +49,7 @@ from vgg_lightning.training.memory import check_training_fits
 # Options that a checkpoint's weights depend on: the command line may not contradict them.
 STRUCTURE = {
     "model": (
-        *("network", "ratio", "hidden_units", "batch_norm", "norm_after_relu", "head"),
+        *("network", "ratio", "hidden_units", "batch_norm", "norm_after_relu", "head", "poolings"),
         *("in_channels", "num_classes", "image_size"),
     ),
     "data": ("image_size", "normalize", "in_channels"),
@@ -66,7 +66,7 @@ TRAINER_DEFAULTS: dict[str, Any] = {
 def main(args: list[str]) -> int:
     """Run one of Trainer's verbs: `args` is the verb and its options."""
     verb, *options = args
-    _quiet()
+    quiet()
     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"  # for what Lightning's own callbacks load, such as finders
     os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
     speaks = contextlib.nullcontext() if seat().rank == 0 else contextlib.redirect_stdout(None)
@@ -80,7 +80,7 @@ def main(args: list[str]) -> int:
     return 0
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """Keep Lightning's notes that ask nothing of the user off the screen."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -7,11 +7,10 @@ from typing import Any
 
 import lightning as L
 from torch import Tensor
-from torchmetrics import MetricCollection
+from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from vgg_lightning.parallel import talk
-from vgg_lightning.training.metrics import MeanLoss
 
 Sums = dict[str, dict[str, Tensor]]
 
@@ -25,7 +24,9 @@ class Scored(L.LightningModule):
 
     def score(self, num_classes: int, tta: bool) -> None:
         """Make the metrics; with `tta`, validation and test have an accuracy of several views as well."""
-        metrics = MetricCollection({"loss": MeanLoss(), "acc": _accuracy(num_classes)}, compute_groups=False)
+        metrics = MetricCollection(
+            {"loss": MeanMetric(nan_strategy="disable"), "acc": _accuracy(num_classes)}, compute_groups=False
+        )
         self.train_metrics = metrics.clone(prefix="train_")
         if tta:
             metrics.add_metrics({"acc_tta": _accuracy(num_classes)})
@@ -33,10 +34,14 @@ class Scored(L.LightningModule):
         self.test_metrics = metrics.clone(prefix="test_")
 
     def count(self, metrics: MetricCollection, loss: Tensor, logits: Tensor, y: Tensor) -> None:
-        """Add one batch to `metrics`: its mean loss, and its logits (N, num_classes) beside its labels (N,)."""
-        if len(y):  # a process may have no picture of a last batch
-            metrics["loss"].update(loss, len(y))
-            metrics["acc"].update(logits, y)
+        """Add one batch to `metrics`: its mean loss, and its logits (N, num_classes) beside its labels (N,).
+
+        Of mixed targets (N, num_classes) the class of the largest share counts as the label.
+        """
+        if not len(y):  # a process may have no picture of a last batch
+            return
+        metrics["loss"].update(loss.expand(len(y)))  # with nan_strategy "disable" torchmetrics drops a weight
+        metrics["acc"].update(logits, y.argmax(dim=1) if y.ndim > 1 else y)
 
     def logs_this_step(self) -> bool:
         """Return whether the step under way is one of those that are logged; a call of `log` costs 1 ms."""

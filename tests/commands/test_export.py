@@ -135,7 +135,7 @@ def test_nothing_half_written(run, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", fail)
-    launched = launch(["export", str(run), "--output", str(file)], tmp_path)
+    launched = launch(["export", str(run), "--output", str(file), "--overwrite"], tmp_path)
     assert launched.code == 2
     assert "No space left" in one_line(launched)
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.safetensors"]

@@ -4,8 +4,10 @@ import pytest
 import torch
 from torchvision import transforms
 
+from vgg_lightning.data.augment import Augment, Place
+from vgg_lightning.data.augment.moves import first_half, flip, shift
 from vgg_lightning.data.batches import BatchLoader
-from vgg_lightning.data.transforms import MEAN, STD, Augment, Place, Preprocess, first_half, flip, shift
+from vgg_lightning.data.transforms import MEAN, STD, Preprocess
 from vgg_lightning.errors import UserError
 
 

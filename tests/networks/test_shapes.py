@@ -28,6 +28,9 @@ PRINTED = {
     "vgg11": (224, {}, [*VGG11, (25088,), *CLASSIC]),
     "vgg11, ratio 4": (224, {"ratio": 4}, [*((c // 4, h, w) for c, h, w in VGG11), (6272,), *CLASSIC]),
     "whitened_vgg": (28, {}, [(16, 14, 14), (64, 7, 7), (128, 3, 3), (128, 3, 3), (128,), (10,)]),
+    "deep_whitened_vgg, ratio 2": (
+        *(28, {"ratio": 2}, [(16, 28, 28), (48, 14, 14), (96, 7, 7), (192, 3, 3), (192,), (10,)]),
+    ),
     "alexnet": (224, {}, [*ALEXNET, (256, 12, 12), (256, 5, 5), (6400,), *CLASSIC]),
     "nin": (224, {}, [*NIN, (10,)]),
     "googlenet": (96, {}, GOOGLENET),
@@ -90,6 +93,7 @@ def count(network: nn.Module) -> int:
         ("resnet18", 224, 11_178_378),
         ("densenet", 96, 758_226),
         ("whitened_vgg", 28, 232_480),  # 160 + 9,216 + 73,728 + 147,456 in convolutions, 640 in BatchNorm, 1,280
+        ("deep_whitened_vgg", 28, 2_591_776),
     ],
 )
 def test_parameter_counts(name, size, parameters):
@@ -99,7 +103,7 @@ def test_parameter_counts(name, size, parameters):
 SMALLEST = {
     **dict.fromkeys(("vgg11", "vgg13", "vgg16", "vgg19"), 32),
     **{"alexnet": 65, "nin": 67, "googlenet": 1, "lenet": 16, "lenet_scratch": 16, "resnet18": 1},
-    **{"densenet": 29, "whitened_vgg": 8},
+    **{"densenet": 29, "whitened_vgg": 8, "deep_whitened_vgg": 8, "vgg_small": 8},
 }
 
 
@@ -174,7 +178,7 @@ def test_all_networks_learn_on_real_numbers():
         ),
         (partial(build_network, "vgg11", arch=()), r"no option 'arch'"),
         (partial(build_network, "vgg11", ratio=3), r"ratio 3 .*use one of 1, 2, 4, 8, 16, 32, 64"),
-        (partial(build_network, "whitened_vgg", ratio=3), r"ratio 3 .*use 1, 2, 4"),
+        (partial(build_network, "whitened_vgg", ratio=3), r"ratio 3 .*use one of 1, 2, 4"),
         (partial(build_network, "vgg11", head="gab"), r"did you mean gap\?"),
         (partial(build_network, "vgg11", dropout=1.5), r"dropout 1.5"),
         (partial(build_network, "vgg11", norm_after_relu=True), r"batch_norm"),

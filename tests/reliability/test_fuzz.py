@@ -41,23 +41,36 @@ WORDS = [
 NUMBERS = ["0", "1", "2", "7", "-1", "-7", "0.5", "1.0", "3.7", "1e-30", "1e30", "3e38", "1e400", ".nan", ".inf", "nan"]
 TRUTHS = ["true", "false", "yes", "2"]
 KNOWN = {  # values that mean something, so that launches come further than the parser
-    "model.network": ["vgg11", "vgg13", "vgg16", "resnet18", "lenet", "nin", "whitened_vgg"],
+    "model.network": ["vgg11", "vgg13", "vgg16", "resnet18", "lenet", "nin", "whitened_vgg", "vgg_small"],
+    "model.poolings": ["1", "3", "9"],
     "model.ratio": ["8", "16", "64", "3", "128"],
     "model.hidden_units": ["8", "32", "1000000000"],
     "model.head": ["classic", "batchnorm", "gap"],
     "model.init": ["default", "xavier", "kaiming", "dirac"],
-    "model.optimizer": ["sgd", "adam", "adamw"],
+    "model.optimizer": ["sgd", "adam", "adamw", "muon"],
     "model.lr": ["0.1", "1e-8", "1e10", "1e38"],
     "model.momentum": ["0.9", "0.999999", "1"],
     "model.weight_decay": ["1e5", "1e38", "0.1"],
     "model.schedule": ["constant", "cosine", "linear"],
-    "model.tta": ["none", "flip"],
+    "model.tta": ["none", "flip", "flip_shift"],
+    "model.sam_rho": ["0.05", "1e30"],
+    "model.bias_lr_factor": ["8", "1e30"],
+    "model.schedule_end": ["0.1", "1"],
+    "model.distill": ["0.5", "0"],
     "model.ema_decay": ["0.9", "0.999", "1"],
     "model.in_channels": ["3", "1"],
     "data.image_size": ["28", "32", "33", "64", "1000000"],
     "data.batch_size": ["1", "3", "448", "100000"],
     "data.val_size": ["0", "1", "500", "511", "512"],
-    "data.augment": ["[flip]", "[shift, flip]", "[alternating_flip]", "[flop]", "flip"],
+    "data.augment": [
+        "[flip]",
+        "[shift, flip]",
+        "[alternating_flip]",
+        "[flop]",
+        "flip",
+        "[crop:3,erase,cutmix]",
+        "[crop:x]",
+    ],
     "data.dataset": ["idx", "mnist"],
     "trainer.accelerator": ["cpu", "auto", "gpu", "tpu"],
     "trainer.devices": ["auto", "1", "0", "-1", "1,2", "[0]"],
@@ -76,13 +89,14 @@ KNOWN = {  # values that mean something, so that launches come further than the 
     "seed_everything": ["0", "42", "true"],
 }
 # Options whose every value would start other processes or wait for other machines, or that read files of the user.
-CLOSED = {"trainer.strategy", "trainer.devices", "trainer.num_nodes", "model.weights", "data.data_dir"}
+CLOSED = {"trainer.strategy", "trainer.devices", "trainer.num_nodes", "model.weights", "model.teacher", "data.data_dir"}
+CLOSED_PATHS = {"model.weights", "model.teacher", "data.data_dir"}
 
 
 def option_names():
     groups = {"model": Classifier, "data": FashionMNISTDataModule, "trainer": L.Trainer}
     names = [f"{group}.{name}" for group, owner in groups.items() for name in inspect.signature(owner).parameters]
-    return sorted({*names, "early_stopping", "name", "seed_everything", "test"} - {"model.weights", "data.data_dir"})
+    return sorted({*names, "early_stopping", "name", "seed_everything", "test"} - CLOSED_PATHS)
 
 
 def values(name):

@@ -115,8 +115,13 @@ def test_killed_with_a_whitening_stem_and_lookahead(server, options, tmp_path):
         ["--model.optimizer", "adam", "--model.ema_decay", "0"],
         ["--data.val_size", "0"],
         ["--trainer.max_steps", str(EPOCHS * STEPS - 1)],
+        [
+            *("--model.optimizer", "muon", "--model.bias_lr_factor", "4", "--model.schedule_end", "0.1"),
+            *("--data.augment", "[crop,erase,randaugment,cutmix:1:0.5]"),
+        ],
+        ["--model.sam_rho", "0.05", "--data.augment", "[affine,tone,cutout,mixup]"],
     ],
-    ids=["plain", "accumulate", "validate twice", "adam", "no validation", "max_steps"],
+    ids=["plain", "accumulate", "validate twice", "adam", "no validation", "max_steps", "muon", "sam"],
 )
 def test_resume_from_every_checkpoint(long, server, options, tmp_path, more):
     whole = tmp_path / "whole"

@@ -8,7 +8,11 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from vgg_lightning.errors import UserError
 
-NOT_SAVED = ("weights", "data_dir")  # places on one machine; a file that holds one would make us read or write there
+NOT_SAVED = (
+    "weights",
+    "teacher",
+    "data_dir",
+)  # places on one machine; a file that holds one would make us read or write there
 LONGEST = 1000  # characters of a string or parts of a list: more is no option of ours
 
 

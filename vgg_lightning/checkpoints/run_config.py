@@ -19,7 +19,11 @@ from vgg_lightning.errors import UserError
 
 LARGEST = 1_000_000  # bytes
 GROUPS = {"model": Classifier, "data": FashionMNISTDataModule}
-PLACES = {"model": "weights", "data": "data_dir", "trainer": "default_root_dir"}  # options that are paths
+PLACES = {
+    "model": ("weights", "teacher"),
+    "data": ("data_dir",),
+    "trainer": ("default_root_dir",),
+}  # options that are paths
 OWN = ("seed_everything", "name", "early_stopping", "checkpoint_every_n_steps", "checkpoint_minutes", "test")
 
 
@@ -62,7 +66,7 @@ def _group(found: dict[str, Any], group: str) -> dict[str, Any]:
     options = found.get(group) or {}
     if not isinstance(options, dict):
         raise UserError(f"{group} in the configuration of the run is no table of options")
-    return {name: value for name, value in options.items() if name != PLACES[group]}
+    return {name: value for name, value in options.items() if name not in PLACES[group]}
 
 
 def _require_plain(name: Any, value: Any, file: Path) -> None:

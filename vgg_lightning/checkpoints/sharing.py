@@ -11,42 +11,29 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from vgg_lightning.checkpoints.card import FORMAT
 from vgg_lightning.errors import UserError
 
+if TYPE_CHECKING:
+    from vgg_lightning.classifier import Classifier
+
 SUFFIX = ".safetensors"
-FORMAT = "vgg_lightning 1"
 LARGEST_CARD = 1_000_000  # bytes
 
 
-def write_shared(checkpoint: dict[str, Any], file: Path, facts: dict[str, Any]) -> Path:
-    """Write the weights of a checkpoint to `file` and its card beside it, and return the card.
-
-    Args:
-        checkpoint: as `read_checkpoint` returns it.
-        file: where the weights go.
-        facts: what else the card shall say.
-    """
+def write(classifier: Classifier, card: dict[str, Any], file: Path) -> list[Path]:
+    """Write the weights of a classifier to `file` and its card beside it, and return both."""
     from safetensors.torch import save
 
-    weights = {name: value.contiguous() for name, value in checkpoint["state_dict"].items()}
-    content = save(weights, metadata={"format": "pt"})
-    card = {
-        "format": FORMAT,
-        "weights": file.name,
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "network": checkpoint["hyper_parameters"]["network"],
-        "options": checkpoint["hyper_parameters"],
-        "class_names": checkpoint["class_names"],
-        **facts,
-    }
-    place = card_of(file)
+    content = save({k: v.contiguous() for k, v in classifier.state_dict().items()}, metadata={"format": "pt"})
+    card = {**card, "weights": file.name, "sha256": hashlib.sha256(content).hexdigest()}
     replace(file, lambda part: part.write_bytes(content))
-    replace(place, lambda part: part.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8"))
-    return place
+    replace(card_of(file), lambda part: part.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8"))
+    return [file, card_of(file)]
 
 
 def card_of(file: Path) -> Path:

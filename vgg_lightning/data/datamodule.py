@@ -8,10 +8,11 @@ from typing import Any, Literal
 import lightning as L
 from torch import Tensor
 
+from vgg_lightning.data.augment import Augment, Place
 from vgg_lightning.data.batches import Batch, BatchLoader, Share
 from vgg_lightning.data.files import CLASSES, Prepared, default_data_dir, load, prepare
 from vgg_lightning.data.splits import stratified_split
-from vgg_lightning.data.transforms import Augment, Place, Preprocess
+from vgg_lightning.data.transforms import Preprocess
 from vgg_lightning.errors import UserError
 
 Split = Literal["train", "val", "test"]
@@ -27,7 +28,9 @@ class FashionMNISTDataModule(L.LightningDataModule):
         val_size: how many of the 60,000 official training pictures to hold out for validation, every class
             in its share, always the same ones; 0 trains on all.
         augment: what to do to the training pictures, in order: "flip" (left to right, or not, by chance),
-            "alternating_flip" (in every other epoch), "shift" (by up to 2 pixels).
+            "alternating_flip" (in every other epoch), "shift" (by up to 2 pixels, black comes in), "crop" (the same,
+            the mirrored edge comes in), "erase", "cutout", "affine", "tone", "randaugment"; and "mixup" or "cutmix",
+            which mix labels too. Parameters stand behind colons: "crop:3", "erase:0.5:0.02:0.4"; see docs/recipes.md.
         normalize: subtract the mean and divide by the standard deviation of the training pictures.
         in_channels: channels of a batch; the grey channel is repeated.
         data_dir: folder of the data; by default $VGG_LIGHTNING_DATA or ~/.cache/vgg_lightning.
@@ -58,7 +61,7 @@ class FashionMNISTDataModule(L.LightningDataModule):
             raise UserError(f"batch_size {batch_size} is out of range: --data.batch_size takes 1 or more")
         self.data_dir = Path(data_dir).expanduser() if data_dir else default_data_dir()
         self.preprocess = Preprocess(image_size, normalize, in_channels)
-        self.augment = Augment(augment or [])
+        self.augment = Augment(augment or [], num_classes=len(self.class_names))
         self.prepared: Prepared | None = None
         self._splits: dict[Split, Batch] = {}
         self._train_loader: BatchLoader | None = None
@@ -128,14 +131,14 @@ class FashionMNISTDataModule(L.LightningDataModule):
         self._resume_at = dict(state_dict)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Augment (in training), resize and normalise the whole batch where it lies."""
+        """Augment (in training), resize and normalise the whole batch where it lies; mixes turn labels to targets."""
         if isinstance(batch, Tensor):
             return batch  # the model's example input, which has the form of preprocessed pictures
         images, labels = batch
         if self.trainer is not None and self.trainer.training and self._train_loader is not None:
             loader = self._train_loader
             place = Place(self.seed, loader.epoch, loader.position, loader.rank, loader.indices, len(loader.labels))
-            images = self.augment(images, place)
+            images, labels = self.augment.mix(self.augment(images, place), labels, place)
         return self.preprocess(images), labels
 
     def _overfits(self) -> bool:

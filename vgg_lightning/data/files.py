@@ -77,6 +77,13 @@ def prepare(data_dir: str | Path | None = None, dataset: str = "fashion_mnist") 
         return _fetch(Job(known, root, folder, faults))
 
 
+def faults_of(data_dir: str | Path | None = None, dataset: str = "fashion_mnist") -> tuple[Path, dict[str, str]]:
+    """Return the folder of a data set's raw files, and what is wrong with each that is not sound; fetch nothing."""
+    known = _find(dataset)
+    folder = _root(data_dir) / known.folder
+    return folder, _inspect(folder, known)[1]
+
+
 def load(data_dir: str | Path | None, split: Split, dataset: str = "fashion_mnist") -> tuple[Tensor, Tensor]:
     """Return the images, uint8 (N, 1, 28, 28), and the labels, int64 (N,), of a split.
 

@@ -1,17 +1,11 @@
-"""Transforms of whole batches, on the device where the batch is: augment uint8 pictures, resize, normalise."""
+"""What every picture goes through before the network, whole batches on the device where they lie: resize, normalise."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
-
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vgg_lightning.errors import UserError, nearest
-from vgg_lightning.seeds import derive_seed
+from vgg_lightning.errors import UserError
 
 MEAN, STD = 0.2860, 0.3530  # of the pixels of the 60,000 training pictures, scaled to 0..1
 NATIVE_SIZE = 28  # pixels of a Fashion-MNIST picture
@@ -61,80 +55,3 @@ def resize(x: Tensor, size: int) -> Tensor:
         before, after = missing // 2, missing - missing // 2
         return F.pad(x, (before, after, before, after))
     return F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False, antialias=missing < 0).round_()
-
-
-class Place(NamedTuple):
-    """Where in a run a batch stands: all that its augmentation depends on, so that a resumed run repeats it."""
-
-    seed: int
-    epoch: int
-    batch: int
-    rank: int
-    indices: Tensor  # of its pictures in the training set, int64 (N,)
-    size: int  # of the training set
-
-
-def flip(images: Tensor, generator: torch.Generator, place: Place | None = None) -> Tensor:
-    """Mirror each picture left to right with probability one half."""
-    chosen = torch.rand(len(images), generator=generator, device=images.device) < 0.5
-    return torch.where(chosen[:, None, None, None], images.flip(-1), images)
-
-
-def alternating_flip(images: Tensor, generator: torch.Generator, place: Place) -> Tensor:
-    """Mirror each picture left to right in every other epoch, so that two epochs show both views of every picture.
-
-    Jordan, https://arxiv.org/abs/2404.00498, section 3.6. The seed decides which half of the pictures begins.
-    """
-    begins = first_half(place.size, place.seed)[place.indices]
-    chosen = (begins ^ bool(place.epoch % 2)).to(images.device)
-    return torch.where(chosen[:, None, None, None], images.flip(-1), images)
-
-
-@functools.lru_cache(maxsize=1)  # it is asked for with every batch
-def first_half(size: int, seed: int) -> Tensor:
-    """Return bool (size,), True at a random half of the places."""
-    return torch.randperm(size, generator=torch.Generator().manual_seed(derive_seed(seed))) < size // 2
-
-
-def shift(images: Tensor, generator: torch.Generator, place: Place | None = None, pixels: int = 2) -> Tensor:
-    """Move each picture by up to `pixels` in both directions; what comes in is black."""
-    n, channels, height, width = images.shape
-    padded = F.pad(images, (pixels, pixels, pixels, pixels))
-    offsets = torch.randint(0, 2 * pixels + 1, (2, n, 1), generator=generator, device=images.device)
-    rows = offsets[0] + torch.arange(height, device=images.device)
-    columns = offsets[1] + torch.arange(width, device=images.device)
-    sample = torch.arange(n, device=images.device)[:, None, None, None]
-    channel = torch.arange(channels, device=images.device)[None, :, None, None]
-    return padded[sample, channel, rows[:, None, :, None], columns[:, None, None, :]]
-
-
-AUGMENTATIONS: dict[str, Callable[[Tensor, torch.Generator, Place], Tensor]] = {
-    "flip": flip,
-    "shift": shift,
-    "alternating_flip": alternating_flip,
-}
-
-
-class Augment:
-    """Applies augmentations, in order, to a batch of uint8 pictures (N, 1, 28, 28).
-
-    Args:
-        names: keys of `AUGMENTATIONS`.
-    """
-
-    def __init__(self, names: Sequence[str]) -> None:
-        for name in names:
-            if name not in AUGMENTATIONS:
-                raise UserError(
-                    f"augmentation {name!r} is unknown{nearest(name, AUGMENTATIONS)}: "
-                    f"--data.augment takes a list of {', '.join(AUGMENTATIONS)}"
-                )
-        self.steps = [AUGMENTATIONS[name] for name in names]
-
-    def __call__(self, images: Tensor, place: Place) -> Tensor:
-        """Return the augmented batch; the same place gives the same batch."""
-        seed = derive_seed(place.seed, place.epoch, place.batch, place.rank)
-        generator = torch.Generator(images.device).manual_seed(seed)
-        for step in self.steps:
-            images = step(images, generator, place)
-        return images

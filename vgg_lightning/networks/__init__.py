@@ -21,8 +21,8 @@ from vgg_lightning.networks.init import INIT_SCHEMES, initialize
 from vgg_lightning.networks.lenet import LeNet
 from vgg_lightning.networks.nin import NiN
 from vgg_lightning.networks.resnet import ResNet18
-from vgg_lightning.networks.vgg import VGG, VGG_BLOCKS, load_torchvision_weights
-from vgg_lightning.networks.whitened_vgg import WhitenedVGG
+from vgg_lightning.networks.vgg import SMALL_BLOCKS, VGG, VGG_BLOCKS, load_torchvision_weights
+from vgg_lightning.networks.whitened_vgg import DeepWhitenedVGG, WhitenedVGG
 
 __all__ = [
     "INIT_SCHEMES",
@@ -34,8 +34,9 @@ __all__ = [
 ]
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
-    **{name: partial(VGG, arch) for name, arch in VGG_BLOCKS.items()},
+    **{name: partial(VGG, arch) for name, arch in {**VGG_BLOCKS, **SMALL_BLOCKS}.items()},
     "whitened_vgg": WhitenedVGG,
+    "deep_whitened_vgg": DeepWhitenedVGG,
     "alexnet": AlexNet,
     "nin": NiN,
     "googlenet": GoogLeNet,

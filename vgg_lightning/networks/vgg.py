@@ -21,6 +21,11 @@ VGG_BLOCKS: dict[str, tuple[tuple[int, int], ...]] = {
     "vgg19": ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512)),
 }
 
+# Not of the paper: few parameters for pictures of 28 pixels, most of the work where they are still large.
+SMALL_BLOCKS: dict[str, tuple[tuple[int, int], ...]] = {
+    "vgg_small": ((2, 32), (2, 64), (2, 128)),
+}
+
 
 def vgg_block(
     num_convs: int,
@@ -28,8 +33,9 @@ def vgg_block(
     out_channels: int,
     batch_norm: bool = False,
     norm_after_relu: bool = False,
+    pool: bool = True,
 ) -> nn.Sequential:
-    """Return one VGG block: `num_convs` 3x3 convolutions with ReLU, then a 2x2 max-pooling.
+    """Return one VGG block: `num_convs` 3x3 convolutions with ReLU, then a 2x2 max-pooling, unless `pool` is False.
 
     Maps (N, in_channels, H, W) to (N, out_channels, H // 2, W // 2). With `batch_norm`, each convolution
     loses its bias to a BatchNorm, which stands before the ReLU, or after it with `norm_after_relu`.
@@ -42,7 +48,8 @@ def vgg_block(
             activation.insert(1 if norm_after_relu else 0, nn.BatchNorm2d(out_channels))
         layers += activation
         in_channels = out_channels
-    layers.append(nn.MaxPool2d(kernel_size=2, stride=2))
+    if pool:
+        layers.append(nn.MaxPool2d(kernel_size=2, stride=2))
     return nn.Sequential(*layers)
 
 
@@ -88,13 +95,14 @@ class VGG(nn.Module):
         arch: (num_convs, out_channels) of each block.
         in_channels: channels of the input, 1 for grey pictures.
         num_classes: number of logits.
-        image_size: height and width of the input in pixels; every block halves it.
+        image_size: height and width of the input in pixels; every pooling halves it.
         ratio: divides the channels of every block.
         hidden_units: width of the two hidden layers of the heads "classic" and "batchnorm".
         batch_norm: BatchNorm with every convolution.
         norm_after_relu: BatchNorm after the ReLU in place of before it.
         head: "classic" (Linear layers with dropout), "batchnorm" or "gap" (global average pooling).
         dropout: probability with which the head drops a feature; the head "batchnorm" has none.
+        poolings: how many blocks end in a pooling, the first ones; 3 leave 3 x 3 of 28 pixels.
 
     Raises:
         UserError: if `ratio` does not divide the channels, the image is too small for the poolings, or
@@ -113,20 +121,22 @@ class VGG(nn.Module):
         norm_after_relu: bool = False,
         head: str = "classic",
         dropout: float = 0.5,
+        poolings: int = 5,
     ) -> None:
         super().__init__()
-        _check(arch, image_size, ratio)
+        poolings = min(poolings, len(arch))
+        _check(arch, image_size, ratio, poolings)
         if norm_after_relu and not batch_norm:
             raise UserError("norm_after_relu places the BatchNorm: use it together with batch_norm")
         self.norm_after_relu = norm_after_relu
         channels = [in_channels, *(out_channels // ratio for _, out_channels in arch)]
         self.blocks = nn.Sequential(
             *(
-                vgg_block(num_convs, channels[i], channels[i + 1], batch_norm, norm_after_relu)
+                vgg_block(num_convs, channels[i], channels[i + 1], batch_norm, norm_after_relu, i < poolings)
                 for i, (num_convs, _) in enumerate(arch)
             )
         )
-        in_features = channels[-1] * (image_size // 2 ** len(arch)) ** 2
+        in_features = channels[-1] * (image_size // 2**poolings) ** 2
         heads = {
             "classic": lambda: classic_head(in_features, hidden_units, num_classes, dropout),
             "batchnorm": lambda: batchnorm_head(in_features, hidden_units, num_classes),
@@ -142,10 +152,10 @@ class VGG(nn.Module):
         return logits
 
 
-def _check(arch: Sequence[tuple[int, int]], image_size: int, ratio: int) -> None:
-    smallest = 2 ** len(arch)
+def _check(arch: Sequence[tuple[int, int]], image_size: int, ratio: int, poolings: int) -> None:
+    smallest = 2**poolings
     if image_size < smallest:
-        raise UserError(f"image_size {image_size} is too small: {len(arch)} poolings need at least {smallest}")
+        raise UserError(f"image_size {image_size} is too small: {poolings} poolings need at least {smallest}")
     narrowest = min(out_channels for _, out_channels in arch)
     if ratio < 1 or any(out_channels % ratio for _, out_channels in arch):
         fitting = ", ".join(str(r) for r in range(1, narrowest + 1) if not any(c % r for _, c in arch))

@@ -69,7 +69,9 @@ def _check_sharded(model: Options, count: int) -> None:
         raise UserError("--trainer.strategy fsdp shares a network among processes: give --trainer.devices 2 or more")
     if model["network"] == "whitened_vgg":
         raise UserError("--model.network whitened_vgg is not possible with fsdp, nor large enough for it: use ddp")
-    for option in ("ema_decay", "lookahead_steps"):
+    if model["optimizer"] == "muon":
+        raise UserError("--model.optimizer muon needs whole matrices, which fsdp does not have: use sgd, or ddp")
+    for option in ("ema_decay", "lookahead_steps", "sam_rho"):
         if model[option]:
             raise UserError(f"--model.{option} {model[option]} is not possible with fsdp: use 0, or ddp")
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from vgg_lightning.errors import UserError, nearest
+from vgg_lightning.training.muon import Muon
 
 ParameterGroups = list[dict[str, Any]]
 
@@ -31,7 +32,18 @@ def _adamw(
     return torch.optim.AdamW(groups, lr=lr, fused=fused)
 
 
-OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"sgd": _sgd, "adam": _adam, "adamw": _adamw}
+def _muon(
+    groups: ParameterGroups, lr: float, momentum: float, nesterov: bool, fused: bool | None
+) -> torch.optim.Optimizer:
+    return Muon(groups, lr=lr, momentum=momentum, nesterov=nesterov and momentum > 0)
+
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "sgd": _sgd,
+    "adam": _adam,
+    "adamw": _adamw,
+    "muon": _muon,
+}
 
 
 def check_optimizer(name: str) -> None:
@@ -50,6 +62,7 @@ def build_optimizer(
     nesterov: bool,
     weight_decay: float,
     fused: bool | None = None,
+    bias_lr_factor: float = 1.0,
 ) -> torch.optim.Optimizer:
     """Return an optimizer of the network's parameters.
 
@@ -60,10 +73,11 @@ def build_optimizer(
         name: a key of `OPTIMIZERS`.
         network: whose parameters to optimize.
         lr: learning rate.
-        momentum: of SGD; the others keep their own.
-        nesterov: Nesterov's momentum for SGD.
+        momentum: of SGD and Muon; the others keep their own.
+        nesterov: Nesterov's momentum for SGD and Muon.
         weight_decay: strength of the decay.
         fused: one kernel for all parameters, which can skip a step without waiting for the device.
+        bias_lr_factor: times `lr` is the learning rate of biases and BatchNorm.
 
     Raises:
         UserError: if the name is unknown.
@@ -74,4 +88,6 @@ def build_optimizer(
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
+    if bias_lr_factor != 1:
+        groups[1] |= {"lr": lr * bias_lr_factor, "lr_factor": bias_lr_factor}
     return OPTIMIZERS[name]([group for group in groups if group["params"]], lr, momentum, nesterov, fused)

@@ -12,6 +12,7 @@ Range = tuple[Callable[[float], bool], str]
 _POSITIVE: Range = (lambda value: value > 0, "a positive number")
 _NOT_NEGATIVE: Range = (lambda value: value >= 0, "zero or a positive number")
 _BELOW_ONE: Range = (lambda value: 0 <= value < 1, "at least 0 and less than 1")
+_SHARE: Range = (lambda value: 0 <= value <= 1, "0 to 1")
 _COUNT: Range = (lambda value: value >= 1, "1 or more")
 
 RANGES: dict[str, Range] = {
@@ -23,6 +24,12 @@ RANGES: dict[str, Range] = {
     "label_smoothing": _BELOW_ONE,
     "ema_decay": _BELOW_ONE,
     "lookahead_steps": _NOT_NEGATIVE,
+    "bias_lr_factor": _POSITIVE,
+    "schedule_end": _SHARE,
+    "sam_rho": _NOT_NEGATIVE,
+    "distill": _SHARE,
+    "distill_temperature": _POSITIVE,
+    "poolings": _COUNT,
     "ratio": _COUNT,
     "hidden_units": _COUNT,
     "in_channels": _COUNT,

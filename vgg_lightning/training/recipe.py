@@ -15,11 +15,23 @@ from vgg_lightning.callbacks.averaging import AveragedWeights
 from vgg_lightning.callbacks.chance import ChanceNote
 from vgg_lightning.callbacks.finite import FiniteGuard
 from vgg_lightning.callbacks.lookahead import Lookahead
+from vgg_lightning.errors import UserError
+from vgg_lightning.seeds import derive_seed, seed_device
 from vgg_lightning.training.optimizers import build_optimizer
 from vgg_lightning.training.schedules import build_schedule, restart_schedule
 
 if TYPE_CHECKING:
     from vgg_lightning.classifier import Classifier
+
+
+def check_trainable(model: Classifier) -> None:
+    """Raise UserError for options that cannot be trained with, though they can be tested."""
+    if model.teacher:
+        model.teacher.check(model)
+    elif model.hparams["distill"]:
+        raise UserError("--model.distill needs a teacher: give --model.teacher a run folder or a checkpoint")
+    if model.hparams["sam_rho"] and model.trainer.accumulate_grad_batches > 1:
+        raise UserError("--model.sam_rho takes whole batches: leave --trainer.accumulate_grad_batches out")
 
 
 def callbacks_of(model: Classifier) -> list[Callback]:
@@ -40,11 +52,12 @@ def optimizer_of(model: Classifier) -> OptimizerLRSchedulerConfig:
         hparams["nesterov"],
         hparams["weight_decay"],
         _fuses(trainer, model.device),
+        hparams["bias_lr_factor"],
     )
     total_steps = int(trainer.estimated_stepping_batches)
     steps_per_epoch = total_steps / max(trainer.max_epochs or 1, 1)
     warmup_steps = round(hparams["warmup_epochs"] * steps_per_epoch)
-    scheduler = build_schedule(hparams["schedule"], optimizer, warmup_steps, total_steps)
+    scheduler = build_schedule(hparams["schedule"], optimizer, warmup_steps, total_steps, hparams["schedule_end"])
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
@@ -61,3 +74,9 @@ def restart_schedules(trainer: L.Trainer, lr: float) -> None:
     for config in trainer.lr_scheduler_configs:
         if isinstance(config.scheduler, LambdaLR):  # ours; the learning-rate finder brings its own
             restart_schedule(config.scheduler, lr)
+
+
+def seed_step(model: Classifier, batch_idx: int) -> None:
+    """Seed dropout by (seed, epoch, batch, rank), whatever was drawn before."""
+    seed = getattr(getattr(model.trainer, "datamodule", None), "seed", 0)
+    seed_device(model.device, derive_seed(seed, model.current_epoch, batch_idx, model.global_rank, 1))

@@ -37,7 +37,7 @@ def check_schedule(name: str) -> None:
 
 
 def build_schedule(
-    name: str, optimizer: torch.optim.Optimizer, warmup_steps: int, total_steps: int
+    name: str, optimizer: torch.optim.Optimizer, warmup_steps: int, total_steps: int, end: float = 0.0
 ) -> torch.optim.lr_scheduler.LambdaLR:
     """Return a scheduler that climbs linearly for `warmup_steps`, then follows the named schedule.
 
@@ -46,6 +46,7 @@ def build_schedule(
         optimizer: whose rate to set; its rate is the peak.
         warmup_steps: optimizer steps of the climb.
         total_steps: optimizer steps of the whole run.
+        end: share of the peak at which the schedule ends, in place of zero.
     """
     check_schedule(name)
     schedule = SCHEDULES[name]
@@ -54,14 +55,14 @@ def build_schedule(
         if step < warmup_steps:
             return (step + 1) / (warmup_steps + 1)
         progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
-        return schedule(min(progress, 1.0))
+        return end + (1 - end) * schedule(min(progress, 1.0))
 
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
 def restart_schedule(scheduler: torch.optim.lr_scheduler.LambdaLR, lr: float) -> None:
-    """Set the rate that the schedule has at its current step with the peak `lr`, in place of a restored one."""
-    scheduler.base_lrs = [lr] * len(scheduler.base_lrs)
+    """Set the rates that the schedule has at its current step with the peak `lr`, in place of restored ones."""
+    scheduler.base_lrs = [lr * group.get("lr_factor", 1.0) for group in scheduler.optimizer.param_groups]
     for group, base, factor in zip(
         scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True
     ):

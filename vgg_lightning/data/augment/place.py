@@ -1,0 +1,18 @@
+"""Where in a run a batch stands: all that its augmentation depends on."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Place(NamedTuple):
+    """Where in a run a batch stands, so that a resumed run augments it as the unbroken one did."""
+
+    seed: int
+    epoch: int
+    batch: int
+    rank: int
+    indices: Tensor  # of its pictures in the training set, int64 (N,)
+    size: int  # of the training set

@@ -1,0 +1,82 @@
+"""The loss of a batch: of labels or of targets that mix them, and of a teacher's answers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vgg_lightning.errors import UserError
+
+if TYPE_CHECKING:
+    from vgg_lightning.classifier import Classifier
+
+
+def label_loss(logits: Tensor, y: Tensor, label_smoothing: float) -> Tensor:
+    """Return the mean cross-entropy of logits (N, num_classes).
+
+    Args:
+        logits: of the pictures.
+        y: labels, int64 (N,), or the shares of the classes, floating (N, num_classes).
+        label_smoothing: share of each target that is spread over all classes, also where labels are mixed already.
+    """
+    y = y.to(logits.dtype) if y.is_floating_point() else y
+    return F.cross_entropy(logits, y, label_smoothing=label_smoothing)
+
+
+def teacher_loss(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """Return how far the answers are from the teacher's: Hinton et al., https://arxiv.org/abs/1503.02531.
+
+    It is the mean Kullback-Leibler divergence of both softened by `temperature`, times its square, which keeps the
+    gradients as large as those of the labels.
+    """
+    student = F.log_softmax(logits / temperature, dim=1)
+    teacher = F.log_softmax(teacher_logits.to(logits.dtype) / temperature, dim=1)
+    return F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
+
+
+class Teacher:
+    """A trained classifier to learn from: no module of the one that learns, so it is in none of its checkpoints.
+
+    Args:
+        path: a run folder or a checkpoint, which is opened safely.
+
+    Raises:
+        UserError: if there is none.
+    """
+
+    def __init__(self, path: str) -> None:
+        from vgg_lightning.checkpoints.load import load_classifier  # imported here: it needs the Classifier
+
+        self.path = path
+        self.model = load_classifier(path).requires_grad_(False)
+
+    def __deepcopy__(self, memo: object) -> Teacher:
+        """Return itself: an average of the student's weights needs no second teacher."""
+        return self
+
+    def check(self, student: Classifier) -> None:
+        """Raise UserError if the teacher has not the student's pictures and classes."""
+        for name in ("image_size", "in_channels", "num_classes"):
+            has, asked = self.model.hparams[name], student.hparams[name]
+            if has != asked:
+                raise UserError(f"--model.teacher {self.path} has {name} {has}, the model {asked}: give both the same")
+        if self.model.preprocess.normalize != student.preprocess.normalize:
+            raise UserError(
+                f"--model.teacher {self.path} has data.normalize {self.model.preprocess.normalize}: give both the same"
+            )
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the teacher's logits (N, num_classes), on the device of the pictures."""
+        self.model.to(x.device)
+        logits: Tensor = self.model(x)
+        return logits
+
+
+def check_distillation(teacher: str | None, distill: float) -> None:
+    """Raise UserError for a teacher that nothing is learnt from. That `distill` has a teacher matters to fit alone."""
+    if teacher is not None and not distill:
+        raise UserError("--model.teacher has no effect without --model.distill: give it, such as 0.5")
