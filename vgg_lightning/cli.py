@@ -69,7 +69,9 @@ def main(args: list[str]) -> int:
     quiet()
     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"  # for what Lightning's own callbacks load, such as finders
     os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
-    speaks = contextlib.nullcontext() if seat().rank == 0 else contextlib.redirect_stdout(None)
+    speaks: contextlib.AbstractContextManager[Any] = (
+        contextlib.nullcontext() if seat().rank == 0 else contextlib.redirect_stdout(None)
+    )
     try:
         with speaks, together():
             return VGGLightningCLI(verb, with_defaults(verb, options)).exit_code

@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 import lightning as L
+import torch
 from torch import Tensor
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
@@ -93,8 +94,11 @@ def _own_sums(ranks: list[Sums], rank: int, world_size: int) -> Sums:
     """Return the sums of one process; where their number is another one now, the first process gets those of all."""
     if len(ranks) == world_size:
         return ranks[rank]
-    whole = {name: {key: sum(sums[name][key] for sums in ranks) for key in ranks[0][name]} for name in ranks[0]}
-    return {name: {key: value * (rank == 0) for key, value in sums.items()} for name, sums in whole.items()}  # type: ignore[misc]
+    here = int(rank == 0)
+    return {
+        name: {key: torch.stack([sums[name][key] for sums in ranks]).sum(dim=0) * here for key in ranks[0][name]}
+        for name in ranks[0]
+    }
 
 
 def _accuracy(num_classes: int) -> MulticlassAccuracy:

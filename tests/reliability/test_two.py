@@ -88,7 +88,7 @@ def test_shares_are_the_batch_without_overlap_or_loss(size, batch, ranks):
         for i, (_, y) in enumerate(loader):
             assert loader.share.total == len(whole[i])
             assert len(y) >= 2
-            taken.append((y[: loader.share.own],))
+            taken.append((y[: loader.share.own], y[: loader.share.own]))
         shares.append(taken)
     merged = [batch[0] for batch in in_order(shares)]
     assert all(torch.equal(a, b) for a, b in zip(merged, whole, strict=True))

@@ -80,7 +80,7 @@ class RunReport(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count the examples; stop the clock of training after the last batch, before validation."""
-        share = getattr(trainer.datamodule, "share", None)  # type: ignore[attr-defined]
+        share = getattr(getattr(trainer, "datamodule", None), "share", None)
         self.examples += share.total if share else len(batch[1])
         if trainer.is_last_batch:
             self.train_seconds += time.monotonic() - self._train_begin

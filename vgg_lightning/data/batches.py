@@ -113,7 +113,10 @@ def in_order(ranks: Sequence[Sequence[Batch]]) -> Sequence[Batch]:
     """
     if len(ranks) == 1:
         return ranks[0]
-    return [tuple(map(_interleave, zip(*shares, strict=True))) for shares in zip(*ranks, strict=True)]
+    return [
+        (_interleave([share[0] for share in shares]), _interleave([share[1] for share in shares]))
+        for shares in zip(*ranks, strict=True)
+    ]
 
 
 def _interleave(shares: Sequence[Tensor]) -> Tensor:

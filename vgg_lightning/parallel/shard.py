@@ -32,4 +32,5 @@ def shard(network: nn.Module, mesh: DeviceMesh) -> None:
 
 def own_part(tensor: Tensor) -> Tensor:
     """Return what this process holds of a tensor in parts, or the tensor itself."""
-    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    part: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return part

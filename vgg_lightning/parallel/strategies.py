@@ -74,12 +74,8 @@ class DataParallel(_Together, DDPStrategy):
         buffers = (
             "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
         )  # before torch 2.15
-        super().__init__(
-            timeout=timedelta(seconds=patience()),
-            gradient_as_bucket_view=True,
-            find_unused_parameters=unused,
-            **{buffers: False},
-        )
+        options: dict[str, Any] = {"gradient_as_bucket_view": True, "find_unused_parameters": unused, buffers: False}
+        super().__init__(timeout=timedelta(seconds=patience()), **options)
         self.command, self.facts, self.meeting = command, facts, meeting
 
     def setup_distributed(self) -> None:
