@@ -329,6 +329,6 @@ class VGGLightningCLI(LightningCLI):
     def predict(self, **kwargs: Any) -> None:
         """Classify the test pictures and write predictions.csv beside the checkpoint's run."""
         batches = self.trainer.predict(**kwargs, return_predictions=True)
-        batches = in_order(talk.gather(batches))
+        whole = in_order(talk.gather(batches))
         if self.trainer.is_global_zero:
-            write_predictions(batches, self.datamodule.class_names, Path(self.config[self.verb].ckpt_path))
+            write_predictions(whole, self.datamodule.class_names, Path(self.config[self.verb].ckpt_path))

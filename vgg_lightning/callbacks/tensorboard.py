@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import lightning as L
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.tensorboard.summary import hparams as hparams_summary
@@ -34,6 +35,12 @@ class RunTensorBoard(TensorBoardLogger):
         plain = {k: v for k, v in dict(params).items() if isinstance(v, str | int | float | bool)}
         for summary in hparams_summary(plain, dict.fromkeys(HPARAMS_METRICS, 0.0)):  # type: ignore[no-untyped-call]
             self.experiment._get_file_writer().add_summary(summary)
+
+    @rank_zero_only
+    def log_graph(self, model: L.LightningModule, input_array: Any = None) -> None:
+        """Draw the network, unless it lies in parts in several processes, which cannot be traced."""
+        if not any(hasattr(weight, "to_local") for weight in model.parameters()):
+            super().log_graph(model, input_array)
 
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
         """Write scalars."""

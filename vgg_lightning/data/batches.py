@@ -91,7 +91,9 @@ class BatchLoader:
             self.indices = whole[self.rank :: self.world_size]
             self.share = Share(own := len(self.indices), len(whole), own * self.world_size / len(whole))
             if len(self.indices) < self.fewest:
-                self.indices = torch.cat([self.indices, whole[self.rank + 1 :], whole])[: self.fewest]
+                self.indices = torch.cat([self.indices, whole[self.rank + 1 :], whole.repeat(self.fewest)])[
+                    : self.fewest
+                ]
             self.position += 1
             yield self.images[self.indices], self.labels[self.indices]
 

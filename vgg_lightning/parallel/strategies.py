@@ -38,7 +38,8 @@ class _Together:
     meeting: Meeting | None
 
     def _configure_launcher(self: Any) -> None:
-        self._launcher = Launcher(self.cluster_environment, self.num_processes, self.num_nodes, self.command)
+        started = Launcher(self.cluster_environment, self.num_processes, self.num_nodes, self.command)
+        setattr(self, "_launcher", started)  # noqa: B010 - typed in each of Lightning's classes
 
     def _meet(self: Any) -> None:
         """Wait for all processes and compare them, before any of them waits for another one without an end."""
