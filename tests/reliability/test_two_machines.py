@@ -85,7 +85,8 @@ def start(machines, folder, data):
 
 def finish(folder, *ones):
     for machine in ones:
-        assert machine.process.wait(timeout=400) == 0, (folder / "log0").read_text()[-3000:]
+        code = machine.process.wait(timeout=400)
+        assert code == 0, "".join((folder / f"log{i}").read_text()[-3000:] for i in (0, 1))
     (run,) = [file.parent for file in folder.glob("lightning_logs/far/*/results.json")]
     return everything(run)["results"]
 
