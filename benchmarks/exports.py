@@ -12,10 +12,11 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 ROUNDS = 3
 # name -> (options of a VGG-11 with random weights, or None for the reference run; batch sizes)
-MODELS: dict[str, tuple[dict[str, int] | None, tuple[int, ...]]] = {
+MODELS: dict[str, tuple[dict[str, Any] | None, tuple[int, ...]]] = {
     "reference": (None, (128, 1)),
     "classic 1/4 32": ({"ratio": 4, "image_size": 32, "hidden_units": 1024}, (128,)),
     "classic 1/1 96": ({"ratio": 1, "image_size": 96}, (32,)),
@@ -46,7 +47,7 @@ def milliseconds(engine: str, folder: Path, batch: int) -> float:
     run = _eager(folder, batch) if engine == "eager" else _onnx(folder / engine, batch)
     for _ in range(3):
         run()
-    times = []
+    times: list[float] = []
     end = time.perf_counter() + 2
     while len(times) < 5 or time.perf_counter() < end:
         begin = time.perf_counter()

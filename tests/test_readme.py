@@ -1,8 +1,11 @@
 """What README.md says works: its commands parse, its Python runs, its files exist."""
 
+import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,14 +27,31 @@ def clone(tmp_path, monkeypatch, fashion_mnist_dir):
     monkeypatch.chdir(tmp_path)
 
 
+def serves(args):
+    """Whether a server starts, says where it is, and ends on SIGTERM."""
+    command = [sys.executable, "-m", "vgg_lightning", *args]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        line = process.stdout.readline()
+        process.terminate()
+        return "http://127.0.0.1:" in line and process.wait(60) == 143
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands(command, clone, capsys):
     args = shlex.split(command)[1:]
+    if args[0] == "serve":
+        assert serves([*args, "--port", "0"])
+        return
     if "--resume" in args:  # with something to resume: a run that is finished says so
         assert main([*args[:1], *FAST, "--trainer.max_epochs", "1"]) == 0
         args += [*FAST, "--trainer.max_epochs", "1"]
     elif args[0] == "fit":
         args += ["--trainer.fast_dev_run", "true", "--data.batch_size", "4", "--model.ratio", "4"]
+    if args[0] == "sweep":  # it may write where it is, and do little
+        args[1] = str(ROOT / args[1])
+        args += ["--trials", "1", "--trainer.max_epochs", "1", "--model.ratio", "32"]
+        args += FAST[:2]
     if args[0] == "predict":
         args += ["--trainer.limit_predict_batches", "2", "--trainer.default_root_dir", "."]
     if args[0] == "compare":

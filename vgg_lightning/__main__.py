@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 import traceback
+from collections.abc import Callable
 
 from vgg_lightning import signals
 from vgg_lightning.errors import LostProcessError, NonFiniteError, UserError, nearest
@@ -17,9 +18,11 @@ VERBS: dict[str, tuple[str, str]] = {
     "fit": ("vgg_lightning.cli", "train; without --config, the preset quick"),
     "validate": ("vgg_lightning.cli", "accuracy of a checkpoint on the validation pictures"),
     "test": ("vgg_lightning.cli", "accuracy of a checkpoint on the official test pictures"),
-    "predict": ("vgg_lightning.cli", "classes of the test pictures, into predictions.csv"),
+    "predict": ("vgg_lightning.cli", "classes of your own pictures, or of the test pictures"),
     "summary": ("vgg_lightning.commands.summary", "layers, shapes, parameters and multiply-adds of a network"),
     "compare": ("vgg_lightning.commands.compare", "networks side by side, with speed and memory measured here"),
+    "serve": ("vgg_lightning.commands.serve", "a page on this machine that classifies a picture one drops or draws"),
+    "sweep": ("vgg_lightning.commands.sweep", "search for good options, each trial a run of fit"),
     "export": ("vgg_lightning.commands.export", "write a model in a form that others can open"),
     "data": ("vgg_lightning.commands.data", "fetch and verify Fashion-MNIST"),
     "presets": ("vgg_lightning.commands.presets", "list the shipped configurations"),
@@ -44,14 +47,19 @@ def usage() -> str:
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0 done, 1 failed, 2 bad input, 3 non-finite numbers."""
+    """Run the command line and return its exit code: 0 done, 1 failed, 2 bad input, 3 not finite, 4 not all read."""
     args = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
     follow_parent()
+    return guarded(lambda: _run(args), debug)
+
+
+def guarded(run: Callable[[], int], debug: bool = False) -> int:
+    """Return what `run` returns, or the exit code of how it failed, of which one line is printed."""
     try:
         with signals.handled():
-            return _run(args)
+            return run()
     except signals.Interrupted as stop:
         return _report(str(stop), debug, stop.code, everywhere=True)
     except UserError as error:

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,9 @@ from vgg_lightning.checkpoints.find import (
 from vgg_lightning.checkpoints.load import check_shapes, data_options, model_options, read_checkpoint
 from vgg_lightning.checkpoints.write import VerifiedCheckpointIO
 from vgg_lightning.classifier import Classifier
-from vgg_lightning.commands.predict import write_predictions
-from vgg_lightning.data.batches import in_order
+from vgg_lightning.commands import predict
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
 from vgg_lightning.errors import LostProcessError, UserError
-from vgg_lightning.parallel import talk
 from vgg_lightning.parallel.devices import check_processes, processes
 from vgg_lightning.parallel.launcher import together
 from vgg_lightning.parallel.meeting import Meeting, facts, meeting_before_trainer
@@ -63,8 +62,8 @@ TRAINER_DEFAULTS: dict[str, Any] = {
 }
 
 
-def main(args: list[str]) -> int:
-    """Run one of Trainer's verbs: `args` is the verb and its options."""
+def main(args: list[str], launch: Callable[[str, list[str]], VGGLightningCLI] | None = None) -> int:
+    """Run one of Trainer's verbs: `args` is the verb and its options. `launch` makes the CLI, to change how it runs."""
     verb, *options = args
     quiet()
     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"  # for what Lightning's own callbacks load, such as finders
@@ -74,7 +73,7 @@ def main(args: list[str]) -> int:
     )
     try:
         with speaks, together():
-            return VGGLightningCLI(verb, with_defaults(verb, options)).exit_code
+            return (launch or VGGLightningCLI)(verb, with_defaults(verb, options)).exit_code
     except RunFinished as finished:
         print(finished)
     except MisconfigurationException as error:
@@ -147,6 +146,8 @@ class VGGLightningCLI(LightningCLI):
         """Add the options of a run, and link what model and data must agree on."""
         parser.link_arguments("data.image_size", "model.image_size")
         parser.link_arguments("model.in_channels", "data.in_channels")
+        if self.verb == "predict":
+            predict.add_options(parser)
         if self.verb != "fit":
             return
         parser.add_argument("--name", type=str | None, default=None, help="Name of the run; else preset or network.")
@@ -180,6 +181,7 @@ class VGGLightningCLI(LightningCLI):
         self.config = parser.parse_args(args)
         config = self.config[self.verb]
         check_run(config)
+        predict.check_options(self.verb, config)
         if config.data.seed is None:
             config.data.seed = int(config.seed_everything)
 
@@ -250,7 +252,11 @@ class VGGLightningCLI(LightningCLI):
         plugins = config["plugins"] or []
         config["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), VerifiedCheckpointIO()]
         if self.verb != "fit":
-            bar = [progress_bar()] if config["enable_progress_bar"] is not False else []
+            bar = (
+                [progress_bar(1 if self.verb == "predict" else 10)]
+                if config["enable_progress_bar"] is not False
+                else []
+            )
             callbacks = [*callbacks, StopOnSignal(), *bar]
         if self.run_folder:
             options = self.config_init[self.verb]
@@ -327,8 +333,5 @@ class VGGLightningCLI(LightningCLI):
     after_test = after_validate
 
     def predict(self, **kwargs: Any) -> None:
-        """Classify the test pictures and write predictions.csv beside the checkpoint's run."""
-        batches = self.trainer.predict(**kwargs, return_predictions=True)
-        whole = in_order(talk.gather(batches))
-        if self.trainer.is_global_zero:
-            write_predictions(whole, self.datamodule.class_names, Path(self.config[self.verb].ckpt_path))
+        """Classify the test pictures or your own, and write predictions.csv."""
+        self.exit_code = predict.predict(self.trainer, self.model, self.datamodule, self.config[self.verb], kwargs)

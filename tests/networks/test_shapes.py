@@ -9,7 +9,8 @@ import torchvision
 from torch import nn
 
 from vgg_lightning.errors import UserError
-from vgg_lightning.networks import NETWORKS, build_network
+from vgg_lightning.networks import LARGEST, NETWORKS, build_network
+from vgg_lightning.networks.summary import summarize
 
 VGG11 = [(64, 112, 112), (128, 56, 56), (256, 28, 28), (512, 14, 14), (512, 7, 7)]
 CLASSIC = [(4096,), (4096,), (10,)]
@@ -160,6 +161,13 @@ def test_all_networks_learn_on_real_numbers():
         assert all(p.grad is not None and p.grad.isfinite().all() for p in trained), name
 
 
+@pytest.mark.parametrize("option", ["image_size", "in_channels", "num_classes"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_largest_value_of_an_option_can_be_counted(name, option):
+    summary = summarize(name, **{"image_size": 96, option: LARGEST})
+    assert summary.memory.training > 0
+
+
 @pytest.mark.parametrize(
     ("call", "text"),
     [
@@ -184,6 +192,12 @@ def test_all_networks_learn_on_real_numbers():
         (partial(build_network, "vgg11", norm_after_relu=True), r"batch_norm"),
         (partial(build_network, "resnet18", in_channels=0), r"in_channels 0 is too small"),
         (partial(build_network, "resnet18", num_classes=-1), r"num_classes -1 is too small"),
+        (
+            partial(build_network, "vgg11", image_size=10**10),
+            r"image_size 10000000000 is too large: use 1000000 or less",
+        ),
+        (partial(build_network, "vgg11", hidden_units=2**63 - 1), r"hidden_units 9223372036854775807 is too large"),
+        (partial(build_network, "lenet", num_classes=10**20), r"num_classes 100000000000000000000 is too large"),
     ],
 )
 def test_bad_input(call, text):

@@ -68,6 +68,6 @@ class NoBar(ProgressBar):
         """Do nothing: there is no bar to show."""
 
 
-def progress_bar() -> ProgressBar:
-    """Return a bar for a terminal, none for a file or a pipe."""
-    return Bar(refresh_rate=10) if sys.stderr.isatty() else NoBar()
+def progress_bar(refresh_rate: int = 10) -> ProgressBar:
+    """Return a bar for a terminal that moves every so many batches, none for a file or a pipe."""
+    return Bar(refresh_rate=refresh_rate) if sys.stderr.isatty() else NoBar()

@@ -123,7 +123,7 @@ def load_classifier(path: str | Path, map_location: str | torch.device = "cpu") 
         classifier.load_state_dict(checkpoint["state_dict"])
     except (RuntimeError, TypeError, AttributeError) as error:
         raise UserError(f"{file} is refused: its weights do not fit its own options") from error
-    classifier.class_names = _class_names(checkpoint, classifier)
+    classifier.class_names = class_names_of(checkpoint, classifier)
     data = data_options(checkpoint)
     if data:
         size, channels = classifier.hparams["image_size"], classifier.hparams["in_channels"]
@@ -155,7 +155,8 @@ def check_shapes(checkpoint: Checkpoint, file: Path) -> None:
         raise UserError(f"{file} is refused: its options have no {min(extra)[:80]!r}")
 
 
-def _class_names(checkpoint: Checkpoint, classifier: Classifier) -> list[str]:
+def class_names_of(checkpoint: Checkpoint, classifier: Classifier) -> list[str]:
+    """Return the class names in a checkpoint, one for each class, or numbers if it has none. Raises UserError."""
     names = checkpoint.get("class_names", list(classifier.class_names))
     if not fits(names, list[str]) or len(names) != classifier.hparams["num_classes"]:
         if "class_names" in checkpoint:

@@ -12,6 +12,7 @@ NOT_SAVED = (
     "weights",
     "teacher",
     "data_dir",
+    "predict_path",
 )  # places on one machine; a file that holds one would make us read or write there
 LONGEST = 1000  # characters of a string or parts of a list: more is no option of ours
 

@@ -37,7 +37,7 @@ class PictureModel(nn.Module):
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
         self.preprocess = copy.deepcopy(classifier.preprocess)
-        self.network = copy.deepcopy(classifier.network).to(device="cpu", memory_format=torch.contiguous_format)
+        self.network = copy.deepcopy(classifier.network).cpu().to(memory_format=torch.contiguous_format)
         self.tta: str = classifier.hparams["tta"]
         self.eval()
 

@@ -19,11 +19,11 @@ from vgg_lightning.errors import UserError
 
 LARGEST = 1_000_000  # bytes
 GROUPS = {"model": Classifier, "data": FashionMNISTDataModule}
-PLACES = {
+PLACES = {  # options that are paths
     "model": ("weights", "teacher"),
-    "data": ("data_dir",),
+    "data": ("data_dir", "predict_path"),
     "trainer": ("default_root_dir",),
-}  # options that are paths
+}
 OWN = ("seed_everything", "name", "early_stopping", "checkpoint_every_n_steps", "checkpoint_minutes", "test")
 
 

@@ -96,7 +96,8 @@ def device() -> Iterator[Finding]:
     if capability == "DEFAULT":
         yield Finding("slow", "device", "cpu without AVX2", "use another machine, or the preset speedrun")
     else:
-        bf16 = "" if torch.cpu._is_avx512_bf16_supported() else "; bf16 precision would be slow"
+        has_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)()
+        bf16 = "" if has_bf16 else "; bf16 precision would be slow"
         yield Finding("ok", "device", f"cpu with {capability}{bf16}")
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 import vgg_lightning
-from vgg_lightning.commands import render
+from vgg_lightning.commands import render, scale
 from vgg_lightning.commands.arguments import Parser, positive
 from vgg_lightning.commands.measure import Job
 from vgg_lightning.errors import UserError
@@ -79,10 +79,14 @@ def main(args: list[str]) -> int:
     parser.add_argument("--batches", type=positive, default=3, help="batches that are measured")
     parser.add_argument("--threads", type=positive, help="of the CPU; as many as torch takes if not given")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    scale.add_arguments(parser)
     parser.add_network_options()
     own, options = parser.parse(args)
     batch: int = own.batch_size
     entries = [Entry(summarize(name, batch_size=batch, **kept)) for name, kept in _split(own, options)]
+    if own.gpus is not None:
+        print(scale.report(own, [entry.summary for entry in entries]))
+        return 0
     device = _device(own.device)
     interrupted = False
     try:

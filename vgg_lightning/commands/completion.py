@@ -42,7 +42,7 @@ def script(shell: str) -> str:
     import shtab
 
     preamble = PREAMBLE[shell].format(presets=" ".join(presets()))
-    text: str = shtab.complete(_parser(), shell, preamble={shell: preamble})
+    text: str = shtab.complete(_parser(), shell, preamble=preamble)
     return text
 
 

@@ -56,21 +56,22 @@ def main(args: list[str]) -> int:
 
 def _split(args: Sequence[str], defaults: dict[str, float]) -> tuple[Path | None, dict[str, float], list[str]]:
     """Return the folder of --output, the finder's own options, and those of fit."""
-    folder, own, options = None, dict(defaults), []
-    rest = [part for arg in args for part in (arg.split("=", 1) if arg.startswith("--") else [arg])]
-    words = iter(rest if any(f"--{name}" in rest for name in (*defaults, "output")) else args)
+    folder: Path | None = None
+    own, options = dict(defaults), list[str]()
+    words = iter(args)
     for word in words:
-        name = word.removeprefix("--")
-        if word.startswith("--") and name in (*defaults, "output"):
-            value = next(words, None)
-            if value is None:
-                raise UserError(f"{word} has no value")
-            if name == "output":
-                folder = Path(value).expanduser()
-            else:
-                own[name] = _number(word, value, whole=isinstance(defaults[name], int))
-        else:
+        option, equals, given = word.partition("=")
+        name = option.removeprefix("--")
+        if not option.startswith("--") or name not in (*defaults, "output"):
             options.append(word)
+            continue
+        value = given if equals else next(words, None)
+        if value is None:
+            raise UserError(f"{option} has no value")
+        if name == "output":
+            folder = Path(value).expanduser()
+        else:
+            own[name] = _number(option, value, whole=isinstance(defaults[name], int))
     return folder, own, options
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.tuner import Tuner
+from lightning.pytorch.tuner.tuning import Tuner
 
 from vgg_lightning.commands import render
 from vgg_lightning.commands.finder_cli import FinderCLI, scratch, write_plot, write_points
@@ -67,6 +67,7 @@ def range_test(
         steps: their number.
     """
     # Lightning's bar is for a terminal; elsewhere it is noise.
+    screen: contextlib.AbstractContextManager[Any]
     screen = contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO())
     with screen:
         finder = Tuner(trainer).lr_find(
@@ -86,8 +87,8 @@ def suggestion(points: Points) -> float:
     Raises:
         UserError: if the loss never falls.
     """
-    rates, losses = zip(*points[SKIPPED:], strict=True) if len(points) > 2 * SKIPPED else ((), ())
-    if not losses or min(losses) > 0.98 * losses[0]:
+    rates, losses = [rate for rate, _ in points[SKIPPED:]], [loss for _, loss in points[SKIPPED:]]
+    if len(losses) < SKIPPED or min(losses) > 0.98 * losses[0]:
         raise UserError("find lr: the loss falls at no rate: raise --max_lr or --steps, or look at the network")
     lowest = losses.index(min(losses))
     undone = (rate for (rate, _), loss in zip(points, unsmoothed(points), strict=True) if loss > losses[0])

@@ -17,7 +17,6 @@ from lightning.pytorch.cli import LightningCLI
 from vgg_lightning.arguments import with_defaults
 from vgg_lightning.checkpoints.sharing import replace
 from vgg_lightning.cli import VGGLightningCLI, quiet
-from vgg_lightning.errors import UserError
 
 
 class FinderCLI(VGGLightningCLI):
@@ -42,7 +41,7 @@ class FinderCLI(VGGLightningCLI):
         self.datamodule.prepare_data()
         self.datamodule.setup("fit")
         batches = len(self.datamodule.train_dataloader())
-        epochs = max(self.config_init["fit"].trainer.max_epochs, math.ceil(self.steps / batches) + 1)
+        epochs = max(self.config_init["fit"].trainer.max_epochs or 1, math.ceil(self.steps / batches) + 1)
         quietly = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "fast_dev_run"), False)
         whole = {"max_epochs": epochs, "limit_train_batches": 1.0, "limit_val_batches": 0, "max_steps": -1}
         return LightningCLI.instantiate_trainer(self, **quietly, **whole, default_root_dir=self.folder)
@@ -69,12 +68,14 @@ def scratch() -> Iterator[str]:
 
 def write_points(folder: Path, name: str, header: Sequence[str], rows: Sequence[Sequence[float]]) -> Path:
     """Write rows of numbers to NAME.csv and return the file."""
+    file = folder / f"{name}.csv"
 
     def write(part: Path) -> None:
         with part.open("w", newline="", encoding="utf-8") as stream:
             csv.writer(stream).writerows([header, *rows])
 
-    return _written(folder / f"{name}.csv", write)
+    replace(file, write)
+    return file
 
 
 def write_plot(folder: Path, name: str, draw: Callable[[Any], None]) -> Path:
@@ -83,12 +84,6 @@ def write_plot(folder: Path, name: str, draw: Callable[[Any], None]) -> Path:
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     draw(figure.subplots())
-    return _written(folder / f"{name}.png", lambda part: figure.savefig(part, format="png", dpi=120))
-
-
-def _written(file: Path, write: Callable[[Path], object]) -> Path:
-    try:
-        replace(file, write)
-    except OSError as error:
-        raise UserError(f"cannot write {file}: {error.strerror}; choose another folder with --output") from error
+    file = folder / f"{name}.png"
+    replace(file, lambda part: figure.savefig(part, format="png", dpi=120))
     return file

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from vgg_lightning.data.augment import Augment, Place
 from vgg_lightning.data.batches import Batch, BatchLoader, Share
 from vgg_lightning.data.files import CLASSES, Prepared, default_data_dir, load, prepare
+from vgg_lightning.data.picture_folder import Found, PictureLoader, find_pictures
 from vgg_lightning.data.splits import stratified_split
 from vgg_lightning.data.transforms import Preprocess
 from vgg_lightning.errors import UserError
@@ -36,6 +38,8 @@ class FashionMNISTDataModule(L.LightningDataModule):
         data_dir: folder of the data; by default $VGG_LIGHTNING_DATA or ~/.cache/vgg_lightning.
         dataset: "fashion_mnist", or "idx" for your own four IDX files of the same names in `data_dir`.
         seed: of the order and of the augmentation; by default that of seed_everything.
+        predict_path: your own pictures for `predict`: a file, or a folder with all that is below it; by default
+            the official test pictures are predicted.
 
     Raises:
         UserError: if an option is out of its range.
@@ -54,14 +58,17 @@ class FashionMNISTDataModule(L.LightningDataModule):
         data_dir: str | None = None,
         dataset: str = "fashion_mnist",
         seed: int | None = None,
+        predict_path: str | None = None,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(ignore="data_dir")  # a path means nothing on another machine
+        self.save_hyperparameters(ignore=["data_dir", "predict_path"])  # a path means nothing on another machine
         if batch_size < 1:
             raise UserError(f"batch_size {batch_size} is out of range: --data.batch_size takes 1 or more")
         self.data_dir = Path(data_dir).expanduser() if data_dir else default_data_dir()
         self.preprocess = Preprocess(image_size, normalize, in_channels)
         self.augment = Augment(augment or [], num_classes=len(self.class_names))
+        self.predict_path = predict_path
+        self.own_pictures: Found | None = None
         self.prepared: Prepared | None = None
         self._splits: dict[Split, Batch] = {}
         self._train_loader: BatchLoader | None = None
@@ -73,11 +80,16 @@ class FashionMNISTDataModule(L.LightningDataModule):
         return int(self.hparams["seed"] or 0)
 
     def prepare_data(self) -> None:
-        """Fetch and verify the files. Raises UserError if no source has them."""
+        """Fetch and verify the files, unless own pictures are predicted. Raises UserError if no source has them."""
+        if self._predicts_own():
+            return
         self.prepared = prepare(self.data_dir, self.hparams["dataset"])
 
     def setup(self, stage: str) -> None:
         """Read the splits that `stage` ("fit", "validate", "test", "predict") needs into memory, once."""
+        if stage == "predict" and self.predict_path is not None:
+            self.own_pictures = self.own_pictures or find_pictures(self.predict_path)
+            return
         if stage in ("fit", "validate") and "train" not in self._splits:
             images, labels = load(self.data_dir, "train", self.hparams["dataset"])
             train, val = stratified_split(labels, self.hparams["val_size"])
@@ -114,8 +126,10 @@ class FashionMNISTDataModule(L.LightningDataModule):
         """Return the loader of the official test pictures."""
         return self._loader("test")
 
-    def predict_dataloader(self) -> BatchLoader:
-        """Return the loader of the official test pictures."""
+    def predict_dataloader(self) -> BatchLoader | PictureLoader:
+        """Return the loader of your own pictures if there is a `predict_path`, else of the official test pictures."""
+        if self.own_pictures is not None:
+            return PictureLoader(self.own_pictures, self.hparams["batch_size"])
         return self._loader("test")
 
     def state_dict(self) -> dict[str, int]:
@@ -140,6 +154,10 @@ class FashionMNISTDataModule(L.LightningDataModule):
             place = Place(self.seed, loader.epoch, loader.position, loader.rank, loader.indices, len(loader.labels))
             images, labels = self.augment.mix(self.augment(images, place), labels, place)
         return self.preprocess(images), labels
+
+    def _predicts_own(self) -> bool:
+        predicts = self.trainer is not None and self.trainer.state.fn == TrainerFn.PREDICTING
+        return predicts and self.predict_path is not None
 
     def _overfits(self) -> bool:
         return bool(getattr(self.trainer, "overfit_batches", 0))

@@ -1,0 +1,1 @@
+"""Searches for good options, on Optuna: a space, a study that survives a kill, one process for each trial."""

@@ -1,0 +1,184 @@
+"""One trial: a run of `vgg-lightning fit` in a process of its own, which the search outlives whatever happens there."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import optuna
+from lightning.pytorch.callbacks import Callback
+from optuna.study import Study
+from optuna.trial import Trial, TrialState
+
+from vgg_lightning import cli, signals
+from vgg_lightning.__main__ import guarded
+from vgg_lightning.checkpoints.find import newest_valid
+from vgg_lightning.sweep.study import HEARTBEAT, hold_alive, open_storage, put_back, quiet
+
+PRUNED = 10  # exit code of a trial that was ended early
+STOPPED = (130, 143, 138)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the process of a trial needs to know.
+
+    Attributes:
+        storage: address of the storage.
+        study: its name.
+        trial_id: Optuna's.
+        options: of `fit`.
+        folder: of the search.
+        output: file for what the run prints.
+    """
+
+    storage: str
+    study: str
+    trial_id: int
+    options: tuple[str, ...]
+    folder: Path
+    output: Path
+    cwd: Path
+    pruner: optuna.pruners.BasePruner
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial ended: its state, the best val_acc if it got to its end, and what to say of it."""
+
+    state: TrialState
+    value: float | None = None
+    note: str = ""
+
+
+class TrialCLI(cli.VGGLightningCLI):
+    """`fit` for a trial: tells the study how it stands after every validation, and ends if it is hopeless."""
+
+    def __init__(self, trial: Trial, verb: str, args: list[str]) -> None:
+        self.trial = trial
+        super().__init__(verb, args)
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Any:
+        from optuna_integration import PyTorchLightningPruningCallback
+
+        assert self.run_folder is not None
+        self.trial.set_user_attr("run_folder", str(self.run_folder.resolve()))
+        return super()._instantiate_trainer(
+            config, [*callbacks, PyTorchLightningPruningCallback(self.trial, monitor="val_acc")]
+        )
+
+
+def run_trial(study: Study, trial: Trial, job: Job) -> Outcome:
+    """Run a trial to its end, and tell the study. If a signal stops this, the trial is saved and put back.
+
+    Raises:
+        signals.Interrupted: if a signal came.
+    """
+    context = multiprocessing.get_context("forkserver")  # imports once; each trial is a fork of it
+    context.set_forkserver_preload([__name__])
+    heard, stop = context.Pipe(duplex=False)
+    process = context.Process(target=_child, args=(job, heard))
+    process.start()
+    heard.close()
+    try:
+        code = _wait(process, study, trial)
+        return _tell(study, trial, _outcome(study, trial, job, code))
+    except BaseException:
+        stop.close()  # which the trial hears: it saves, and ends
+        process.join()
+        put_back(study, trial.number)
+        raise
+
+
+def _wait(process: Any, study: Study, trial: Trial) -> int:
+    while process.is_alive():
+        storage: Any = study._storage
+        storage.record_heartbeat(trial._trial_id)
+        process.join(HEARTBEAT)
+    if process.exitcode in STOPPED:
+        time.sleep(1)  # whoever stopped the trial may be about to stop this process too, and then it is put back
+    return int(process.exitcode or 0)
+
+
+def _outcome(study: Study, trial: Trial, job: Job, code: int) -> Outcome:
+    if code == PRUNED:
+        return Outcome(TrialState.PRUNED)
+    fresh: Any = study._storage.get_trial(trial._trial_id)  # its process has written there
+    results = results_of(fresh.user_attrs)
+    if code == 0 and results.get("val_acc") is not None:
+        for name in ("epochs", "seconds", "device", "threads"):
+            trial.set_user_attr(name, results.get(name))
+        return Outcome(TrialState.COMPLETE, float(results["val_acc"]))
+    if code < 0:
+        return Outcome(TrialState.FAIL, note=f"killed by {signal.Signals(-code).name}, as when memory runs out")
+    printed = job.output.read_text(encoding="utf-8", errors="replace") if job.output.is_file() else ""
+    lines = printed.strip().splitlines()
+    return Outcome(TrialState.FAIL, note=lines[-1].removeprefix("error: ")[:300] if lines else f"exit code {code}")
+
+
+def _tell(study: Study, trial: Trial, outcome: Outcome) -> Outcome:
+    if outcome.note:
+        trial.set_user_attr("note", outcome.note)
+    try:
+        told = study.tell(trial, outcome.value, outcome.state)
+    except ValueError:  # this machine slept, or the storage was out of reach: another process has the trial now
+        return Outcome(TrialState.FAIL, note="taken over by another process, since this one gave no sign of life")
+    return Outcome(told.state, told.value, outcome.note)
+
+
+def results_of(user_attrs: dict[str, Any]) -> dict[str, Any]:
+    """Return the results.json of a trial's run, or nothing if there is none on this machine."""
+    file = Path(user_attrs.get("run_folder", "")) / "results.json"
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return found
+
+
+def _child(job: Job, stop: Connection) -> None:
+    """Be the process of a trial."""
+    os.setpgid(0, 0)  # Ctrl-C reaches it once: from the search
+    os.chdir(job.cwd)
+    job.output.parent.mkdir(exist_ok=True)
+    output = os.open(job.output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    for stream in (1, 2):
+        os.dup2(output, stream)
+    quiet()
+    threading.Thread(target=_obey, args=(stop,), daemon=True).start()
+    held = hold_alive(job.folder, exclusive=False)
+    code = guarded(lambda: _fit(job))
+    sys.stdout.flush()
+    del held
+    os._exit(code)
+
+
+def _fit(job: Job) -> int:
+    sampler = optuna.samplers.RandomSampler(0)  # draws nothing: the search has drawn
+    study = optuna.load_study(
+        study_name=job.study, storage=open_storage(job.storage), sampler=sampler, pruner=job.pruner
+    )
+    trial = Trial(study, job.trial_id)
+    options = ["fit", *job.options]
+    run = trial.user_attrs.get("run_folder")
+    if run and Path(run).is_dir() and newest_valid(Path(run)):
+        options += ["--ckpt_path", run]  # it was cut off, and goes on as if it had not been
+    try:
+        return cli.main(options, lambda verb, args: TrialCLI(trial, verb, args))
+    except optuna.TrialPruned:
+        return PRUNED
+
+
+def _obey(stop: Connection) -> None:
+    """End in order once the search closes its end, or is gone."""
+    try:
+        stop.recv()
+    except (EOFError, OSError):
+        if not signals.pending():
+            os.kill(os.getpid(), signal.SIGTERM)
