@@ -305,7 +305,8 @@ class Classifier(Scored):
     def _evaluate(self, metrics: MetricCollection, batch: tuple[Tensor, Tensor]) -> Tensor:
         x, y = batch
         if not len(x):  # in a last batch that is smaller than the number of processes
-            return self(x.new_zeros(1, *x.shape[1:]))[:0]  # type: ignore[no-any-return]
+            nothing: Tensor = self(x.new_zeros(1, *x.shape[1:]))[:0]
+            return nothing
         logits: Tensor = self(x)
         self.count(metrics, F.cross_entropy(logits, y), logits, y)
         if "acc_tta" in metrics:

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-import lightning as L
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.tensorboard.summary import hparams as hparams_summary
@@ -37,7 +36,7 @@ class RunTensorBoard(TensorBoardLogger):
             self.experiment._get_file_writer().add_summary(summary)
 
     @rank_zero_only
-    def log_graph(self, model: L.LightningModule, input_array: Any = None) -> None:
+    def log_graph(self, model: Any, input_array: Any = None) -> None:
         """Draw the network, unless it lies in parts in several processes, which cannot be traced."""
         if not any(hasattr(weight, "to_local") for weight in model.parameters()):
             super().log_graph(model, input_array)

@@ -15,8 +15,8 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.fabric.plugins.environments import SLURMEnvironment
-from torch.distributed import TCPStore
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 import vgg_lightning
 from vgg_lightning.errors import UserError

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from torch.distributed.device_mesh import DeviceMesh
 
-
-def shard(network: nn.Module, mesh: DeviceMesh) -> None:
+def shard(network: nn.Module, mesh: Any) -> None:
     """Leave in each process a part of every weight; a layer is put together while it is at work.
 
     Args:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric.plugins.environments import SLURMEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from torch.nn.parallel import DistributedDataParallel
 
@@ -60,7 +60,7 @@ class _Together:
         except CheckpointNotWrittenError as error:
             failure = error
         if any(talk.agree(failure is not None)):
-            raise failure or CheckpointNotWrittenError("", OSError("another process says why"))
+            raise failure or CheckpointNotWrittenError(Path("of the run"), OSError("another process says why"))
 
 
 class DataParallel(_Together, DDPStrategy):
