@@ -21,22 +21,17 @@ from vgg_lightning.callbacks import fit_callbacks
 from vgg_lightning.callbacks.class_table import ClassTable, print_class_table
 from vgg_lightning.callbacks.progress import progress_bar
 from vgg_lightning.callbacks.report import RunReport, in_percent, print_next_steps
-from vgg_lightning.callbacks.show import SHOWS, shown_names
+from vgg_lightning.callbacks.show import shown_names
 from vgg_lightning.callbacks.stop import StopOnSignal
-from vgg_lightning.checkpoints.find import (
-    RunFinished,
-    check_space,
-    check_unfinished,
-    check_writable,
-    run_name,
-)
-from vgg_lightning.checkpoints.load import check_shapes, data_options, model_options, read_checkpoint
+from vgg_lightning.checkpoints.agreement import agree
+from vgg_lightning.checkpoints.find import RunFinished, check_space, check_writable, run_name
 from vgg_lightning.checkpoints.write import VerifiedCheckpointIO
 from vgg_lightning.classifier import Classifier
 from vgg_lightning.commands import predict
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
 from vgg_lightning.data.files import class_names
 from vgg_lightning.errors import LostProcessError, UserError
+from vgg_lightning.fit_options import add_fit_options
 from vgg_lightning.parallel.devices import check_processes, processes
 from vgg_lightning.parallel.launcher import together
 from vgg_lightning.parallel.meeting import Meeting, facts, meeting_before_trainer
@@ -48,16 +43,6 @@ from vgg_lightning.runs import loggers as run_loggers
 from vgg_lightning.training.limits import check_run, check_trainer
 from vgg_lightning.training.memory import check_training_fits
 
-# Options that a checkpoint's weights depend on: the command line may not contradict them.
-STRUCTURE = {
-    "model": (
-        *("network", "ratio", "hidden_units", "batch_norm", "norm_after_relu", "head", "poolings"),
-        *("in_channels", "num_classes", "image_size"),
-    ),
-    "data": ("image_size", "normalize", "in_channels", "mean", "std", "classes"),
-}
-# Options that a run cannot change on its way either.
-RESUMED: dict[str, tuple[str, ...]] = {"model": ("optimizer",), "data": ("batch_size", "val_size", "dataset")}
 TRAINER_DEFAULTS: dict[str, Any] = {
     "max_epochs": 10,  # the book's
     "num_sanity_val_steps": 0,  # validation follows the first epoch anyway
@@ -152,40 +137,8 @@ class VGGLightningCLI(LightningCLI):
         parser.set_defaults({"model.num_classes": None})  # it follows the data, see parse_arguments
         if self.verb == "predict":
             predict.add_options(parser)
-        if self.verb != "fit":
-            return
-        parser.add_argument("--name", type=str | None, default=None, help="Name of the run; else preset or network.")
-        parser.add_argument(
-            "--early_stopping",
-            type=int,
-            default=0,
-            help="Stop when val_acc has not risen for so many epochs; 0 never stops early.",
-        )
-        parser.add_argument(
-            "--checkpoint_every_n_steps",
-            type=int,
-            default=0,
-            help="Save last.ckpt also whenever so many steps are done; 0 does not.",
-        )
-        parser.add_argument(
-            "--checkpoint_minutes",
-            type=float,
-            default=5.0,
-            help="Save last.ckpt also when it is so old, in minutes, but not so often that it costs time; 0 does not.",
-        )
-        parser.add_argument(
-            "--resume",
-            action="store_true",
-            help="Go on with the newest run of this name. --resume auto starts it where there is none yet.",
-        )
-        parser.add_argument(
-            "--show",
-            type=str | list[str],
-            default="default",
-            help="What to show in TensorBoard beside the curves: all, default, none, or a list of "
-            f"{', '.join(SHOWS)}; see docs/tensorboard.md.",
-        )
-        parser.add_argument("--test", type=bool, default=True, help="Test the best checkpoint at the end.")
+        if self.verb == "fit":
+            add_fit_options(parser)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse `args` without Lightning's warning that sys.argv is there too."""
@@ -202,31 +155,8 @@ class VGGLightningCLI(LightningCLI):
 
     def _parse_ckpt_path(self) -> None:
         """Refuse options that contradict the checkpoint, where LightningCLI would override them without a word."""
-        config = self.config[self.verb]
-        if not config.ckpt_path:
-            return
-        checkpoint = read_checkpoint(Path(config.ckpt_path))
-        check_shapes(checkpoint, Path(config.ckpt_path))
-        saved = {"model": model_options(checkpoint), "data": data_options(checkpoint)}
-        for group, names in STRUCTURE.items():
-            names += RESUMED[group] if self.verb == "fit" else ()
-            for name in [name for name in names if name in saved[group]]:
-                asked, has = config[group][name], saved[group][name]
-                if asked is not None and asked != has:
-                    option = {"image_size": "data.image_size"}.get(name, f"{group}.{name}")  # which sets the model's
-                    raise UserError(
-                        f"--{option} {asked} contradicts the checkpoint, which has {has}: leave the option out"
-                    )
-        if self.verb == "fit":
-            self._look_at_progress(checkpoint, config)
-
-    def _look_at_progress(self, checkpoint: dict[str, Any], config: Any) -> None:
-        try:
-            self.resume_step = int(checkpoint["global_step"])
-            if run := run_folder_of(Path(config.ckpt_path)):
-                check_unfinished(checkpoint, config.trainer, config.early_stopping, run)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(f"{config.ckpt_path} is refused: it does not say how far its run was") from error
+        if self.config[self.verb].ckpt_path:
+            self.resume_step = agree(self.verb, self.config[self.verb])
 
     def before_instantiate_classes(self) -> None:
         """Refuse what no Trainer can use, before anything is written."""
