@@ -254,8 +254,8 @@ class Classifier(Scored):
         loss = label_loss(logits, y, self.hparams["label_smoothing"])
         if not self.teacher:
             return loss
-        share = self.hparams["distill"]
-        taught = teacher_loss(logits, self.teacher(x), self.hparams["distill_temperature"])
+        share = float(self.hparams["distill"])
+        taught: Tensor = teacher_loss(logits, self.teacher(x), self.hparams["distill_temperature"])
         return (1 - share) * loss + share * taught
 
     def _record_step(self, loss: Tensor, logits: Tensor, y: Tensor) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
@@ -70,7 +70,7 @@ class Scored(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save what Lightning does not: the sums behind the means of a running epoch."""
-        sums: Sums = {k: m.metric_state for k, m in self.train_metrics.items(keep_base=True)}
+        sums: Sums = {k: cast("dict[str, Tensor]", m.metric_state) for k, m in self.train_metrics.items(keep_base=True)}
         checkpoint["train_metrics"] = sums
         if talk.several():
             here = {name: {key: value.cpu() for key, value in found.items()} for name, found in sums.items()}

@@ -81,9 +81,9 @@ def predict(
     checkpoint = Path(options.ckpt_path)
     if data.predict_path is None:
         folder = writable(options.output or run_folder_of(checkpoint) or Path())
-        batches = talk.gather(trainer.predict(**arguments, return_predictions=True))
+        by_rank = talk.gather(trainer.predict(**arguments, return_predictions=True))
         if trainer.is_global_zero:
-            write_predictions(in_order(batches), data.class_names, folder)
+            write_predictions(in_order(by_rank), data.class_names, folder)
         return 0
     if trainer.world_size > 1:
         raise UserError("--data.predict_path is for a single process: give --trainer.devices 1")

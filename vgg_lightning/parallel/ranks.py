@@ -36,7 +36,8 @@ class Seat(NamedTuple):
 def seat() -> Seat:
     """Return the place of this process, as its environment tells it."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        return Seat(*map(_number, ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")), "torchrun")
+        rank, local_rank, size, local = map(_number, ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+        return Seat(rank, local_rank, size, local, "torchrun")
     if "SLURM_NTASKS" in os.environ and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
         size = _number("SLURM_NTASKS")
         local = _number("SLURM_NTASKS_PER_NODE", size // _number("SLURM_NNODES", 1))
