@@ -52,7 +52,7 @@ def evaluate(verb, run):
 
 def class_rows(text):
     """Return {class: (accuracy in percent, pictures)} of the table in a text."""
-    found = re.findall(r"^(\S.*?\S) +([\d.]+) % +([\d,]+)", text, re.MULTILINE)
+    found = re.findall(r"^ *(\S(?:.*?\S)?) +([\d.]+) % +([\d,]+)", text, re.MULTILINE)
     return {name: (float(share), int(count)) for name, share, count in found if name in CLASSES}
 
 

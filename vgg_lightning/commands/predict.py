@@ -11,6 +11,7 @@ import torch
 
 from vgg_lightning.checkpoints.load import class_names_of, read_checkpoint
 from vgg_lightning.commands.own_pictures import Answers, report, write
+from vgg_lightning.data.batches import in_order
 from vgg_lightning.errors import UserError
 from vgg_lightning.parallel import talk
 from vgg_lightning.runs import run_folder_of
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
     from lightning.pytorch.cli import LightningArgumentParser
 
     from vgg_lightning.classifier import Classifier
-    from vgg_lightning.data.batches import in_order
-from vgg_lightning.data.datamodule import FashionMNISTDataModule
+    from vgg_lightning.data.datamodule import FashionMNISTDataModule
 
 TOP_K = 3
 SOME_NOT_READ = 4  # exit code
