@@ -2,6 +2,7 @@
 
 import http.client
 import io
+import json
 import os
 import re
 import shutil
@@ -160,7 +161,27 @@ def test_it_answers_this_machine_only(server):
     assert answer.status == 200
     assert "default-src 'self'" in answer.getheader("content-security-policy")
     assert get(server, Host="elsewhere.example").status == 400
-    assert get(server, "/gradio_api/file=/etc/hostname").status in (403, 404)
+    for file in ("/etc/hostname", ROOT / "README.md"):
+        assert get(server, f"/gradio_api/file={file}").status in (403, 404)
+
+
+@pytest.mark.parametrize("meta", [{}, {"meta": {"_type": "gradio.FileData"}}])
+@pytest.mark.parametrize("page_part", ["answer", "answer_1"])
+def test_a_call_made_by_hand_opens_no_file_and_no_address(server, tmp_path, page_part, meta):
+    file = tmp_path / "private.png"
+    Image.new("L", (60, 60)).save(file)
+    for path in (str(file), "http://127.0.0.1:9/private.png", "data:image/png;base64,A", "a\0b"):
+        assert "it is no picture of a format" in call(server, page_part, {"path": path, **meta})
+
+
+def call(address, name, value):
+    """Return what a part of the page answers to a value."""
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=30)
+    route = f"/gradio_api/call/{name}"
+    connection.request("POST", route, json.dumps({"data": [value]}), {"Content-Type": "application/json"})
+    event = json.load(connection.getresponse())["event_id"]
+    connection.request("GET", f"{route}/{event}")
+    return connection.getresponse().read().decode()
 
 
 def test_a_large_upload_is_refused(server):

@@ -151,7 +151,7 @@ def application(classifier: Classifier, folder: str, hosts: list[str]) -> Any:
     Image.MAX_IMAGE_PIXELS = 64_000_000  # for what Gradio itself may open
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     gr.mount_gradio_app(
-        app, _page(gr, classifier), "/", footer_links=[], run_history=False, show_error=False,
+        app, _page(gr, classifier, Path(folder).resolve()), "/", footer_links=[], run_history=False, show_error=False,
         max_file_size=MOST_BYTES, ssr_mode=False, pwa=False, mcp_server=False, enable_monitoring=False,
         theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
         css=PAGE_STYLE,
@@ -160,7 +160,7 @@ def application(classifier: Classifier, folder: str, hosts: list[str]) -> Any:
     return Headers(app)
 
 
-def _page(gr: Any, classifier: Classifier) -> Any:
+def _page(gr: Any, classifier: Classifier, folder: Path) -> Any:
     with gr.Blocks(title="What is it?", analytics_enabled=False) as page:
         gr.Markdown(HELLO)
         with gr.Row():
@@ -177,8 +177,9 @@ def _page(gr: Any, classifier: Classifier) -> Any:
                 seen = gr.Image(
                     label="what the network sees", elem_id="seen", height=300, interactive=False, buttons=[]
                 )
-        dropped.preprocess, drawn.preprocess = _upload, _drawing  # in place of Gradio's, which would decode the picture
-        for tab, component in ((drop, dropped), (draw, drawn)):
+        for tab, component, sent in ((drop, dropped, _upload(folder)), (draw, drawn, _drawing)):
+            component.preprocess = sent  # in place of Gradio's, which would decode the picture
+            component.async_move_resource_to_block_cache = _where_it_is
             gr.on(
                 [component.change, tab.select], _answer(gr, classifier), component, [label, seen, note],
                 trigger_mode="always_last", show_progress="hidden",
@@ -190,8 +191,24 @@ def _sketch() -> str:
     return Path(__file__).with_name("sketch.js").read_text(encoding="utf-8")
 
 
-def _upload(payload: Any) -> str | None:
-    return payload.path if payload else None
+async def _where_it_is(path: Any) -> Any:
+    """Return a path as it came: Gradio would fetch an address, and copy a file from anywhere, if a call asks for it."""
+    return path
+
+
+def _upload(folder: Path) -> Callable[[Any], str | bytes | None]:
+    """Return what takes the path out of what the browser sends; a path to other than uploads is no picture."""
+
+    def preprocess(payload: Any) -> str | bytes | None:
+        if not payload or not payload.path:
+            return None
+        try:
+            path = Path(os.path.realpath(payload.path))
+        except ValueError:
+            return b""
+        return str(path) if path.is_relative_to(folder) else b""
+
+    return preprocess
 
 
 def _drawing(payload: Any) -> bytes | None:
