@@ -76,7 +76,7 @@ def browser():
 
 @pytest.fixture
 def page(browser, server):
-    """The page, opened; at the end it has asked nobody but the server, and the browser had nothing to complain about."""
+    """The page, opened; at the end it has asked nobody but the server, and the browser saw no error."""
     page = browser.new_page(viewport={"width": 1000, "height": 720})
     page.set_default_timeout(LIMIT)
     asked, errors = [], []
