@@ -6,12 +6,14 @@ from elsewhere. What the browser sends is read by the code that reads files for 
 
 from __future__ import annotations
 
+import base64
 import os
 import socket
 import tempfile
 import threading
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vgg_lightning.commands.arguments import Parser
@@ -32,6 +34,20 @@ HEADERS = {  # the browser keeps to this origin, whatever the page asks for
 }
 HELLO = """## What is it?
 Drop a picture of one piece of clothing on a plain background, or draw its shape and fill it."""
+CANVAS = """<canvas width="336" height="336" aria-label="Draw here with the mouse or a finger"></canvas>
+<div><button disabled>Undo</button> <button disabled>Clear</button></div>"""
+CANVAS_STYLE = """
+canvas {width: 100%; max-width: 336px; display: block; margin: 0 auto 8px; touch-action: none; cursor: crosshair;
+        border: 1px solid var(--border-color-primary); border-radius: 4px}
+div {text-align: center}
+button {padding: 4px 16px; border: 1px solid var(--border-color-primary); border-radius: 4px; cursor: pointer;
+        color: var(--body-text-color)}
+button:disabled {opacity: 0.4; cursor: default}
+"""
+PAGE_STYLE = """
+.gradio-container {width: 100%; max-width: 960px !important; margin: auto}
+#seen img {image-rendering: pixelated}
+"""
 
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
@@ -135,53 +151,74 @@ def application(classifier: Classifier, folder: str, hosts: list[str]) -> Any:
     Image.MAX_IMAGE_PIXELS = 64_000_000  # for what Gradio itself may open
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     gr.mount_gradio_app(
-        app, _page(gr, classifier), "/", footer_links=[], run_history=False, show_error=False,
+        app, _page(gr, classifier, Path(folder).resolve()), "/", footer_links=[], run_history=False, show_error=False,
         max_file_size=MOST_BYTES, ssr_mode=False, pwa=False, mcp_server=False, enable_monitoring=False,
         theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
-        css=".gradio-container {max-width: 960px !important; margin: auto} #seen img {image-rendering: pixelated}",
+        css=PAGE_STYLE,
     )  # fmt: skip
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
     return Headers(app)
 
 
-def _page(gr: Any, classifier: Classifier) -> Any:
-    with gr.Blocks(title="vgg_lightning", analytics_enabled=False) as page:
+def _page(gr: Any, classifier: Classifier, folder: Path) -> Any:
+    with gr.Blocks(title="What is it?", analytics_enabled=False) as page:
         gr.Markdown(HELLO)
         with gr.Row():
             with gr.Column():
-                with gr.Tab("Drop a picture"):
-                    dropped = gr.Image(sources=["upload", "clipboard"], show_label=False, height=360, buttons=[])
-                with gr.Tab("Draw one"):
-                    drawn = gr.Sketchpad(
-                        show_label=False, height=420, canvas_size=(336, 336), fixed_canvas=True, layers=False,
-                        transforms=(), buttons=[], brush=gr.Brush(24, colors=["#000000"], color_mode="fixed"),
-                    )  # fmt: skip
+                with gr.Tab("Drop a picture") as drop:
+                    dropped = gr.Image(sources=["upload", "clipboard"], show_label=False, height=400, buttons=[])
+                with gr.Tab("Draw one") as draw:
+                    drawn = gr.HTML(
+                        html_template=CANVAS, css_template=CANVAS_STYLE, js_on_load=_sketch(), apply_default_css=False
+                    )
             with gr.Column():
                 label = gr.Label(label="classes", num_top_classes=5)
                 note = gr.Textbox(label="note", visible=False, elem_id="note")
                 seen = gr.Image(
-                    label="what the network sees", elem_id="seen", height=260, interactive=False, buttons=[]
+                    label="what the network sees", elem_id="seen", height=300, interactive=False, buttons=[]
                 )
-        for component, sent in ((dropped, _upload), (drawn, _composite)):
-            component.preprocess = sent(component)  # in place of Gradio's, which would decode it
-            component.change(_answer(gr, classifier), component, [label, seen, note], show_progress="hidden")
+        for tab, component, sent in ((drop, dropped, _upload(folder)), (draw, drawn, _drawing)):
+            component.preprocess = sent  # in place of Gradio's, which would decode the picture
+            component.async_move_resource_to_block_cache = _where_it_is
+            gr.on(
+                [component.change, tab.select], _answer(gr, classifier), component, [label, seen, note],
+                trigger_mode="always_last", show_progress="hidden",
+            )  # fmt: skip
     return page
 
 
-def _upload(component: Any) -> Callable[[Any], str | None]:
-    return lambda payload: payload.path if payload else None
+def _sketch() -> str:
+    return Path(__file__).with_name("sketch.js").read_text(encoding="utf-8")
 
 
-def _composite(component: Any) -> Callable[[Any], str | bytes | None]:
-    """Return what takes the whole drawing out of what the browser sends: a file, or bytes that came before."""
+async def _where_it_is(path: Any) -> Any:
+    """Return a path as it came: Gradio would fetch an address, and copy a file from anywhere, if a call asks for it."""
+    return path
+
+
+def _upload(folder: Path) -> Callable[[Any], str | bytes | None]:
+    """Return what takes the path out of what the browser sends; a path to other than uploads is no picture."""
 
     def preprocess(payload: Any) -> str | bytes | None:
-        if payload is not None and payload.id is not None:
-            payload = component.blob_storage.pop(payload.id, None)
-        composite = payload.composite if payload else None
-        return composite if composite is None or isinstance(composite, bytes) else str(composite.path)
+        if not payload or not payload.path:
+            return None
+        try:
+            path = Path(os.path.realpath(payload.path))
+        except ValueError:
+            return b""
+        return str(path) if path.is_relative_to(folder) else b""
 
     return preprocess
+
+
+def _drawing(payload: Any) -> bytes | None:
+    """Return the file in what the canvas sends, a data URL; without strokes nothing, and of nonsense no picture."""
+    if not payload:
+        return None
+    try:
+        return base64.b64decode(str(payload).partition(",")[2])
+    except ValueError:
+        return b""
 
 
 def _answer(gr: Any, classifier: Classifier) -> Callable[[str | bytes | None], tuple[Any, Any, Any]]:
