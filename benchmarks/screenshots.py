@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = ("--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")  # for root, and without a GPU
-WAIT = 60_000  # milliseconds that TensorBoard may take to show something
+WAIT = 180_000  # milliseconds that TensorBoard may take to show something, on a busy machine
 COLOURS = 128  # in a stored picture
 DRAWINGS = ("confusion", "mistakes", "gradcam", "first_layer", "reliability")  # what the callbacks draw
 
@@ -81,6 +81,30 @@ def go_to(page: Any, address: str, tab: str, width: int = 1280, height: int = 80
     page.goto(f"{address}#{tab}")
 
 
+def wait_until(page: Any, holds: Callable[[], bool], what: str) -> None:
+    """Wait until the page shows something that no selector can ask for.
+
+    Raises:
+        TimeoutError: it does not come.
+    """
+    end = time.monotonic() + WAIT / 1000
+    while not holds():
+        if time.monotonic() > end:
+            raise TimeoutError(f"TensorBoard does not show {what}")
+        page.wait_for_timeout(1000)
+
+
+def wait_until_still(page: Any) -> None:
+    """Wait until the page looks the same for two seconds."""
+    seen: list[bytes] = [b"", b"", b""]
+
+    def still() -> bool:
+        seen[:] = [*seen[1:], page.screenshot()]
+        return len(set(seen)) == 1
+
+    wait_until(page, still, "a page that keeps still")
+
+
 def open_curves(page: Any, address: str) -> Any:
     """Open the tab CUSTOM SCALARS, without smoothing, and return its charts once the lines are drawn."""
     go_to(page, address, "custom_scalars", height=860)
@@ -91,32 +115,37 @@ def open_curves(page: Any, address: str) -> Any:
     smoothing.fill("0")
     smoothing.press("Enter")
     page.mouse.move(5, 5)
-    page.wait_for_timeout(3000)  # lines are drawn a while after their chart
+    wait_until_still(page)
     return charts
 
 
 def open_images(page: Any, address: str) -> Any:
     """Open the tab IMAGES in full size, and return its pictures once they are loaded."""
-    go_to(page, address, "images", height=1660)
+    go_to(page, address, "images", width=1460, height=1760)  # wide enough for the widest picture
     page.get_by_text("Show actual image size").click()
     pictures = page.locator("tf-image-loader img")
     pictures.first.wait_for()
-    for _ in range(60):
-        widths = pictures.evaluate_all("found => found.map(image => image.complete ? image.naturalWidth : 0)")
-        if all(widths):
-            break
-        page.wait_for_timeout(500)
-    page.wait_for_timeout(1000)
+    widths = "found => found.map(image => image.complete ? image.naturalWidth : 0)"
+    wait_until(page, lambda: all(pictures.evaluate_all(widths)), "all pictures")
+    wait_until_still(page)
     return pictures
 
 
 def open_projector(page: Any, address: str) -> Any:
-    """Open the tab PROJECTOR, and return its frame once the cloud is drawn, in the colours of the classes."""
+    """Open the tab PROJECTOR, and return its frame once the cloud is drawn, which turns for ever."""
     go_to(page, address, "projector")
-    frame = page.frame_locator("iframe")
-    frame.get_by_text(re.compile("Points: *[0-9]")).first.wait_for()
-    page.wait_for_timeout(6000)  # the pictures come after the points, and the cloud turns into its place
+    frame = page.frame_locator("iframe").frame_locator("iframe")  # that of the plugin, and in it the projector's page
+    canvas = frame.locator("canvas").first
+    canvas.wait_for()
+    frame.get_by_text(re.compile("Points: *[1-9]")).first.wait_for()
+    wait_until(page, lambda: dark(canvas.screenshot()) > 0.005, "the cloud")  # the black of the little pictures
     return frame
+
+
+def dark(picture: bytes) -> float:
+    """Return which share of a PNG is nearly black."""
+    grey = Image.open(io.BytesIO(picture)).convert("L")
+    return sum(grey.histogram()[:40]) / (grey.width * grey.height)
 
 
 def _take(page: Any, name: str) -> None:
@@ -137,11 +166,11 @@ def take_screenshots(runs: Path) -> None:
         _take(page, "tensorboard-projector")
         go_to(page, address, "pr_curves")
         page.locator("tf-pr-curve-card vz-line-chart2").first.wait_for()
-        page.wait_for_timeout(4000)
+        wait_until_still(page)
         _take(page, "tensorboard-curves")
         go_to(page, address, "histograms")
         page.locator("vz-histogram-timeseries").first.wait_for()
-        page.wait_for_timeout(4000)
+        wait_until_still(page)
         _take(page, "tensorboard-histograms")
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -93,6 +94,7 @@ def test_test_gives_the_accuracy_that_fit_printed(run, capsys):
     accuracy = json.loads((run / "results.json").read_text())["test_acc"]
     text = capsys.readouterr().out
     assert f"test accuracy  {100 * accuracy:.2f} %" in text
+    assert re.search(r"^test loss +\d\.\d{4}$", text, re.MULTILINE)
     assert "checkpoints/best.ckpt" in text
 
 

@@ -271,10 +271,13 @@ class VGGLightningCLI(LightningCLI):
     before_test = before_predict = before_validate
 
     def after_validate(self) -> None:
-        """Print the accuracy as fit does."""
-        for name, what in (("val_acc", "validation    "), ("test_acc", "test accuracy ")):
-            if name in self.trainer.callback_metrics:
-                print(f"{what} {in_percent(self.trainer.callback_metrics, name)}")
+        """Print the accuracy as fit does, and the loss."""
+        metrics = self.trainer.callback_metrics
+        for split, accuracy, loss in (("val", "validation    ", "val loss"), ("test", "test accuracy ", "test loss")):
+            if f"{split}_acc" in metrics:
+                print(f"{accuracy} {in_percent(metrics, f'{split}_acc')}")
+            if f"{split}_loss" in metrics:
+                print(f"{loss:14} {float(metrics[f'{split}_loss']):.4f}")
         print_class_table(self.trainer)
 
     after_test = after_validate

@@ -53,7 +53,8 @@ def grad_cam(model: nn.Module, x: Tensor, smallest: int = SMALLEST_MAP) -> tuple
 
     Grad-CAM (Selvaraju et al., https://arxiv.org/abs/1610.02391) adds the channels of a map, each weighted by the
     gradient of the class's logit, and cuts off what is below zero. The gradient is taken place by place, as in
-    HiResCAM (https://arxiv.org/abs/2011.08891): its mean over the places, as in the first paper, leaves most pictures
+    HiResCAM (Draelos and Carin, "Use HiResCAM instead of Grad-CAM for faithful explanations of convolutional neural
+    networks", https://arxiv.org/abs/2011.08891): its mean over the places, as in the first paper, leaves most pictures
     dark here. The map is the last one in the network that has at least `smallest` places in height and width.
 
     Args:
