@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ def main(args: list[str], launch: Callable[[str, list[str]], VGGLightningCLI] | 
     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"  # for what Lightning's own callbacks load, such as finders
     os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
     speaks: contextlib.AbstractContextManager[Any] = (
-        contextlib.nullcontext() if seat().rank == 0 else contextlib.redirect_stdout(None)
+        contextlib.nullcontext() if seat().rank == 0 else silence()
     )
     try:
         with speaks, together():
@@ -67,6 +67,13 @@ def main(args: list[str], launch: Callable[[str, list[str]], VGGLightningCLI] | 
     except MisconfigurationException as error:
         raise UserError(" ".join(str(error).split())) from error
     return 0
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """Keep what a process prints off the screen. Its standard output is still one that can be asked and flushed."""
+    with Path(os.devnull).open("w") as nothing, contextlib.redirect_stdout(nothing):
+        yield
 
 
 def quiet() -> None:

@@ -6,6 +6,8 @@
 #   NODES    machines, or from:to: the run goes on with fewer when one is lost, and with more when one is back
 #   DEVICES  processes on this machine, one for each GPU
 set -euo pipefail
+# A round has a table of its own, not the first machine's: else torchrun tells no machine that comes later where it is.
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 host=$([ "${HERE:?}" = "${MAIN:?}" ] && echo true || echo false)
 exec "${PYTHON:-python}" -m torch.distributed.run \
   --nnodes "${NODES:-1:2}" --nproc_per_node "${DEVICES:-1}" --max_restarts "${RESTARTS:-10}" \

@@ -46,7 +46,9 @@ class Meeting:
         self.rank, self.world_size = rank, world_size
         self.seconds = patience()
         self._deadline = time.monotonic() + self.seconds
-        self._attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        # A table that outlives a restart must not mix two attempts. A fresh one must not ask: torchrun counts restarts
+        # for each machine, so one that came later has another number.
+        self._attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if served else "0"
         leads = rank == 0 and not served
         if not leads:
             self._wait(functools.partial(_listens, address, port), f"rank 0 has not come to {address}, port {port},")
