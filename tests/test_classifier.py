@@ -3,7 +3,7 @@
 import lightning as L
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from vgg_lightning import Classifier, FashionMNISTDataModule
 from vgg_lightning.checkpoints.load import load_weights
@@ -135,7 +135,7 @@ def test_a_light_background_becomes_black(tmp_path):
     from vgg_lightning.data.pictures import to_uint8
 
     picture = Image.new("RGB", (200, 100), "white")
-    picture.paste((20, 20, 20), (80, 30, 120, 70))
+    ImageDraw.Draw(picture).ellipse((80, 30, 120, 70), (20, 20, 20))
     pixels = to_uint8(picture)[0, 0]
     assert pixels[0, 0] == 0
     assert pixels[14, 14] > 200

@@ -38,6 +38,10 @@ SHORTER: dict[str, list[str]] = {
     "test": ["--trainer.limit_test_batches", "1"],
     "validate": ["--trainer.limit_val_batches", "1"],
     "predict": ["--trainer.limit_predict_batches", "2"],
+    "sweep": [
+        *("--trials", "1", "--trainer.max_epochs", "1", "--model.ratio", "32"),
+        *("--trainer.limit_train_batches", "1", "--trainer.limit_val_batches", "1"),
+    ],
     "find lr": ["--steps", "30", "--model.ratio", "32"],
     "find batch_size": ["--max_size", "16", "--model.ratio", "32"],
     "compare": ["--ratio", "16", "--hidden_units", "8", "--image_size", "96", "--batch_size", "2", "--batches", "1"],

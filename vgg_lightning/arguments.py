@@ -11,6 +11,7 @@ from vgg_lightning.checkpoints.load import data_options, find_checkpoint, model_
 from vgg_lightning.checkpoints.run_config import plain_config
 from vgg_lightning.checkpoints.sharing import SUFFIX
 from vgg_lightning.configs import DEFAULT, check_config, find_config, presets
+from vgg_lightning.data.files import class_names
 from vgg_lightning.errors import UserError
 from vgg_lightning.networks.vgg import SMALL_BLOCKS, VGG_BLOCKS
 from vgg_lightning.runs import run_folder_of
@@ -58,6 +59,12 @@ def _to_resume(options: list[str], auto: bool) -> Path | None:
         if auto:
             return None
         raise
+
+
+def follow_data(config: Any) -> None:
+    """Set the number of classes, where it is not given, to that of the data."""
+    if config.model.num_classes is None:
+        config.model.num_classes = len(class_names(config.data.dataset, config.data.classes, config.data.data_dir))
 
 
 def _checkpoint_of(path: str, verb: str) -> Path:

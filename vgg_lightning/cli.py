@@ -16,7 +16,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from vgg_lightning.arguments import with_defaults
+from vgg_lightning.arguments import follow_data, with_defaults
 from vgg_lightning.callbacks import fit_callbacks
 from vgg_lightning.callbacks.class_table import ClassTable, print_class_table
 from vgg_lightning.callbacks.progress import progress_bar
@@ -29,7 +29,6 @@ from vgg_lightning.checkpoints.write import VerifiedCheckpointIO
 from vgg_lightning.classifier import Classifier
 from vgg_lightning.commands import predict
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
-from vgg_lightning.data.files import class_names
 from vgg_lightning.errors import LostProcessError, UserError
 from vgg_lightning.fit_options import add_fit_options
 from vgg_lightning.parallel.devices import check_processes, processes
@@ -56,9 +55,7 @@ def main(args: list[str], launch: Callable[[str, list[str]], VGGLightningCLI] | 
     quiet()
     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"  # for what Lightning's own callbacks load, such as finders
     os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
-    speaks: contextlib.AbstractContextManager[Any] = (
-        contextlib.nullcontext() if seat().rank == 0 else silence()
-    )
+    speaks: contextlib.AbstractContextManager[Any] = contextlib.nullcontext() if seat().rank == 0 else silence()
     try:
         with speaks, together():
             return (launch or VGGLightningCLI)(verb, with_defaults(verb, options)).exit_code
@@ -151,8 +148,7 @@ class VGGLightningCLI(LightningCLI):
         """Parse `args` without Lightning's warning that sys.argv is there too."""
         self.config = parser.parse_args(args)
         config = self.config[self.verb]
-        if config.model.num_classes is None:
-            config.model.num_classes = len(class_names(config.data.dataset, config.data.classes, config.data.data_dir))
+        follow_data(config)
         check_run(config)
         predict.check_options(self.verb, config)
         if self.verb == "fit":

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from vgg_lightning.arguments import with_defaults
+from vgg_lightning.arguments import follow_data, with_defaults
 from vgg_lightning.classifier import Classifier
 from vgg_lightning.cli import VGGLightningCLI, quiet
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
@@ -137,6 +137,7 @@ class FitOptions:
 
     def _try(self, params: Mapping[str, Any]) -> None:
         config = self.parse(params)
+        follow_data(config)
         check_run(config)
         check_trainer(config.trainer)
         model = {name: value for name, value in config.model.as_dict().items() if name != "weights"}
