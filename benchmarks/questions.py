@@ -40,6 +40,7 @@ from vgg_lightning.callbacks.report import versions
 from vgg_lightning.errors import nearest
 
 MEASURED = "measured"
+BATCH_SIZE = 128
 COLUMNS = (
     *("question", "setting", "seed", "state", "epochs", "train_batches", "train_examples", "val_examples"),
     *(
@@ -72,7 +73,6 @@ class Setting:
         epochs: how many.
         train_batches: in an epoch.
         seed: of weights, order and dropout.
-        batch_size: pictures in a batch.
         val_size: validation pictures.
     """
 
@@ -82,7 +82,6 @@ class Setting:
     epochs: int
     train_batches: int
     seed: int = 0
-    batch_size: int = 128
     val_size: int = 5000
 
     @property
@@ -90,7 +89,7 @@ class Setting:
         """The call of the command line; the test pictures are left alone."""
         size = (
             *("--trainer.max_epochs", str(self.epochs), "--trainer.limit_train_batches", str(self.train_batches)),
-            *("--data.batch_size", str(self.batch_size), "--data.val_size", str(self.val_size), "--test", "false"),
+            *("--data.batch_size", str(BATCH_SIZE), "--data.val_size", str(self.val_size), "--test", "false"),
         )
         name = f"{self.question}-{self.name}-{self.seed}".replace(" ", "-")
         return Run(name, (*self.options, "--seed_everything", str(self.seed), *size))
@@ -105,7 +104,7 @@ class Setting:
             "state": NOT_MEASURED,
             "epochs": str(self.epochs),
             "train_batches": str(self.train_batches),
-            "train_examples": str(self.epochs * self.train_batches * self.batch_size),
+            "train_examples": str(self.epochs * self.train_batches * BATCH_SIZE),
             "val_examples": str(self.val_size),
             "command": self.run.command,
         }
@@ -129,7 +128,7 @@ def _options(**options: object) -> tuple[str, ...]:
     )
 
 
-# The preset for runs of 100 to 200 steps: an average over the last 100 would lag behind, and warming up would be all.
+# The preset for runs of 150 to 860 steps: an average over the last 100 would lag behind, and warming up would be all.
 QUICK = ("--config", "quick", *_options(model__ema_decay=0, model__warmup_epochs=0.25))
 # For networks without BatchNorm: with the plain SGD of s4-96 at 32 pixels, VGG-11 was still at 10 % after 300 batches
 # of 128, which is longer than these runs last.
@@ -143,7 +142,7 @@ def settings() -> list[Setting]:
 
 def _order() -> list[Setting]:
     return [
-        Setting("order", name, (*QUICK, *_options(model__norm_after_relu=after)), 2, 100, seed)
+        Setting("order", name, (*QUICK, *_options(model__norm_after_relu=after)), 2, 430, seed)
         for seed in range(3)
         for name, after in (("before ReLU", False), ("after ReLU", True))
     ]
@@ -151,7 +150,7 @@ def _order() -> list[Setting]:
 
 def _depth() -> list[Setting]:
     return [
-        Setting("depth", network, (*QUICK, *_options(model__network=network)), 2, 60)
+        Setting("depth", network, (*QUICK, *_options(model__network=network)), 2, 200)
         for network in ("vgg11", "vgg13", "vgg16", "vgg19")
     ]
 
@@ -163,15 +162,13 @@ def _longer() -> list[Setting]:
         "vgg11 ratio 4": ("--config", "sources/s4-96", *ADAM),
         "vgg11 ratio 4 with BatchNorm": ("--config", "sources/s4-96", *ADAM, *_options(model__batch_norm=True)),
     }
-    return [Setting("longer", name, options, 4, 25, batch_size=64, val_size=1000) for name, options in networks.items()]
+    return [Setting("longer", name, options, 4, 100) for name, options in networks.items()]
 
 
 def _resolution() -> list[Setting]:
     # 28 is missing: five poolings leave nothing of 28 pixels, and 32 is 28 with a black frame.
     sizes = {str(size): (*QUICK, *_options(data__image_size=size)) for size in (32, 64, 96, 224)}
-    return [
-        Setting("resolution", name, options, 1, 60, batch_size=64, val_size=2000) for name, options in sizes.items()
-    ]
+    return [Setting("resolution", name, options, 1, 150, val_size=2000) for name, options in sizes.items()]
 
 
 # What the networks cost: (network, ratio), at the size and batch of `compare_command`.
