@@ -25,7 +25,7 @@ DOCS = ROOT / "docs"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = ("--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")  # for root, and without a GPU
 WAIT = 180_000  # milliseconds that TensorBoard may take to show something, on a busy machine
-COLOURS = 128  # in a stored picture
+COLOURS = 256  # in a stored picture
 DRAWINGS = ("confusion", "mistakes", "gradcam", "first_layer", "reliability")  # what the callbacks draw
 
 
@@ -116,7 +116,7 @@ def open_curves(page: Any, address: str) -> Any:
     smoothing.press("Enter")
     wait_until_still(page)
     for button in page.locator('paper-icon-button[icon="settings-overscan"]').all():
-        button.click()  # fits the axes to all points
+        button.evaluate("button => button.click()")  # fits the axes to all points, and does not scroll
     page.mouse.move(5, 5)
     wait_until_still(page)
     return charts
@@ -154,7 +154,7 @@ def dark(picture: bytes) -> float:
 def _take(page: Any, name: str) -> None:
     picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     file = DOCS / f"{name}.png"
-    picture.quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(file, optimize=True)
+    picture.quantize(COLOURS, kmeans=1, dither=Image.Dither.NONE).save(file, optimize=True)
     print(f"{file.relative_to(ROOT)}: {file.stat().st_size / 1000:.0f} kB")
 
 
