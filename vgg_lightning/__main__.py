@@ -9,7 +9,8 @@ import traceback
 from collections.abc import Callable
 
 from vgg_lightning import signals
-from vgg_lightning.errors import NonFiniteError, UserError, nearest
+from vgg_lightning.errors import LostProcessError, NonFiniteError, UserError, nearest
+from vgg_lightning.parallel.ranks import follow_parent, seat
 from vgg_lightning.version import __version__
 
 # verb -> (module that runs it, what it does)
@@ -50,6 +51,7 @@ def main(args: list[str] | None = None) -> int:
     args = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
+    follow_parent()
     return guarded(lambda: _run(args), debug)
 
 
@@ -59,11 +61,13 @@ def guarded(run: Callable[[], int], debug: bool = False) -> int:
         with signals.handled():
             return run()
     except signals.Interrupted as stop:
-        return _report(str(stop), debug, stop.code)
+        return _report(str(stop), debug, stop.code, everywhere=True)
     except UserError as error:
-        return _report(f"error: {error}", debug, code=2)
+        return _report(f"error: {error}", debug, code=2, everywhere=error.everywhere)
     except NonFiniteError as error:
-        return _report(f"error: {error}", debug, code=3)
+        return _report(f"error: {error}", debug, code=3, everywhere=True)
+    except LostProcessError as error:
+        return _report(f"error: {error}" if str(error) else "", debug, error.code, everywhere=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader, such as head, has left
         return 1
@@ -102,10 +106,13 @@ def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or said
 
 
-def _report(line: str, debug: bool, code: int) -> int:
+def _report(line: str, debug: bool, code: int, everywhere: bool = False) -> int:
+    """Print a line, and return the code. What all processes of a run say at once is said by the first one."""
+    rank = seat().rank
     if debug:
         traceback.print_exc()
-    print(line, file=sys.stderr)
+    if line and not (rank and everywhere):
+        print(f"rank {rank}: {line}" if rank else line, file=sys.stderr, flush=True)
     return code
 
 

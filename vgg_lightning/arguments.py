@@ -31,8 +31,11 @@ def with_defaults(verb: str, options: list[str]) -> list[str]:
         return options
     base: list[str] = []
     if verb == "fit" and "--resume" in options:
-        options.remove("--resume")
-        options += ["--ckpt_path", str(checkpoint_to_resume(options, _default_preset(options)))]
+        where = options.index("--resume")
+        auto = options[where + 1 : where + 2] == ["auto"]
+        del options[where : where + 1 + auto]
+        if checkpoint := _to_resume(options, auto):
+            options += ["--ckpt_path", str(checkpoint)]
     if "--ckpt_path" in options[:-1]:
         where = _value_of("--ckpt_path", options)
         file = _checkpoint_of(options[where], verb)
@@ -45,6 +48,16 @@ def with_defaults(verb: str, options: list[str]) -> list[str]:
     if not base and verb == "fit" and not {"--config", "-c"} & set(options):
         base = ["--config", str(find_config(_default_preset(options)))]
     return base + options
+
+
+def _to_resume(options: list[str], auto: bool) -> Path | None:
+    """Return the checkpoint to go on from; with `auto`, None if there is none yet."""
+    try:
+        return checkpoint_to_resume(options, _default_preset(options))
+    except UserError:
+        if auto:
+            return None
+        raise
 
 
 def _checkpoint_of(path: str, verb: str) -> Path:
@@ -69,7 +82,9 @@ def _value_of(option: str, options: list[str]) -> int:
 def _split_equals(option: str) -> list[str]:
     # Only the options that are looked at here; jsonargparse takes both forms of the others.
     key, equals, value = option.partition("=")
-    return [key, value] if equals and key in ("--config", "-c", "--ckpt_path", "--model.network") else [option]
+    return (
+        [key, value] if equals and key in ("--config", "-c", "--ckpt_path", "--model.network", "--resume") else [option]
+    )
 
 
 def _default_preset(options: list[str]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -21,6 +22,8 @@ from vgg_lightning.errors import UserError
 from vgg_lightning.networks import build_network
 from vgg_lightning.networks.init import initialize
 from vgg_lightning.networks.whitened_vgg import WhiteningConv
+from vgg_lightning.parallel import talk
+from vgg_lightning.parallel.shard import shard
 from vgg_lightning.predictions import Predictions, predict
 from vgg_lightning.scoring import Scored
 from vgg_lightning.training.compiling import check_compile, compile_network
@@ -195,6 +198,11 @@ class Classifier(Scored):
         if stage == "fit":
             check_trainable(self)
 
+    def configure_model(self) -> None:
+        """Give each process its part of the network, if the strategy is FSDP."""
+        if self._trainer is not None and isinstance(self._trainer.strategy, ModelParallelStrategy):
+            shard(self.network, self.device_mesh)
+
     def check_data(self, data: FashionMNISTDataModule) -> None:
         """Raise UserError if the network does not fit the data."""
         if len(data.class_names) != self.hparams["num_classes"]:
@@ -219,6 +227,7 @@ class Classifier(Scored):
             if isinstance(layer, WhiteningConv) and not layer.whitened and isinstance(data, FashionMNISTDataModule):
                 images = data.pictures("train")[0][:WHITENED_FROM]
                 layer.whiten(self.preprocess(images.to(self.device)))
+                talk.follow_first(layer.state_dict().values())  # other processors round otherwise
 
     def on_train_start(self) -> None:
         """Let learning rate, schedule and epochs asked for win over those in a resumed checkpoint; compile."""
@@ -233,14 +242,21 @@ class Classifier(Scored):
         """Return the loss of one batch, whose targets are labels, or shares of the classes (N, num_classes)."""
         x, y = batch
         logits = self(x)
-        loss = label_loss(logits, y, self.hparams["label_smoothing"])
-        if self.teacher:
-            share = self.hparams["distill"]
-            taught = teacher_loss(logits, self.teacher(x), self.hparams["distill_temperature"])
-            loss = (1 - share) * loss + share * taught
+        share = getattr(getattr(self.trainer, "datamodule", None), "share", None)
+        if share is not None:
+            x, y, logits = x[: share.own], y[: share.own], logits[: share.own]
+        loss = self._mean_loss(x, logits, y) if len(y) else logits.sum()  # which is 0, where a mean of none is NaN
         if not self._recounts:
             self._record_step(loss.detach(), logits.detach(), y)
-        return loss
+        return loss if share is None else loss * share.weight
+
+    def _mean_loss(self, x: Tensor, logits: Tensor, y: Tensor) -> Tensor:
+        loss = label_loss(logits, y, self.hparams["label_smoothing"])
+        if not self.teacher:
+            return loss
+        share = float(self.hparams["distill"])
+        taught: Tensor = teacher_loss(logits, self.teacher(x), self.hparams["distill_temperature"])
+        return (1 - share) * loss + share * taught
 
     def _record_step(self, loss: Tensor, logits: Tensor, y: Tensor) -> None:
         self.count(self.train_metrics, loss, logits, y)
@@ -268,6 +284,10 @@ class Classifier(Scored):
         """Count one batch, and return its logits (N, num_classes) for the callbacks."""
         return self._evaluate(self.val_metrics, batch)
 
+    def on_validation_epoch_start(self) -> None:
+        """Let all processes validate one network: BatchNorm's statistics are those of the first process."""
+        talk.follow_first(self.network.buffers())
+
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Count one batch, and return its logits (N, num_classes) for the callbacks."""
         return self._evaluate(self.test_metrics, batch)
@@ -275,7 +295,8 @@ class Classifier(Scored):
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> tuple[Tensor, Tensor]:
         """Return probabilities (N, num_classes) and the true labels (N,) of one batch."""
         x, y = batch
-        return self.average(x).float().softmax(dim=1), y
+        some = x if len(x) else x.new_zeros(1, *x.shape[1:])  # a process may have no picture of a last batch
+        return self.average(some)[: len(x)].float().softmax(dim=1), y
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save what Lightning does not: class names, and the sums behind the means of a running epoch."""
@@ -289,6 +310,9 @@ class Classifier(Scored):
 
     def _evaluate(self, metrics: MetricCollection, batch: tuple[Tensor, Tensor]) -> Tensor:
         x, y = batch
+        if not len(x):  # in a last batch that is smaller than the number of processes
+            nothing: Tensor = self(x.new_zeros(1, *x.shape[1:]))[:0]
+            return nothing
         logits: Tensor = self(x)
         self.count(metrics, F.cross_entropy(logits, y), logits, y)
         if "acc_tta" in metrics:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -20,38 +21,28 @@ from vgg_lightning.callbacks import fit_callbacks
 from vgg_lightning.callbacks.class_table import ClassTable, print_class_table
 from vgg_lightning.callbacks.progress import progress_bar
 from vgg_lightning.callbacks.report import RunReport, in_percent, print_next_steps
-from vgg_lightning.callbacks.show import SHOWS, shown_names
+from vgg_lightning.callbacks.show import shown_names
 from vgg_lightning.callbacks.stop import StopOnSignal
-from vgg_lightning.checkpoints.find import (
-    RunFinished,
-    check_space,
-    check_unfinished,
-    check_writable,
-    run_name,
-)
-from vgg_lightning.checkpoints.load import check_shapes, data_options, model_options, read_checkpoint
+from vgg_lightning.checkpoints.agreement import agree
+from vgg_lightning.checkpoints.find import RunFinished, check_space, check_writable, run_name
 from vgg_lightning.checkpoints.write import VerifiedCheckpointIO
 from vgg_lightning.classifier import Classifier
 from vgg_lightning.commands import predict
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
 from vgg_lightning.data.files import class_names
-from vgg_lightning.errors import UserError
+from vgg_lightning.errors import LostProcessError, UserError
+from vgg_lightning.fit_options import add_fit_options
+from vgg_lightning.parallel.devices import check_processes, processes
+from vgg_lightning.parallel.launcher import together
+from vgg_lightning.parallel.meeting import Meeting, facts, meeting_before_trainer
+from vgg_lightning.parallel.ranks import seat
+from vgg_lightning.parallel.strategies import choose_strategy
 from vgg_lightning.parser import Parser, prefer_whole_numbers
-from vgg_lightning.runs import discard_run_folder, new_run_folder, run_folder_of
+from vgg_lightning.runs import discard_run_folder, run_folder_of, shared_run_folder
 from vgg_lightning.runs import loggers as run_loggers
 from vgg_lightning.training.limits import check_run, check_trainer
 from vgg_lightning.training.memory import check_training_fits
 
-# Options that a checkpoint's weights depend on: the command line may not contradict them.
-STRUCTURE = {
-    "model": (
-        *("network", "ratio", "hidden_units", "batch_norm", "norm_after_relu", "head", "poolings"),
-        *("in_channels", "num_classes", "image_size"),
-    ),
-    "data": ("image_size", "normalize", "in_channels", "mean", "std", "classes"),
-}
-# Options that a run cannot change on its way either.
-RESUMED: dict[str, tuple[str, ...]] = {"model": ("optimizer",), "data": ("batch_size", "val_size", "dataset")}
 TRAINER_DEFAULTS: dict[str, Any] = {
     "max_epochs": 10,  # the book's
     "num_sanity_val_steps": 0,  # validation follows the first epoch anyway
@@ -65,8 +56,12 @@ def main(args: list[str], launch: Callable[[str, list[str]], VGGLightningCLI] | 
     quiet()
     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"  # for what Lightning's own callbacks load, such as finders
     os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
+    speaks: contextlib.AbstractContextManager[Any] = (
+        contextlib.nullcontext() if seat().rank == 0 else contextlib.redirect_stdout(None)
+    )
     try:
-        return (launch or VGGLightningCLI)(verb, with_defaults(verb, options)).exit_code
+        with speaks, together():
+            return (launch or VGGLightningCLI)(verb, with_defaults(verb, options)).exit_code
     except RunFinished as finished:
         print(finished)
     except MisconfigurationException as error:
@@ -85,6 +80,8 @@ def quiet() -> None:
         r".*smaller than the logging interval",
         r".*requested to overfit but enabled",  # the loader reads a fixed order then
         r".*callbacks used to create the checkpoint need to be provided",  # to fit; this is test or predict
+        r".*WeightAveraging callback with a model that overrides",  # with FSDP it is refused
+        r".*sync_dist=True.*",  # the metrics have been added up over the processes already
         r".*torch.jit.trace.*",  # how TensorBoard draws the graph
     ):
         warnings.filterwarnings("ignore", note)
@@ -99,10 +96,14 @@ class VGGLightningCLI(LightningCLI):
         self.resume_step: int | None = None
         self.exit_code = 0
         self.fresh_folder: Path | None = None  # made by this launch, and gone again if its options are at fault
+        self.command = [verb, *args]
+        self.seat = seat()
+        self.meeting: Meeting | None = None
         try:
             self._launch(verb, args)
-        except (UserError, MisconfigurationException):
-            self._discard_folder()
+        except (UserError, MisconfigurationException, LostProcessError) as error:
+            if getattr(error, "code", 2) == 2:  # bad input, here or in another process
+                self._discard_folder()
             raise
 
     def _discard_folder(self) -> None:
@@ -136,36 +137,8 @@ class VGGLightningCLI(LightningCLI):
         parser.set_defaults({"model.num_classes": None})  # it follows the data, see parse_arguments
         if self.verb == "predict":
             predict.add_options(parser)
-        if self.verb != "fit":
-            return
-        parser.add_argument("--name", type=str | None, default=None, help="Name of the run; else preset or network.")
-        parser.add_argument(
-            "--early_stopping",
-            type=int,
-            default=0,
-            help="Stop when val_acc has not risen for so many epochs; 0 never stops early.",
-        )
-        parser.add_argument(
-            "--checkpoint_every_n_steps",
-            type=int,
-            default=0,
-            help="Save last.ckpt also whenever so many steps are done; 0 does not.",
-        )
-        parser.add_argument(
-            "--checkpoint_minutes",
-            type=float,
-            default=5.0,
-            help="Save last.ckpt also when it is so old, in minutes, but not so often that it costs time; 0 does not.",
-        )
-        parser.add_argument("--resume", action="store_true", help="Go on with the newest run of this name.")
-        parser.add_argument(
-            "--show",
-            type=str | list[str],
-            default="default",
-            help="What to show in TensorBoard beside the curves: all, default, none, or a list of "
-            f"{', '.join(SHOWS)}; see docs/tensorboard.md.",
-        )
-        parser.add_argument("--test", type=bool, default=True, help="Test the best checkpoint at the end.")
+        if self.verb == "fit":
+            add_fit_options(parser)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse `args` without Lightning's warning that sys.argv is there too."""
@@ -182,42 +155,24 @@ class VGGLightningCLI(LightningCLI):
 
     def _parse_ckpt_path(self) -> None:
         """Refuse options that contradict the checkpoint, where LightningCLI would override them without a word."""
-        config = self.config[self.verb]
-        if not config.ckpt_path:
-            return
-        checkpoint = read_checkpoint(Path(config.ckpt_path))
-        check_shapes(checkpoint, Path(config.ckpt_path))
-        saved = {"model": model_options(checkpoint), "data": data_options(checkpoint)}
-        for group, names in STRUCTURE.items():
-            names += RESUMED[group] if self.verb == "fit" else ()
-            for name in [name for name in names if name in saved[group]]:
-                asked, has = config[group][name], saved[group][name]
-                if asked is not None and asked != has:
-                    option = {"image_size": "data.image_size"}.get(name, f"{group}.{name}")  # which sets the model's
-                    raise UserError(
-                        f"--{option} {asked} contradicts the checkpoint, which has {has}: leave the option out"
-                    )
-        if self.verb == "fit":
-            self._look_at_progress(checkpoint, config)
-
-    def _look_at_progress(self, checkpoint: dict[str, Any], config: Any) -> None:
-        try:
-            self.resume_step = int(checkpoint["global_step"])
-            if run := run_folder_of(Path(config.ckpt_path)):
-                check_unfinished(checkpoint, config.trainer, config.early_stopping, run)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(f"{config.ckpt_path} is refused: it does not say how far its run was") from error
+        if self.config[self.verb].ckpt_path:
+            self.resume_step = agree(self.verb, self.config[self.verb])
 
     def before_instantiate_classes(self) -> None:
         """Refuse what no Trainer can use, before anything is written."""
-        check_trainer(self.config[self.verb].trainer)
+        config = self.config[self.verb]
+        check_trainer(config.trainer)
+        check_processes(config.trainer, config.model, config.data.batch_size, self.seat)
+        self.meeting = meeting_before_trainer(self.seat)
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Build the Trainer, with loggers and callbacks of a run folder if the verb is fit."""
         self.model.check_data(self.datamodule)
-        if self.verb != "fit":
-            return super().instantiate_trainer(**{"logger": False, "enable_checkpointing": False, **kwargs})
         config = self.config_init[self.verb]
+        if self.verb != "fit":
+            if processes(config.trainer, self.seat) > 1:
+                self.datamodule.prepare_data()  # now, to compare the data before anything runs
+            return super().instantiate_trainer(**{"logger": False, "enable_checkpointing": False, **kwargs})
         self.datamodule.prepare_data()  # before the run folder is made: without data there is no run
         self.datamodule.setup("fit")
         batch_size = min(self.datamodule.hparams["batch_size"], len(self.datamodule.pictures("train")[1]))
@@ -225,12 +180,18 @@ class VGGLightningCLI(LightningCLI):
         if config.trainer.fast_dev_run:
             return super().instantiate_trainer(**kwargs)
         resumed = run_folder_of(Path(config.ckpt_path)) if config.ckpt_path else None
-        self.run_folder = resumed or new_run_folder(config.trainer.default_root_dir, self._run_name())
-        self.fresh_folder = None if resumed else self.run_folder
-        check_writable(self.run_folder)
-        if config.trainer.enable_checkpointing is not False:
-            check_space(self.run_folder, self.model, dict(self.model.hparams))
+        self.run_folder = resumed or shared_run_folder(config.trainer.default_root_dir, self._run_name(), self.meeting)
+        if self.seat.rank == 0:
+            self.fresh_folder = None if resumed else self.run_folder
+            check_writable(self.run_folder)
+            if config.trainer.enable_checkpointing is not False:
+                check_space(self.run_folder, self.model, dict(self.model.hparams))
         return super().instantiate_trainer(**kwargs)
+
+    def _facts(self) -> dict[str, str]:
+        """Return what must be equal on all processes."""
+        checksums = self.datamodule.prepared.checksums if self.datamodule.prepared else {}
+        return facts(checksums, self.config[self.verb].as_dict())
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> L.Trainer:
         plugins = config["plugins"] or []
@@ -255,6 +216,7 @@ class VGGLightningCLI(LightningCLI):
             ]
             if config["logger"] in (None, True):
                 config["logger"] = run_loggers(self.run_folder, self.resume_step if options.ckpt_path else None)
+        choose_strategy(config, self.seat, self.command, self._facts, self.meeting)
         try:
             return super()._instantiate_trainer(config, callbacks)
         except (TypeError, ValueError) as error:  # the Trainer looks at its options itself
@@ -275,7 +237,7 @@ class VGGLightningCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Save the configuration beside the run, and say where that is."""
-        if self.run_folder is None:
+        if self.run_folder is None or self.seat.rank:
             return
         file = self.run_folder / "config.yaml"
         self._parser(self.verb).save(self.config[self.verb], file, skip_none=False, overwrite=True, multifile=False)
@@ -289,6 +251,8 @@ class VGGLightningCLI(LightningCLI):
             return
         if self.config[self.verb].test:
             report.test(self.trainer, self.model, self.datamodule)
+        if not self.trainer.is_global_zero:
+            return
         try:
             report.write(self.trainer, self.datamodule)
         except OSError as error:

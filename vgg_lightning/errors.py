@@ -7,7 +7,26 @@ from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """Bad input. Its text is one line; the command line prints it and exits with code 2."""
+    """Bad input. Its text is one line; the command line prints it and exits with code 2.
+
+    Attributes:
+        everywhere: all processes of a run raise it at once, so that one of them is enough to say it.
+    """
+
+    everywhere = False
+
+
+class LostProcessError(RuntimeError):
+    """Another process of the run has ended.
+
+    Args:
+        text: what is known of it, in one line; empty if it has said why itself.
+        code: with which to exit.
+    """
+
+    def __init__(self, text: str, code: int = 1) -> None:
+        super().__init__(text)
+        self.code = code
 
 
 class NonFiniteError(ArithmeticError):

@@ -7,14 +7,17 @@ import shutil
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lightning.pytorch.loggers import Logger
 
 from vgg_lightning.callbacks.csv_log import RunCSV
 from vgg_lightning.callbacks.tensorboard import RunTensorBoard
 from vgg_lightning.errors import UserError
+from vgg_lightning.parallel.ranks import SHARED, is_child
 
-SHARED = "VGG_LIGHTNING_RUN_FOLDER"  # where the first process of a run tells those that it starts for other devices
+if TYPE_CHECKING:
+    from vgg_lightning.parallel.meeting import Meeting
 
 
 def new_run_folder(root: str | Path | None, name: str) -> Path:
@@ -23,7 +26,7 @@ def new_run_folder(root: str | Path | None, name: str) -> Path:
     Raises:
         UserError: if it cannot be written.
     """
-    if SHARED in os.environ and os.environ.get("LOCAL_RANK", "0") != "0":
+    if is_child():
         return Path(os.environ[SHARED])
     parent = Path(root or ".") / "lightning_logs" / name
     try:
@@ -41,6 +44,22 @@ def new_run_folder(root: str | Path | None, name: str) -> Path:
         raise UserError(
             f"cannot write the run folder {parent}: {error.strerror}; choose another with --trainer.default_root_dir"
         ) from error
+
+
+def shared_run_folder(root: str | Path | None, name: str, meeting: Meeting | None) -> Path:
+    """Make a run folder in the first process of a run; in the others, see that it is there.
+
+    Raises:
+        UserError: if it cannot be written, or not be seen.
+    """
+    if meeting is None:
+        return new_run_folder(root, name)
+    folder = Path(meeting.share("run folder", lambda: str(new_run_folder(root, name))))
+    if not folder.is_dir():
+        raise UserError(
+            f"the run folder {folder} is not here: name one that all machines share with --trainer.default_root_dir"
+        )
+    return folder
 
 
 def discard_run_folder(folder: Path) -> None:

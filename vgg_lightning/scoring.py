@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
+import torch
 from torch import Tensor
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
+
+from vgg_lightning.parallel import talk
+
+Sums = dict[str, dict[str, Tensor]]
 
 
 class Scored(L.LightningModule):
@@ -34,6 +39,8 @@ class Scored(L.LightningModule):
 
         Of mixed targets (N, num_classes) the class of the largest share counts as the label.
         """
+        if not len(y):  # a process may have no picture of a last batch
+            return
         metrics["loss"].update(loss.expand(len(y)))  # with nan_strategy "disable" torchmetrics drops a weight
         metrics["acc"].update(logits, y.argmax(dim=1) if y.ndim > 1 else y)
 
@@ -63,18 +70,35 @@ class Scored(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save what Lightning does not: the sums behind the means of a running epoch."""
-        checkpoint["train_metrics"] = {k: m.metric_state for k, m in self.train_metrics.items(keep_base=True)}
+        sums: Sums = {k: cast("dict[str, Tensor]", m.metric_state) for k, m in self.train_metrics.items(keep_base=True)}
+        checkpoint["train_metrics"] = sums
+        if talk.several():
+            here = {name: {key: value.cpu() for key, value in found.items()} for name, found in sums.items()}
+            checkpoint["train_metrics_by_rank"] = talk.gather(here)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore what `on_save_checkpoint` saved."""
+        ranks = checkpoint.get("train_metrics_by_rank") or [checkpoint.get("train_metrics", {})]
+        found = _own_sums(ranks, self.global_rank, self.trainer.world_size)
         for name, metric in self.train_metrics.items(keep_base=True):
-            for key, value in checkpoint.get("train_metrics", {}).get(name, {}).items():
+            for key, value in found.get(name, {}).items():
                 setattr(metric, key, value.to(metric.device))
                 metric._update_count = max(metric._update_count, 1)
 
     def _log_means(self, metrics: MetricCollection) -> None:
         self.log_dict(metrics.compute(), prog_bar=True)
         metrics.reset()
+
+
+def _own_sums(ranks: list[Sums], rank: int, world_size: int) -> Sums:
+    """Return the sums of one process; where their number is another one now, the first process gets those of all."""
+    if len(ranks) == world_size:
+        return ranks[rank]
+    here = int(rank == 0)
+    return {
+        name: {key: torch.stack([sums[name][key] for sums in ranks]).sum(dim=0) * here for key in ranks[0][name]}
+        for name in ranks[0]
+    }
 
 
 def _accuracy(num_classes: int) -> MulticlassAccuracy:

@@ -72,8 +72,7 @@ def handled() -> Iterator[None]:
 def _signals() -> list[signal.Signals]:
     if threading.current_thread() is not threading.main_thread():
         return []
-    slurm = "SLURM_NTASKS" in os.environ and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive")
-    return [signal.SIGTERM, signal.SIGINT] + ([] if slurm else [signal.SIGUSR1])  # on SLURM Lightning requeues on it
+    return [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
 
 
 def _install() -> dict[signal.Signals, signal._HANDLER]:

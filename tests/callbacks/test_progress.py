@@ -10,11 +10,13 @@ import small
 
 from vgg_lightning.__main__ import main
 from vgg_lightning.callbacks import progress
-from vgg_lightning.data.files import CLASSES
+from vgg_lightning.data.catalogue import DATASETS
 from vgg_lightning.data.progress import bytes_bar, counting_bar, percent_bar
 
 ESCAPE = "\x1b["
 GREEN = "\x1b[32m"
+
+CLASSES = DATASETS["idx"].classes  # of the pictures that these runs are given
 
 
 class Terminal(io.StringIO):

@@ -23,7 +23,7 @@ from vgg_lightning.callbacks.show import SHOWS, confusion
 from vgg_lightning.callbacks.show.gradcam import grad_cam
 from vgg_lightning.callbacks.show.projector import features_of
 from vgg_lightning.checkpoints.load import read_checkpoint
-from vgg_lightning.data.files import CLASSES
+from vgg_lightning.data.catalogue import DATASETS
 
 EPOCHS, STEPS, VAL = 2, 28, 64  # 448 pictures in batches of 16
 PICTURES = {
@@ -34,6 +34,8 @@ PICTURES = {
     "val_pictures/reliability",
 }
 RANDOM = ["--model.dropout", "0.2", "--model.ema_decay", "0.7", "--data.augment", "[flip,shift]"]
+
+CLASSES = DATASETS["idx"].classes  # of the pictures that these runs are given
 
 
 def fit(folder, *options):
@@ -163,7 +165,7 @@ def test_a_drawing_that_fails_does_not_end_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr(confusion.ConfusionMatrix, "show", broken)
     run, launched = fit(tmp_path, "--show", "confusion,classes")
     assert launched.err.count("ConfusionMatrix is not shown: RuntimeError: no ink") == 1
-    assert "val_f1/bag" in EventAccumulator(str(run)).Reload().Tags()["scalars"]
+    assert "val_f1/8" in EventAccumulator(str(run)).Reload().Tags()["scalars"]
 
 
 def test_a_full_disk_does_not_end_the_run(tmp_path, monkeypatch):

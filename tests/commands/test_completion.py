@@ -36,7 +36,7 @@ def complete(text, *words):
         (["fit", "--model.net"], {"--model.network"}),
         (["fit", "--trainer.max_e"], {"--trainer.max_epochs"}),
         (["fit", "--model.network", "vgg1"], {"vgg11", "vgg13", "vgg16", "vgg19"}),
-        (["fit", "--config", "spee"], {"speedrun"}),
+        (["fit", "--config", "spee"], {"speedrun", "speedrun94"}),
         (["export", "--form"], {"--format"}),
         (["summary", "alex"], {"alexnet"}),
         (["find", "l"], {"lr"}),

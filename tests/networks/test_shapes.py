@@ -9,8 +9,8 @@ import torchvision
 from torch import nn
 
 from vgg_lightning.errors import UserError
-from vgg_lightning.networks import LARGEST, NETWORKS, build_network
-from vgg_lightning.networks.summary import summarize
+from vgg_lightning.networks import NETWORKS, build_network
+from vgg_lightning.networks.summary import LARGEST, summarize
 
 VGG11 = [(64, 112, 112), (128, 56, 56), (256, 28, 28), (512, 14, 14), (512, 7, 7)]
 CLASSIC = [(4096,), (4096,), (10,)]
@@ -193,11 +193,11 @@ def test_the_largest_value_of_an_option_can_be_counted(name, option):
         (partial(build_network, "resnet18", in_channels=0), r"in_channels 0 is too small"),
         (partial(build_network, "resnet18", num_classes=-1), r"num_classes -1 is too small"),
         (
-            partial(build_network, "vgg11", image_size=10**10),
+            partial(summarize, "vgg11", image_size=10**10),
             r"image_size 10000000000 is too large: use 1000000 or less",
         ),
-        (partial(build_network, "vgg11", hidden_units=2**63 - 1), r"hidden_units 9223372036854775807 is too large"),
-        (partial(build_network, "lenet", num_classes=10**20), r"num_classes 100000000000000000000 is too large"),
+        (partial(summarize, "vgg11", hidden_units=2**63 - 1), r"hidden_units 9223372036854775807 is too large"),
+        (partial(summarize, "lenet", num_classes=10**20), r"num_classes 100000000000000000000 is too large"),
     ],
 )
 def test_bad_input(call, text):

@@ -17,6 +17,7 @@ from vgg_lightning.callbacks.position import before_batch, before_validation, ex
 from vgg_lightning.checkpoints.digest import damage_of
 from vgg_lightning.checkpoints.write import CheckpointNotWrittenError, go_back_to, remove_leftovers
 from vgg_lightning.errors import UserError
+from vgg_lightning.parallel import talk
 from vgg_lightning.runs import program
 
 COST = 0.01  # share of the time that saves by the clock may take
@@ -127,13 +128,15 @@ class LastCheckpoint(Checkpoint):
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Save what came before this batch, if it is time to. Not half way through an accumulated gradient."""
-        stop = self._asked_to_stop(trainer)
-        if batch_idx % trainer.accumulate_grad_batches or not (stop or self._is_due(trainer)):
+        if batch_idx % trainer.accumulate_grad_batches:
+            return
+        signum, due = talk.agree(signals.pending(), self._is_due(trainer))
+        if not (signum or due):
             return
         if batch_idx and self._saved_step != trainer.global_step:
             self._save(trainer, "batch")
-        if stop and self._saved_step == trainer.global_step > 0:
-            self._stop(trainer)
+        if signum and self._saved_step == trainer.global_step > 0:
+            self._stop(trainer, signum)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save before a validation, which may be long, if it is time to."""
@@ -159,8 +162,9 @@ class LastCheckpoint(Checkpoint):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save the end of the epoch."""
         self._save(trainer)
-        if self._asked_to_stop(trainer):
-            self._stop(trainer)
+        (signum,) = talk.agree(signals.pending())
+        if signum:
+            self._stop(trainer, signum)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Describe in `checkpoint` the place between two batches at which the run stands."""
@@ -174,12 +178,12 @@ class LastCheckpoint(Checkpoint):
     def _save_and_stop_in_validation(self, trainer: L.Trainer, clock: bool = False) -> None:
         if self._where != "validation":
             return
-        stop = self._asked_to_stop(trainer)
+        signum, due = talk.agree(signals.pending(), clock and time.monotonic() >= self._due_at)
         half_way = trainer.fit_loop.epoch_loop._should_accumulate()
-        if not half_way and (stop or (clock and time.monotonic() >= self._due_at)):
+        if not half_way and (signum or due):
             self._save(trainer, "validation")
-        if stop:
-            self._stop(trainer)
+        if signum:
+            self._stop(trainer, signum)
 
     def _is_due(self, trainer: L.Trainer) -> bool:
         steps = self.every_n_steps
@@ -199,14 +203,9 @@ class LastCheckpoint(Checkpoint):
         end = time.monotonic()
         self._due_at = end + max(self.seconds, (end - begin) / COST)
 
-    def _asked_to_stop(self, trainer: L.Trainer) -> bool:
-        asked = bool(signals.pending())
-        # All processes must stop at the same batch; this costs a message a batch only where there are several.
-        return trainer.strategy.reduce_boolean_decision(asked, all=False) if trainer.world_size > 1 else asked
-
-    def _stop(self, trainer: L.Trainer) -> None:
+    def _stop(self, trainer: L.Trainer, signum: int) -> None:
         saved = "the newest checkpoint is older" if self.failed else f"saved after step {trainer.global_step}"
-        raise signals.Interrupted(signals.pending() or 15, f"{saved}; {resume_command(self.file.parent.parent)}")
+        raise signals.Interrupted(signum, f"{saved}; {resume_command(self.file.parent.parent)}")
 
 
 def _say(trainer: L.Trainer, line: str) -> None:

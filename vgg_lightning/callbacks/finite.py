@@ -8,9 +8,12 @@ from typing import Any, NamedTuple
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor
 
 from vgg_lightning.errors import NonFiniteError
+from vgg_lightning.parallel import talk
+from vgg_lightning.parallel.shard import own_part
 
 MOST_SKIPS = 25  # steps in a row that 16-mixed may skip while its scale falls: 2 ** -25 of where it was
 
@@ -87,6 +90,9 @@ class FiniteGuard(Callback):
             look(optimizer, self._found[1])
         else:
             self._count_skips(trainer, optimizer, scaler)
+        if talk.several() and (scaler is not None or isinstance(trainer.strategy, ModelParallelStrategy)):
+            # Else each process sees the sum of all gradients, and so what is wrong in any of them.
+            self._found = trainer.strategy.reduce(self._found, reduce_op="max")
         deferred = self._defers(optimizer) and scaler is None
         if deferred:
             optimizer.found_inf = self._found.max()  # type: ignore[attr-defined]
@@ -107,7 +113,7 @@ class FiniteGuard(Callback):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Look at the last step's weights, which no later loss has shown."""
         self._read(trainer, wait=True)
-        check_weights(pl_module.state_dict(), trainer)
+        check_weights({name: own_part(tensor) for name, tensor in pl_module.state_dict().items()}, trainer)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Let no checkpoint with weights that are not finite replace a good one."""
@@ -162,7 +168,8 @@ def look(optimizer: torch.optim.Optimizer, found: Tensor) -> None:
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             if parameter.grad is not None:
-                kinds.setdefault((parameter.device, parameter.dtype), []).append(parameter.grad)
+                gradient = own_part(parameter.grad)
+                kinds.setdefault((gradient.device, gradient.dtype), []).append(gradient)
     for (device, _), gradients in kinds.items():
         here = torch.zeros((), device=device)
         torch._amp_foreach_non_finite_check_and_unscale_(gradients, here, torch.ones((), device=device))

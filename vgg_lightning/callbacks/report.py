@@ -81,7 +81,8 @@ class RunReport(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count the examples; stop the clock of training after the last batch, before validation."""
-        self.examples += len(batch[1]) * trainer.world_size
+        share = getattr(getattr(trainer, "datamodule", None), "share", None)
+        self.examples += share.total if share else len(batch[1])
         if trainer.is_last_batch:
             self.train_seconds += time.monotonic() - self._train_begin
             self._training = False
@@ -132,6 +133,7 @@ class RunReport(Callback):
             "checkpoint": _below(self.run_folder, self.checkpoint),
             "device": trainer.strategy.root_device.type,
             "precision": trainer.precision,
+            "processes": trainer.world_size,
             "threads": torch.get_num_threads(),
             "versions": versions(),
             "data_checksums": data.prepared.checksums if data.prepared else {},

@@ -9,6 +9,14 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 
 from vgg_lightning import signals
+from vgg_lightning.parallel import talk
+
+
+def stop_together(note: str) -> None:
+    """Raise Interrupted in all processes if a signal has come to one of them."""
+    (signum,) = talk.agree(signals.pending())
+    if signum:
+        raise signals.Interrupted(signum, note)
 
 
 class StopOnSignal(Callback):
@@ -23,6 +31,12 @@ class StopOnSignal(Callback):
         self.note = note
         self.saves = saves
 
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Keep Lightning's ways with a SIGTERM out: between processes it broadcasts one from within its handler."""
+        if talk.several():
+            trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+            trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take over."""
         signals.take_over()
@@ -32,7 +46,7 @@ class StopOnSignal(Callback):
     ) -> None:
         """Stop, unless training saves first."""
         if not self.saves:
-            signals.stop_if_asked("nothing is saved")
+            stop_together("nothing is saved")
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take over."""
@@ -43,15 +57,15 @@ class StopOnSignal(Callback):
     def on_validation_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
         """Stop, unless training has to save first."""
         if trainer.state.fn != TrainerFn.FITTING or not self.saves:
-            signals.stop_if_asked(self.note)
+            stop_together(self.note)
 
     def on_test_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
         """Stop."""
-        signals.stop_if_asked(self.note)
+        stop_together(self.note)
 
     def on_predict_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
         """Stop."""
-        signals.stop_if_asked(self.note)
+        stop_together(self.note)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Give back."""

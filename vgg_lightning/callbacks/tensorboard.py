@@ -39,8 +39,12 @@ class RunTensorBoard(TensorBoardLogger):
 
     @rank_zero_only
     def log_graph(self, model: Any, input_array: Any = None) -> None:
-        """Draw the network once: the test at the end of a run would draw it again, and cannot if it is compiled."""
-        super().log_graph(model, input_array)
+        """Draw the network once, unless it lies in parts in several processes: that cannot be traced.
+
+        The test at the end of a run would draw it again, and cannot if it is compiled.
+        """
+        if not any(hasattr(weight, "to_local") for weight in model.parameters()):
+            super().log_graph(model, input_array)
         self._log_graph = False
 
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:

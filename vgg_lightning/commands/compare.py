@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,6 +24,8 @@ from vgg_lightning.data.progress import counting_bar
 from vgg_lightning.errors import UserError
 from vgg_lightning.networks import NETWORKS, network_options
 from vgg_lightning.networks.summary import Summary, summarize
+
+LONG = 10  # seconds of a measurement after which a line says so where there is no bar
 
 
 @dataclass
@@ -95,9 +98,10 @@ def main(args: list[str]) -> int:
         with counting_bar("measuring", len(entries)) as bar:
             for i, entry in enumerate(entries):
                 bar.set_description(f"measuring {entry.summary.network}")
-                if bar.disable:
-                    _note(f"measuring {entry.summary.network}, {i + 1} of {len(entries)}")
+                begin = time.monotonic()
                 _measure(entry, own, device)
+                if bar.disable and time.monotonic() - begin > LONG:
+                    _note(f"measured {entry.summary.network}, {i + 1} of {len(entries)}")
                 bar.update()
     except KeyboardInterrupt:
         interrupted = True

@@ -12,6 +12,7 @@ import torch
 from vgg_lightning.checkpoints.load import class_names_of, read_checkpoint
 from vgg_lightning.commands.own_pictures import Answers, report, write
 from vgg_lightning.errors import UserError
+from vgg_lightning.parallel import talk
 from vgg_lightning.runs import run_folder_of
 
 if TYPE_CHECKING:
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from lightning.pytorch.cli import LightningArgumentParser
 
     from vgg_lightning.classifier import Classifier
-    from vgg_lightning.data.datamodule import FashionMNISTDataModule
+    from vgg_lightning.data.batches import in_order
+from vgg_lightning.data.datamodule import FashionMNISTDataModule
 
 TOP_K = 3
 SOME_NOT_READ = 4  # exit code
@@ -79,9 +81,12 @@ def predict(
     checkpoint = Path(options.ckpt_path)
     if data.predict_path is None:
         folder = writable(options.output or run_folder_of(checkpoint) or Path())
-        batches = trainer.predict(**arguments, return_predictions=True)
-        write_predictions(batches, data.class_names, folder)
+        by_rank = talk.gather(trainer.predict(**arguments, return_predictions=True))
+        if trainer.is_global_zero:
+            write_predictions(in_order(by_rank), data.class_names, folder)
         return 0
+    if trainer.world_size > 1:
+        raise UserError("--data.predict_path is for a single process: give --trainer.devices 1")
     data.setup("predict")
     names = class_names_of(read_checkpoint(checkpoint), model)
     top_k = _checked(options.top_k, len(names))

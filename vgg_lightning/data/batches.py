@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,6 +12,14 @@ from torch import Tensor
 from vgg_lightning.seeds import derive_seed
 
 Batch = tuple[Tensor, Tensor]
+
+
+class Share(NamedTuple):
+    """How much of a batch is here."""
+
+    own: int  # pictures that count here, the first ones; others may follow that count in another process
+    total: int  # pictures of the batch in all processes
+    weight: float = 1.0  # of the mean loss over `own`: so weighted, its mean over processes is that over the batch
 
 
 class BatchLoader:
@@ -27,7 +36,9 @@ class BatchLoader:
         shuffle: a new order every epoch; otherwise the order of the data.
         seed: of the order.
         rank: of this process.
-        world_size: number of processes; each gets every `world_size`-th example of a batch.
+        world_size: number of processes; each gets every `world_size`-th example of a batch. Where that leaves one
+            of them with less than `fewest`, it gets others on top, which `share` does not count.
+        fewest: examples in the batch of a process at least, if there are several processes.
     """
 
     def __init__(
@@ -39,16 +50,19 @@ class BatchLoader:
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        fewest: int = 0,
     ) -> None:
         self.images, self.labels = images, labels
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.seed = seed
         self.rank, self.world_size = rank, world_size
+        self.fewest = fewest if world_size > 1 else 0
         self.epoch = 0
         self.position = 0
         self._start = 0
         self.indices = torch.arange(0)  # of the pictures in the batch last read
+        self.share = Share(0, 0)  # of that batch
         self.sampler, self.batch_sampler = self, None  # where Lightning looks for set_epoch
 
     def set_epoch(self, epoch: int) -> None:
@@ -73,7 +87,13 @@ class BatchLoader:
         order = self.order()
         while self.position < len(self):
             begin = self.position * self.batch_size
-            self.indices = order[begin : begin + self.batch_size][self.rank :: self.world_size]
+            whole = order[begin : begin + self.batch_size]
+            self.indices = whole[self.rank :: self.world_size]
+            self.share = Share(own := len(self.indices), len(whole), own * self.world_size / len(whole))
+            if len(self.indices) < self.fewest:
+                self.indices = torch.cat([self.indices, whole[self.rank + 1 :], whole.repeat(self.fewest)])[
+                    : self.fewest
+                ]
             self.position += 1
             yield self.images[self.indices], self.labels[self.indices]
 
@@ -85,3 +105,24 @@ class BatchLoader:
         """Go on where the loader was that gave `state`."""
         self.epoch, self.position = state["epoch"], state["position"]
         self._start = self.position % len(self)
+
+
+def in_order(ranks: Sequence[Sequence[Batch]]) -> Sequence[Batch]:
+    """Return batches in the order of the data, put together from the shares of all processes.
+
+    Args:
+        ranks: for each process, its share of every batch: tensors whose first dimensions are its examples.
+    """
+    if len(ranks) == 1:
+        return ranks[0]
+    return [
+        (_interleave([share[0] for share in shares]), _interleave([share[1] for share in shares]))
+        for shares in zip(*ranks, strict=True)
+    ]
+
+
+def _interleave(shares: Sequence[Tensor]) -> Tensor:
+    whole = torch.cat(list(shares))
+    for rank, share in enumerate(shares):
+        whole[rank :: len(shares)] = share
+    return whole

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from vgg_lightning.data.augment import Augment, Place
-from vgg_lightning.data.batches import Batch, BatchLoader
+from vgg_lightning.data.batches import Batch, BatchLoader, Share
 from vgg_lightning.data.catalogue import CLASSES, DATASETS, MEAN, STD
 from vgg_lightning.data.files import Prepared, class_names, default_data_dir, load, prepare
 from vgg_lightning.data.picture_folder import Found, PictureLoader, find_pictures
@@ -23,6 +23,7 @@ from vgg_lightning.data.transforms import Preprocess
 from vgg_lightning.errors import UserError
 
 Split = Literal["train", "val", "test"]
+FEWEST = 2  # pictures that a process trains on: BatchNorm needs as many
 
 
 class FashionMNISTDataModule(L.LightningDataModule):
@@ -124,6 +125,12 @@ class FashionMNISTDataModule(L.LightningDataModule):
                 self._normalize_by(self._load("train")[0])
             self._splits["test"] = self._load("test")
 
+    @property
+    def share(self) -> Share | None:
+        """How much of the training batch at hand is here, if it is shared with other processes."""
+        loader = self._train_loader
+        return loader.share if loader and loader.world_size > 1 else None
+
     def pictures(self, split: Split) -> Batch:
         """Return all uint8 pictures (N, 1, 28, 28) and labels (N,) of "train", "val" or "test"."""
         if split not in self._splits:
@@ -210,4 +217,5 @@ class FashionMNISTDataModule(L.LightningDataModule):
         if self.trainer and self.hparams["on_device"]:
             device = self.trainer.strategy.root_device
             images, labels = images.to(device), labels.to(device)
-        return BatchLoader(images, labels, self.hparams["batch_size"], shuffle, self.seed, rank, world_size)
+        fewest = FEWEST if split == "train" else 0
+        return BatchLoader(images, labels, self.hparams["batch_size"], shuffle, self.seed, rank, world_size, fewest)

@@ -46,8 +46,6 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "densenet": DenseNet,
 }
 
-LARGEST = 1_000_000  # of any option: beyond it torch cannot count the bytes of a tensor
-
 
 def network_options(name: str) -> dict[str, bool | int | float | str]:
     """Return the options of the network `name` with their defaults, `in_channels` and the like included.
@@ -94,7 +92,5 @@ def build_network(
 def _check_range(option: str, value: object) -> None:
     if isinstance(value, int) and not isinstance(value, bool) and option != "dropout" and value < 1:
         raise UserError(f"{option} {value} is too small: use 1 or more")
-    if isinstance(value, int) and value > LARGEST:
-        raise UserError(f"{option} {value} is too large: use {LARGEST} or less")
     if option == "dropout" and not (isinstance(value, int | float) and 0 <= value <= 1):
         raise UserError(f"dropout {value} is not a probability: use a number from 0 to 1")

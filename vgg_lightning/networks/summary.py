@@ -22,8 +22,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from vgg_lightning.errors import UserError
 from vgg_lightning.networks import build_network
 from vgg_lightning.networks.tracing import BYTES, Layer, kept_bytes, trace_layers
+
+LARGEST = 1_000_000  # of any option: beyond it torch cannot count the bytes of a tensor
 
 
 @dataclass(frozen=True)
@@ -133,9 +136,12 @@ def summarize(
         options: those of the network, such as `ratio`.
 
     Raises:
-        UserError: as `build_network`.
+        UserError: as `build_network`, or if an option is larger than `LARGEST`.
     """
     shape = {"in_channels": in_channels, "num_classes": num_classes, "image_size": image_size}
+    for option, value in {**shape, **options}.items():
+        if isinstance(value, int) and value > LARGEST:
+            raise UserError(f"{option} {value} is too large: use {LARGEST} or less")
     with torch.device("meta"):
         network = build_network(name, **shape, **options)  # type: ignore[arg-type]  # plain values, checked there
     picture = (in_channels, image_size, image_size)

@@ -1,0 +1,332 @@
+"""Two processes on one machine: they do what one does, and end together."""
+
+import csv
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from harness import NETWORK, differences, environment, essence, everything, once, only_run, record
+from two import PLAIN, TWO, children_of, run, strike, wait_for
+
+from vgg_lightning import FashionMNISTDataModule, load_classifier
+from vgg_lightning.data.batches import BatchLoader, in_order
+
+SIGNALS = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 138}
+
+
+@pytest.fixture(scope="module")
+def runs(options, tmp_path_factory):
+    """The same run with one process, with two, and with two under torchrun."""
+    found = {}
+    for name, more, torchrun in (
+        ("one", ["--trainer.devices", "1"], False),
+        ("two", TWO, False),
+        ("torchrun", [], True),
+    ):
+        folder = tmp_path_factory.mktemp(name)
+        code, text = run(folder, "fit", *options, *PLAIN, *more, "--model.ema_decay", "0", "--data.augment", "[]",
+                         torchrun=torchrun)  # fmt: skip
+        assert code == 0, text
+        assert text.count("run folder: ") == 1
+        assert "Warning" not in text
+        assert "sync_dist" not in text
+        found[name] = only_run(folder)  # which says that there is one
+    return found
+
+
+def test_two_processes_learn_what_one_learns(runs):
+    """128 pictures in batches of 17: the last one has 9, which two processes share as 5 and 4."""
+    one, *others = [everything(runs[name]) for name in ("one", "two", "torchrun")]
+    assert not differences(*others)
+    for two in others:
+        for name, weight in one["last"]["state_dict"].items():
+            torch.testing.assert_close(two["last"]["state_dict"][name], weight, rtol=1e-4, atol=1e-6)
+        for name in ("train_acc", "val_acc", "test_acc", "steps", "epochs"):
+            assert two["results"][name] == one["results"][name]
+        for name in ("train_loss", "val_loss", "test_loss"):
+            assert two["results"][name] == pytest.approx(one["results"][name], rel=1e-5)
+        assert (one["results"]["processes"], two["results"]["processes"]) == (1, 2)
+
+
+def test_everything_is_written_once(runs):
+    names = [sorted(file.name.split(".")[0] for file in runs[name].rglob("*")) for name in runs]
+    assert names[0] == names[1] == names[2]
+    rows = [[set(row) for row in csv.reader((runs[name] / "metrics.csv").read_text().splitlines())] for name in runs]
+    assert len(rows[0]) == len(rows[1]) == len(rows[2])
+
+
+def test_test_and_predict_count_every_picture_once(runs, data, tmp_path):
+    command = ["--ckpt_path", str(runs["one"]), "--data.data_dir", str(data), "--trainer.accelerator", "cpu", *TWO]
+    more = ["--data.batch_size", "47"]  # of 48 pictures: in the last batch there is one for two processes
+    code, text = run(tmp_path, "test", *command, *more)
+    assert code == 0, text
+    accuracy = json.loads((runs["one"] / "results.json").read_text())["test_acc"]
+    assert text.count(f"test accuracy  {100 * accuracy:.2f} %") == 1
+    code, text = run(tmp_path, "predict", *command, *more)
+    assert code == 0, text
+    assert text.count("test pictures right") == 1
+    rows = list(csv.DictReader((runs["one"] / "predictions.csv").read_text().splitlines()))
+    images = FashionMNISTDataModule(dataset="idx", data_dir=str(data), val_size=48).pictures("test")[0]
+    assert [row["predicted"] for row in rows] == load_classifier(runs["one"]).predict(images).names
+
+
+@pytest.mark.parametrize(("size", "batch", "ranks"), [(33, 8, 2), (10, 4, 3), (7, 5, 4), (1, 4, 2)])
+def test_shares_are_the_batch_without_overlap_or_loss(size, batch, ranks):
+    images, labels = torch.zeros(size, 1, 28, 28), torch.arange(size)
+    loaders = [BatchLoader(images, labels, batch, True, 3, rank, ranks, fewest=2) for rank in range(ranks)]
+    whole = [y for _, y in BatchLoader(images, labels, batch, True, 3)]
+    shares = []
+    for loader in loaders:
+        taken = []
+        for i, (_, y) in enumerate(loader):
+            assert loader.share.total == len(whole[i])
+            assert len(y) >= 2
+            taken.append((y[: loader.share.own], y[: loader.share.own]))
+        shares.append(taken)
+    merged = [batch[0] for batch in in_order(shares)]
+    assert all(torch.equal(a, b) for a, b in zip(merged, whole, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("signum", "ranks", "torchrun"),
+    [
+        (signal.SIGUSR1, [1], False),
+        pytest.param(signal.SIGTERM, [0], False, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, [0, 1], False, marks=pytest.mark.slow),
+    ],
+)
+def test_a_signal_to_any_process_saves_once_and_ends_all(options, tmp_path, signum, ranks, torchrun):
+    command = ["fit", *NETWORK, *options, *TWO, "--trainer.max_epochs", "100000"]
+    code, text, seconds = strike(tmp_path, command, signum, ranks, torchrun)
+    assert code == SIGNALS[signum], text
+    assert text.count("saved after step") == 1, text
+    assert "Traceback" not in text
+    assert seconds < 10
+
+
+NAN_IN_RANK_1 = """
+import os
+if os.environ.get("LOCAL_RANK") == "1":
+    from vgg_lightning.classifier import Classifier
+    step = Classifier.training_step
+    Classifier.training_step = lambda self, *a: step(self, *a) * (float("nan") if self.global_step == 11 else 1)
+"""
+
+
+def test_not_a_number_in_one_process_stops_both(options, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(NAN_IN_RANK_1)  # which every Python reads that has it on its path
+    own = {"PYTHONPATH": f"{tmp_path}:{environment()['PYTHONPATH']}"}
+    command = ["fit", *NETWORK, *options, *TWO, "--checkpoint_every_n_steps", "1"]
+    code, text = run(tmp_path, *command, environment=own)
+    assert code == 3, text
+    assert text.count("is not finite") == 1, text
+    assert "step 11" in text
+    assert "Traceback" not in text
+    assert essence(only_run(tmp_path) / "checkpoints" / "last.ckpt")["global_step"] == 11
+
+
+def resumed_like(whole, options, folder, rank, torchrun, wait="last-prev.ckpt"):
+    """Kill a process of a run and resume it; return whether it ends as the unbroken one, and the seconds to the end."""
+    command = ["fit", *NETWORK, *options, *TWO, "--checkpoint_every_n_steps", "1", "--trainer.max_epochs", "12"]
+    code, text, seconds = strike(folder, command, signal.SIGKILL, [rank], torchrun, wait)
+    assert code not in (0, None), text
+    code, text = run(folder, *command, "--resume", torchrun=torchrun)
+    assert code == 0, text
+    found = differences(whole, everything(only_run(folder)))
+    print(rank, torchrun, f"{seconds:.1f} s", found[:5])
+    return not found, seconds
+
+
+@pytest.fixture(scope="module")
+def whole(options, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    more = ["--checkpoint_every_n_steps", "1", "--trainer.max_epochs", "12"]
+    code, text = run(folder, "fit", *NETWORK, *options, *TWO, *more)
+    assert code == 0, text
+    return everything(only_run(folder))
+
+
+def test_killed_and_resumed_with_the_same_bits(whole, options, tmp_path):
+    same, seconds = resumed_like(whole, options, tmp_path, 1, False)
+    assert same
+    assert seconds < 10
+
+
+@pytest.mark.slow
+def test_killed_ten_times(whole, options, tmp_path):
+    results = []
+    for i in range(10):
+        folder = tmp_path / str(i)
+        folder.mkdir()
+        results.append(resumed_like(whole, options, folder, i % 2, i >= 6, ["last.ckpt", "last-prev.ckpt"][i // 2 % 2]))
+    same = sum(same for same, _ in results)
+    record(f"two processes, one killed; all gone after {max(s for _, s in results):.1f} s at most", same, 10)
+    assert same == 10
+    assert max(seconds for _, seconds in results) < 10
+
+
+REFUSED = {
+    "--trainer.devices 64": "--trainer.devices 64: this machine has",
+    "--trainer.devices 2 --data.batch_size 1": "--data.batch_size 1 is less than the 2 processes",
+    "--trainer.devices 2 --trainer.strategy ddp_spawn": "--trainer.strategy ddp_spawn is not supported",
+    "--trainer.devices 2 --trainer.strategy ddp_fork": "--trainer.strategy ddp_fork is not supported",
+    "--trainer.devices 2 --trainer.strategy ddp_notebook": "--trainer.strategy ddp_notebook is not supported",
+    "--trainer.devices 2 --trainer.strategy deepspeed": "deepspeed",
+    "--trainer.strategy fsdp": "give --trainer.devices 2 or more",
+    "--trainer.devices 2 --trainer.strategy fsdp": "--model.ema_decay 0.7 is not possible with fsdp",
+    "--trainer.num_nodes 2": "torchrun or srun",
+    "--trainer.devices 2 --trainer.sync_batchnorm true": "--trainer.sync_batchnorm works on GPUs only",
+}
+
+
+@pytest.mark.parametrize("words", REFUSED)
+def test_what_cannot_work_is_one_line(words, options, tmp_path, capsys, monkeypatch):
+    from vgg_lightning.__main__ import main
+
+    monkeypatch.chdir(tmp_path)
+    assert main(once(["fit", *NETWORK, *options, *words.split()])) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert REFUSED[words] in line
+    assert not list(tmp_path.iterdir())
+
+
+def by_hand(folder, command, ranks, paths, patience):
+    """Start some ranks of two as a launcher would, and return (exit code, text, seconds) of each."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    begin, processes = time.monotonic(), []
+    for rank in ranks:
+        own = {
+            "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0",
+            "ROLE_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "test",
+            "PYTHONPATH": str(paths[rank]), "VGG_LIGHTNING_PATIENCE": str(patience),
+        }  # fmt: skip
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "vgg_lightning", *once(command)],
+                cwd=folder,
+                env=environment() | own,
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            )
+        )
+    texts = [process.communicate(timeout=120)[0] for process in processes]
+    return [(p.returncode, text, time.monotonic() - begin) for p, text in zip(processes, texts, strict=True)]
+
+
+def test_a_process_with_other_code_is_named(options, tmp_path):
+    import shutil
+
+    here = environment()["PYTHONPATH"]
+    shutil.copytree(f"{here}/vgg_lightning", tmp_path / "other" / "vgg_lightning")
+    with (tmp_path / "other" / "vgg_lightning" / "tta.py").open("a") as stream:
+        stream.write("\n# changed\n")
+    paths = [here, tmp_path / "other"]
+    first, second = by_hand(tmp_path, ["fit", *NETWORK, *options], [0, 1], paths, patience=60)
+    assert (first[0], second[0]) == (2, 2), first[1] + second[1]
+    assert first[1].strip().splitlines()[-1].startswith("error: rank 1 has other code than rank 0")
+    assert not second[1].strip()
+
+
+def test_a_process_that_never_comes_is_named(options, tmp_path):
+    here = environment()["PYTHONPATH"]
+    ((code, text, _),) = by_hand(tmp_path, ["fit", *NETWORK, *options], [0], [here], patience=1)
+    assert code == 2, text
+    assert "1 of 2 processes have come within 1 s, rank 1 not" in text
+    assert "Traceback" not in text
+
+
+def test_fsdp_writes_what_a_single_process_opens(runs, options, tmp_path):
+    command = ["fit", *options, *PLAIN, *TWO, "--model.ema_decay", "0", "--data.augment", "[]"]
+    code, text = run(tmp_path, *command, "--trainer.strategy", "fsdp")
+    assert code == 0, text
+    parted, whole = (
+        load_classifier(folder / "checkpoints" / "last.ckpt") for folder in (only_run(tmp_path), runs["two"])
+    )
+    for a, b in zip(parted.parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_vgg19_in_full_under_fsdp(tmp_path):
+    """143 million parameters on two processes, 3 x 224 x 224, 1000 classes; two steps."""
+    script = Path(__file__).with_name("large.py")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", script, tmp_path]
+    done = subprocess.run(command, env=environment(), text=True, capture_output=True, timeout=900)
+    assert done.returncode == 0, done.stderr[-3000:]
+    print(done.stdout)
+    found = load_classifier(tmp_path / "large.ckpt")
+    assert sum(p.numel() for p in found.parameters()) == 143_667_240
+
+
+@pytest.mark.slow
+def test_slurm_requeues_on_sigusr1_and_goes_on_with_the_same_bits(whole, options, tmp_path):
+    """The job script with an `srun` that starts two processes, and a `scontrol` that notes what it is told."""
+    bin_ = tmp_path / "bin"
+    bin_.mkdir()
+    srun = """#!/usr/bin/env bash
+trap 'kill -USR1 $(jobs -p)' USR1
+for i in 0 1; do SLURM_PROCID=$i SLURM_LOCALID=$i SLURM_NODEID=0 "$@" & done
+code=0
+for job in $(jobs -p); do
+  wait $job; c=$?
+  while kill -0 $job 2>/dev/null; do wait $job; c=$?; done
+  [ $c -gt $code ] && code=$c
+done
+exit $code
+"""
+    (bin_ / "srun").write_text(srun)
+    (bin_ / "scontrol").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n')
+    for file in bin_.iterdir():
+        file.chmod(0o755)
+    own = {
+        "PATH": f"{bin_}:{os.environ['PATH']}", "PYTHON": sys.executable, "SLURM_NTASKS": "2", "SLURM_NNODES": "1",
+        "SLURM_NTASKS_PER_NODE": "2", "SLURM_JOB_ID": str(40000 + os.getpid() % 9999), "SLURM_JOB_NAME": "vgg",
+        "SLURM_NODELIST": "127.0.0.1",
+    }  # fmt: skip
+    script = f"{environment()['PYTHONPATH']}/docs/scripts/slurm.sh"
+    command = once(["fit", *NETWORK, *options, "--checkpoint_every_n_steps", "1", "--trainer.max_epochs", "12"])[1:]
+
+    def job():
+        return subprocess.Popen(
+            ["bash", script, *command], cwd=tmp_path, env=environment() | own, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+    process = job()
+    wait_for(tmp_path, "lightning_logs/*/*/checkpoints/last-prev.ckpt", process)
+    (stub,) = children_of(process.pid)
+    os.kill(stub, signal.SIGUSR1)
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode == 138, text
+    assert (tmp_path / "asked").read_text() == f"requeue {own['SLURM_JOB_ID']}\n"
+    assert not list(tmp_path.rglob("hpc_ckpt*"))
+    process = job()
+    text, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, text
+    assert not differences(whole, everything(only_run(tmp_path)))
+
+
+@pytest.mark.slow
+def test_main_with_options_of_its_own_starts_processes_with_them(options, tmp_path, monkeypatch, capfd):
+    """As in a notebook, where sys.argv is something else; and twice in the same program."""
+    from vgg_lightning.__main__ import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["notebook"])
+    before = dict(os.environ)
+    for name in ("a", "b"):
+        command = ["fit", *options, *PLAIN, *TWO, "--name", name, "--trainer.max_epochs", "1", "--test", "false"]
+        assert main(once(command)) == 0, capfd.readouterr()
+    assert len(list(tmp_path.glob("lightning_logs/*/version_0/results.json"))) == 2
+    changed = set(before.keys() ^ os.environ.keys()) - {"PYTEST_CURRENT_TEST"}
+    assert changed <= {"OMP_NUM_THREADS", "PL_GLOBAL_SEED", "PL_SEED_WORKERS", "TORCH_FORCE_WEIGHTS_ONLY_LOAD"}

@@ -1,0 +1,58 @@
+"""What the processes of a run tell each other. Without a second process each of these costs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+_control: Any = None  # a group on the CPU beside NCCL's, so that a few bits do not wait for a GPU
+
+
+def several() -> bool:
+    """Return whether there is another process to talk to."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def open_control() -> None:
+    """Make the group for `agree` and `gather`. Every process calls it, once they have met."""
+    global _control
+    if _control is None and dist.get_backend() != "gloo":
+        _control = dist.new_group(backend="gloo")
+
+
+def close() -> None:
+    """Leave the group of processes."""
+    global _control
+    _control = None
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def agree(*values: int) -> list[int]:
+    """Return the largest of each value over all processes."""
+    if not several():
+        return list(values)
+    tensor = torch.tensor(values)
+    dist.all_reduce(tensor, dist.ReduceOp.MAX, group=_control)
+    return [int(value) for value in tensor.tolist()]
+
+
+def gather(value: Any) -> list[Any]:
+    """Return the value that each process has, by rank: plain values and tensors on the CPU."""
+    if not several():
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value, group=_control)
+    return values
+
+
+@torch.no_grad()
+def follow_first(tensors: Iterable[Tensor]) -> None:
+    """Give tensors the values that they have in the first process."""
+    if several():
+        for tensor in tensors:
+            dist.broadcast(tensor, src=0)
