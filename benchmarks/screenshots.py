@@ -25,7 +25,7 @@ DOCS = ROOT / "docs"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = ("--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")  # for root, and without a GPU
 WAIT = 180_000  # milliseconds that TensorBoard may take to show something, on a busy machine
-COLOURS = 128  # in a stored picture
+COLOURS = 256  # in a stored picture
 DRAWINGS = ("confusion", "mistakes", "gradcam", "first_layer", "reliability")  # what the callbacks draw
 
 
@@ -114,6 +114,9 @@ def open_curves(page: Any, address: str) -> Any:
     smoothing = page.locator("tf-smoothing-input input").first
     smoothing.fill("0")
     smoothing.press("Enter")
+    wait_until_still(page)
+    for button in page.locator('paper-icon-button[icon="settings-overscan"]').all():
+        button.evaluate("button => button.click()")  # fits the axes to all points, and does not scroll
     page.mouse.move(5, 5)
     wait_until_still(page)
     return charts
@@ -121,7 +124,7 @@ def open_curves(page: Any, address: str) -> Any:
 
 def open_images(page: Any, address: str) -> Any:
     """Open the tab IMAGES in full size, and return its pictures once they are loaded."""
-    go_to(page, address, "images", width=1460, height=1760)  # wide enough for the widest picture
+    go_to(page, address, "images", width=1600, height=1760)  # wide enough for the widest picture
     page.get_by_text("Show actual image size").click()
     pictures = page.locator("tf-image-loader img")
     pictures.first.wait_for()
@@ -133,7 +136,7 @@ def open_images(page: Any, address: str) -> Any:
 
 def open_projector(page: Any, address: str) -> Any:
     """Open the tab PROJECTOR, and return its frame once the cloud is drawn, which turns for ever."""
-    go_to(page, address, "projector")
+    go_to(page, address, "projector", width=1600, height=900)
     frame = page.frame_locator("iframe").frame_locator("iframe")  # that of the plugin, and in it the projector's page
     canvas = frame.locator("canvas").first
     canvas.wait_for()
@@ -151,7 +154,7 @@ def dark(picture: bytes) -> float:
 def _take(page: Any, name: str) -> None:
     picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     file = DOCS / f"{name}.png"
-    picture.quantize(COLOURS, dither=Image.Dither.NONE).save(file, optimize=True)
+    picture.quantize(COLOURS, kmeans=1, dither=Image.Dither.NONE).save(file, optimize=True)
     print(f"{file.relative_to(ROOT)}: {file.stat().st_size / 1000:.0f} kB")
 
 
@@ -164,11 +167,11 @@ def take_screenshots(runs: Path) -> None:
         _take(page, "tensorboard-images")
         open_projector(page, address)
         _take(page, "tensorboard-projector")
-        go_to(page, address, "pr_curves")
+        go_to(page, address, "pr_curves", width=1600, height=720)
         page.locator("tf-pr-curve-card vz-line-chart2").first.wait_for()
         wait_until_still(page)
         _take(page, "tensorboard-curves")
-        go_to(page, address, "histograms")
+        go_to(page, address, "histograms", width=1600, height=720)
         page.locator("vz-histogram-timeseries").first.wait_for()
         wait_until_still(page)
         _take(page, "tensorboard-histograms")
