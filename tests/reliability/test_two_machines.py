@@ -69,6 +69,8 @@ class Machine:
         )  # fmt: skip
 
     def kill(self):
+        if self.process.poll() is not None:
+            return
         for pid in [*children_of(self.process.pid), self.process.pid]:
             if alive(pid):
                 os.kill(pid, signal.SIGKILL)
