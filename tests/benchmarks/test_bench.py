@@ -18,11 +18,6 @@ TINY = ("--model.ratio", "32", "--model.head", "gap", "--data.batch_size", "16",
 FEW = ("--trainer.limit_train_batches", "5", "--trainer.limit_val_batches", "1", "--trainer.limit_test_batches", "1")
 
 
-@pytest.fixture(autouse=True)
-def one_thread(monkeypatch, fashion_mnist_dir):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-
-
 def read(file):
     with file.open() as stream:
         return list(csv.DictReader(stream))

@@ -8,11 +8,6 @@ from benchmarks import ablation, record
 from benchmarks.ablation import BASE, PARTS, Trial, summary
 
 
-@pytest.fixture(autouse=True)
-def one_thread(monkeypatch, fashion_mnist_dir):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-
-
 def read(file):
     with file.open() as stream:
         return list(csv.DictReader(stream))

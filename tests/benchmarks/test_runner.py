@@ -19,11 +19,6 @@ from vgg_lightning.configs import presets
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(autouse=True)
-def one_thread(monkeypatch, fashion_mnist_dir):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-
-
 def read(file):
     with file.open() as stream:
         return list(csv.DictReader(stream))

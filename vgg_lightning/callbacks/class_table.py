@@ -43,8 +43,7 @@ class ClassTable(Callback):
     def text(self) -> str:
         """Return a table: class, accuracy, pictures, and what it is most often taken for."""
         rows: list[list[object]] = []
-        for name, counts in zip(self.names, self.counts, strict=True):
-            own = self.names.index(name)
+        for own, (name, counts) in enumerate(zip(self.names, self.counts, strict=True)):
             right, seen = int(counts[own]), int(counts.sum())
             others = counts.clone()
             others[own] = 0
