@@ -4,6 +4,8 @@ import contextlib
 import io
 import json
 import re
+import signal
+import types
 
 import pytest
 import small
@@ -129,3 +131,27 @@ def test_without_a_test_there_is_no_table(tmp_path):
     assert "most often taken for" not in launched.out
     (results,) = tmp_path.rglob("results.json")
     assert json.loads(results.read_text())["test_acc_per_class"] == {}
+
+
+def test_a_run_that_goes_on_within_an_epoch_counts_the_time_since_then(tmp_path, monkeypatch):
+    clock = types.SimpleNamespace(now=90_000.0, monotonic=lambda: clock.now)  # of a machine that runs for a day
+    real, stops = progress.Lines.on_train_batch_end, [(1, 4)]
+
+    def ten_seconds_a_batch(lines, trainer, pl_module, outputs, batch, batch_idx):
+        clock.now += 10
+        real(lines, trainer, pl_module, outputs, batch, batch_idx)
+        if (trainer.current_epoch, batch_idx) in stops:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(progress, "time", clock)
+    monkeypatch.setattr(progress.Lines, "on_train_batch_end", ten_seconds_a_batch)
+    monkeypatch.setattr(progress, "LINE_EVERY", 0.0)
+    size = ("--trainer.limit_train_batches", "8", "--trainer.max_epochs", "3", "--show", "none", "--test", "false")
+    assert small.fit(tmp_path, *size).code == 143
+    stops.clear()
+    went_on = small.fit(tmp_path, *size, "--ckpt_path", "last")
+    assert went_on.code == 0, went_on.err
+    lines = [line for line in went_on.out.splitlines() if line.startswith("epoch ")]
+    assert lines[0] == "epoch 2: batch 6 of 8, 20 s left"
+    (second,) = (line for line in lines if line.startswith("epoch 2/3"))
+    assert second.endswith("80 s an epoch, 1.3 min left")

@@ -24,15 +24,16 @@ class EpochLines(Callback):
 
     def __init__(self) -> None:
         self._begin = 0.0
-        self._done = 0
+        self._first = self._done = 0  # batches of the whole training: before this process, and by now
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start the clock."""
-        self._begin, self._done = time.monotonic(), 0
+        """Start the clock, maybe in the middle of an epoch."""
+        self._begin, self._first = time.monotonic(), _batches(trainer)
+        self._done = self._first
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Count the epoch; its means are known only after this hook."""
-        self._done += 1
+        """Count the batches; the means of the epoch are known only after this hook."""
+        self._done = _batches(trainer)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Print the line of the epoch before."""
@@ -43,9 +44,9 @@ class EpochLines(Callback):
         self._print(trainer)
 
     def _print(self, trainer: L.Trainer) -> None:
-        if not self._done or not trainer.is_global_zero:
+        if self._done == self._first or not trainer.is_global_zero:
             return
-        seconds = (time.monotonic() - self._begin) / self._done
+        seconds = (time.monotonic() - self._begin) / (self._done - self._first) * trainer.num_training_batches
         metrics = ", ".join(
             f"{name} {float(trainer.callback_metrics[name]):.4f}"
             for name in ("train_loss", "train_acc", "val_loss", "val_acc", "val_acc_tta")
@@ -57,6 +58,11 @@ class EpochLines(Callback):
             f"{seconds:.0f} s an epoch, {left / 60:.1f} min left"
         )
         sys.stdout.flush()
+
+
+def _batches(trainer: L.Trainer) -> int:
+    """Return how many batches the run was trained on, before it was resumed too."""
+    return int(trainer.fit_loop.epoch_loop.batch_progress.total.ready)
 
 
 class Bar(TQDMProgressBar):
@@ -101,6 +107,7 @@ class Lines(ProgressBar):
         super().__init__()
         self.seconds = seconds
         self._begin = self._said = 0.0
+        self._seen = 0  # batches since then
 
     def disable(self) -> None:
         """Do nothing: Lightning calls it where this is not the first process, which `_say` looks at itself."""
@@ -108,11 +115,12 @@ class Lines(ProgressBar):
     def enable(self) -> None:
         """Do nothing: there is no bar to show."""
 
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start the clock."""
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock: a run that is resumed within an epoch does not start that epoch."""
         self._begin = self._said = time.monotonic()
+        self._seen = 0
 
-    on_validation_start = on_test_start = on_predict_start = on_train_epoch_start
+    on_train_epoch_start = on_validation_start = on_test_start = on_predict_start = on_train_start
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -140,13 +148,15 @@ class Lines(ProgressBar):
 
     def _say(self, trainer: L.Trainer, what: str, done: int, totals: Sequence[float]) -> None:
         now, total = time.monotonic(), sum(totals)  # there is one loader of each kind
-        whole = (now - self._begin) / done * total  # seconds; infinite if nobody knows how many batches there are
-        known = math.isfinite(whole)
-        if now - self._said < max(self.seconds, whole / MOST_LINES if known else 0.0) or not trainer.is_global_zero:
+        self._seen += 1
+        each = (now - self._begin) / self._seen
+        known = math.isfinite(total)  # else nobody knows how many batches there are
+        if now - self._said < max(self.seconds, each * total / MOST_LINES if known else 0.0):
             return
         self._said = now
-        end = f" of {total}, {duration(whole - (now - self._begin))} left" if known else ""
-        print(f"{what}: batch {done}{end}", flush=True)
+        if trainer.is_global_zero:
+            left = f" of {total}, {duration(each * (total - done))} left" if known else ""
+            print(f"{what}: batch {done}{left}", flush=True)
 
 
 def duration(seconds: float) -> str:
