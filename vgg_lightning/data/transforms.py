@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -79,42 +82,56 @@ def resize(x: Tensor, size: int) -> Tensor:
 
 def _wider(x: Tensor, size: int) -> Tensor:
     """Enlarge in width, to the very grey levels of Pillow."""
-    exporting = torch.compiler.is_exporting()
-    kind = torch.float64 if x.is_cuda else torch.float32  # a GPU may cut float32 products to 10 bits
-    weights = (column_weights if exporting else _kept_weights)(x.shape[-1], size, kind, x.device)
     # A product is three times as fast as torch's kernel, which is not vectorised over the width.
-    with nullcontext() if exporting else torch.autocast(x.device.type, enabled=False):
-        return (x.to(kind) @ weights).add_(0.5).floor_().to(x.dtype)
+    weights = _weights(x, size, halves=True)
+    with _full_precision(x):
+        return (x.to(weights.dtype) @ weights).add_(0.5).floor_().to(x.dtype)
 
 
 def _taller(x: Tensor, size: int) -> Tensor:
-    """Enlarge in height, to Pillow's grey levels but for some halves."""
+    """Enlarge in height, to Pillow's grey levels but for halves, which go up: 0.001 is more than any kernel's error."""
     if x.device.type != "cpu" or torch.compiler.is_exporting():
-        return _to_grey_levels(F.interpolate(x, size=(size, x.shape[-1]), mode="bilinear", align_corners=False))
-    # On a CPU torch's kernel is vectorised over channels, so the columns take their place: channels_last as they lie.
+        weights = _weights(x, size, halves=False)
+        with _full_precision(x):
+            return (weights.mT @ x.to(weights.dtype)).add_(0.501).floor_().to(x.dtype)
+    # On a CPU torch's kernel is faster. It is vectorised over channels: the columns take their place as they lie.
     n, channels, height, width = x.shape
     columns = x.reshape(n * channels, height, 1, width).permute(0, 3, 1, 2)
-    tall = _to_grey_levels(F.interpolate(columns, size=(size, 1), mode="bilinear", align_corners=False))
+    tall = F.interpolate(columns, size=(size, 1), mode="bilinear", align_corners=False).add_(0.501).floor_()
     return tall.permute(0, 2, 3, 1).reshape(n, channels, size, width)
 
 
-def column_weights(size: int, larger: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def bilinear_weights(size: int, larger: int, halves: bool) -> NDArray[np.float64]:
     """Return the weights (size, larger) with which columns of a picture make those of the enlarged one.
 
-    Pillow's weights have 22 bits, and what is missing decides which way a half is rounded. It is drowned in the
-    errors of float32, so here it is made larger: still far from what would move another value across a half.
+    Pillow's weights have 22 bits, and what is missing decides which way a half is rounded. It drowns in the errors of
+    float32, so with `halves` it is made larger: still far from what would move another value across a half.
     """
-    exact = F.interpolate(torch.eye(size, dtype=torch.float64)[None], size=larger, mode="linear", align_corners=False)[
-        0
-    ]
-    missing = (exact * 2**22).round() / 2**22 - exact
-    steps = 2 * larger // math.gcd(size, larger)  # values are multiples of 1 / steps
-    return (exact + missing.sign() / (300 * steps)).to(device, dtype)
+    columns = np.arange(larger)
+    place = np.clip((2 * columns + 1) * size / (2 * larger) - 0.5, 0, size - 1)  # in columns of the picture
+    left = place.astype(int)
+    weights = np.zeros((size, larger))
+    weights[left, columns] = 1 - (place - left)
+    weights[np.minimum(left + 1, size - 1), columns] += place - left
+    if halves:
+        missing = np.round(weights * 2**22) / 2**22 - weights
+        steps = 2 * larger // math.gcd(size, larger)  # values are multiples of 1 / steps
+        weights += np.sign(missing) / (300 * steps)
+    return weights
 
 
-_kept_weights = lru_cache(maxsize=16)(column_weights)
+def _made_weights(size: int, larger: int, halves: bool, device: torch.device) -> Tensor:
+    dtype = torch.float64 if device.type == "cuda" else torch.float32  # a GPU may cut float32 products to 10 bits
+    return torch.from_numpy(bilinear_weights(size, larger, halves)).to(device, dtype)
 
 
-def _to_grey_levels(x: Tensor) -> Tensor:
-    """Round in place, halves up: the errors of torch's kernels, below 0.0006, are not to decide about them."""
-    return x.add_(0.501).floor_()
+_kept_weights = lru_cache(maxsize=16)(_made_weights)
+
+
+def _weights(x: Tensor, size: int, halves: bool) -> Tensor:
+    make = _made_weights if torch.compiler.is_exporting() else _kept_weights  # tensors of an export die with it
+    return make(x.shape[-2], size, halves, x.device)
+
+
+def _full_precision(x: Tensor) -> AbstractContextManager[Any]:
+    return nullcontext() if torch.compiler.is_exporting() else torch.autocast(x.device.type, enabled=False)
