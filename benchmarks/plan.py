@@ -74,6 +74,6 @@ ROWS: tuple[Row, ...] = (
 )
 EXTRA: tuple[Row, ...] = tuple(  # only if asked for
     Row("tricks", work, (BARE, *(f"{BARE}:{trick}" for trick in TRICKS)), cost=15)
-    for work in ("quick", "vgg11-r4-96", "lenet-28")
+    for work in ("quick", "vgg11-r4-96", "vgg11-r16-224", "lenet-28")
 )
 PARTS = tuple(dict.fromkeys(row.part for row in (*ROWS, *EXTRA)))

@@ -39,6 +39,7 @@ from vgg_lightning.parallel.strategies import choose_strategy
 from vgg_lightning.parser import Parser, prefer_whole_numbers
 from vgg_lightning.runs import discard_run_folder, run_folder_of, shared_run_folder
 from vgg_lightning.runs import loggers as run_loggers
+from vgg_lightning.training.allocator import keep_freed_memory
 from vgg_lightning.training.limits import check_run, check_trainer
 from vgg_lightning.training.memory import check_training_fits
 
@@ -55,6 +56,7 @@ def main(args: list[str], launch: Callable[[str, list[str]], VGGLightningCLI] | 
     quiet()
     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"  # for what Lightning's own callbacks load, such as finders
     os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
+    keep_freed_memory()
     speaks: contextlib.AbstractContextManager[Any] = contextlib.nullcontext() if seat().rank == 0 else silence()
     try:
         with speaks, together():

@@ -11,6 +11,7 @@ from benchmarks.peers.work import Work
 from vgg_lightning.data.augment import Place
 from vgg_lightning.data.batches import BatchLoader
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
+from vgg_lightning.training.allocator import keep_freed_memory
 from vgg_lightning.training.optimizers import build_optimizer
 from vgg_lightning.training.schedules import build_schedule
 
@@ -21,12 +22,17 @@ TRICKS: dict[str, dict[str, str]] = {
     "inplace_relu": {},
     "compile": {},
     "huge_pages": {"THP_MEM_ALLOC_ENABLE": "1"},
-    "keep_memory": {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40), "MALLOC_TOP_PAD_": str(2**26)},
+    "give_back": {},  # what is left without keep_freed_memory
 }
 
 
+def _layout(work: Work, trick: str) -> torch.memory_format:
+    plain = trick == "contiguous" or not work.options["model"].get("channels_last", True)
+    return torch.contiguous_format if plain else torch.channels_last
+
+
 def _network(work: Work, trick: str) -> nn.Module:
-    layout = torch.contiguous_format if trick == "contiguous" else torch.channels_last
+    layout = _layout(work, trick)
     network = work.network().to(memory_format=layout).train()
     for module in network.modules():
         if isinstance(module, nn.ReLU) and trick == "inplace_relu":
@@ -41,7 +47,9 @@ def _network(work: Work, trick: str) -> nn.Module:
 def train(work: Work, clock: Clock, trick: str = "") -> None:
     """Train with the same data, network, optimizer and schedule as `vgg-lightning fit`, and one of `TRICKS`."""
     clock.watch_torch()
-    layout = torch.contiguous_format if trick == "contiguous" else torch.channels_last
+    if trick != "give_back":
+        keep_freed_memory()
+    layout = _layout(work, trick)
     options = work.options["model"]
     data = FashionMNISTDataModule(**work.options["data"])
     images, labels = data.pictures("train")
