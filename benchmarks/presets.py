@@ -30,7 +30,7 @@ def measure(run: Run) -> dict[str, str]:
     return {
         "test_acc": number(results["test_acc"]),
         "test_acc_tta": number(results.get("test_acc_tta")),
-        "val_acc": number(results["val_acc"]),
+        "val_acc": number(results.get("val_acc")),
         "epochs": str(results["epochs"]),
         "peak_memory_mb": str(results["peak_memory_mb"]),
         "command": run.command,
