@@ -39,9 +39,9 @@ from vgg_lightning.parallel.strategies import choose_strategy
 from vgg_lightning.parser import Parser, prefer_whole_numbers
 from vgg_lightning.runs import discard_run_folder, run_folder_of, shared_run_folder
 from vgg_lightning.runs import loggers as run_loggers
-from vgg_lightning.training.allocator import keep_freed_memory
+from vgg_lightning.training.allocator import ROOM_TO_KEEP, keep_freed_memory
 from vgg_lightning.training.limits import check_run, check_trainer
-from vgg_lightning.training.memory import check_training_fits
+from vgg_lightning.training.memory import check_training_fits, free_memory
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "max_epochs": 10,  # the book's
@@ -56,7 +56,6 @@ def main(args: list[str], launch: Callable[[str, list[str]], VGGLightningCLI] | 
     quiet()
     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"  # for what Lightning's own callbacks load, such as finders
     os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
-    keep_freed_memory()
     speaks: contextlib.AbstractContextManager[Any] = contextlib.nullcontext() if seat().rank == 0 else silence()
     try:
         with speaks, together():
@@ -181,7 +180,9 @@ class VGGLightningCLI(LightningCLI):
         self.datamodule.prepare_data()  # before the run folder is made: without data there is no run
         self.datamodule.setup("fit")
         batch_size = min(self.datamodule.hparams["batch_size"], len(self.datamodule.pictures("train")[1]))
-        check_training_fits(self.model, batch_size, str(config.trainer.precision))
+        needed = check_training_fits(self.model, batch_size, str(config.trainer.precision))
+        if 0 < ROOM_TO_KEEP * needed < free_memory():
+            keep_freed_memory()
         if config.trainer.fast_dev_run:
             return super().instantiate_trainer(**kwargs)
         resumed = run_folder_of(Path(config.ckpt_path)) if config.ckpt_path else None

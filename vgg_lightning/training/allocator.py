@@ -9,6 +9,7 @@ import os
 M_TRIM_THRESHOLD = -1
 M_TOP_PAD = -2
 M_MMAP_MAX = -4
+ROOM_TO_KEEP = 3  # times what a step needs at least: a process that keeps memory was seen to hold twice as much
 STEP = 64 * 2**20  # bytes by which the heap grows
 
 

@@ -55,8 +55,8 @@ def check_weights_fit(build: Callable[[], nn.Module], picture_bytes: int) -> Non
     _check(needed, "the network", "lower --data.image_size or --model.hidden_units, or raise --model.ratio")
 
 
-def check_training_fits(classifier: Classifier, batch_size: int, precision: str) -> None:
-    """Raise UserError if a training step on a CPU cannot fit: weights, gradients, and what is kept for them.
+def check_training_fits(classifier: Classifier, batch_size: int, precision: str) -> int:
+    """Return the bytes that a training step on a CPU needs at least: weights, gradients, and what is kept for them.
 
     It counts less than any run needs, so that nothing is refused that could work. A GPU says so itself, and at once.
 
@@ -64,15 +64,22 @@ def check_training_fits(classifier: Classifier, batch_size: int, precision: str)
         classifier: what is trained.
         batch_size: pictures in a batch.
         precision: the Trainer's.
+
+    Returns:
+        The bytes, 0 where there is a GPU.
+
+    Raises:
+        UserError: if they are not free.
     """
     if torch.cuda.is_available():
-        return
+        return 0
     network = _skeleton(classifier.build).eval()
     picture = torch.empty(1, *_picture(classifier), device="meta")
     kept = _kept(network, picture) * (2 if "16" in precision else 4)
     needed = 2 * _bytes(network) + (kept + 3 * 4 * picture.numel()) * batch_size  # 3: to normalise makes two copies
     remedy = "lower --data.batch_size or --data.image_size, or raise --model.ratio"
     _check(needed, f"training on batches of {batch_size}", remedy)
+    return needed
 
 
 def _picture(classifier: Classifier) -> tuple[int, int, int]:
