@@ -31,8 +31,7 @@ def _layout(work: Work, trick: str) -> torch.memory_format:
     return torch.contiguous_format if plain else torch.channels_last
 
 
-def _network(work: Work, trick: str) -> nn.Module:
-    layout = _layout(work, trick)
+def _network(work: Work, trick: str, layout: torch.memory_format) -> nn.Module:
     network = work.network().to(memory_format=layout).train()
     for module in network.modules():
         if isinstance(module, nn.ReLU) and trick == "inplace_relu":
@@ -54,7 +53,7 @@ def train(work: Work, clock: Clock, trick: str = "") -> None:
     data = FashionMNISTDataModule(**work.options["data"])
     images, labels = data.pictures("train")
     loader = BatchLoader(images, labels, work.batch_size, shuffle=True)
-    network = _network(work, trick)
+    network = _network(work, trick, layout)
     decay, momentum = options.get("weight_decay", 0.0), options.get("momentum", 0.0)
     kind, nesterov = options.get("optimizer", "sgd"), options.get("nesterov", False)
     optimizer = build_optimizer(kind, network, work.lr, momentum, nesterov, decay)
