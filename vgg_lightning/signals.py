@@ -1,8 +1,8 @@
 """SIGTERM, SIGINT and SIGUSR1: the batch ends, a checkpoint is written, and the exit code is 128 + the signal's number.
 
 The first signal ends a run in order: at once while nothing is trained yet (`Interrupted` is raised where the
-program stands), after the batch in hand once a Trainer has taken over (`take_over`, `stop_if_asked`). A second one
-ends the process on the spot.
+program stands), after the batch in hand once a Trainer has taken over (`take_over`, `stop_if_asked`, `obey`). A
+second one ends the process on the spot.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
 
 _pending = 0  # the signal that came, until it is obeyed
 _deferred = False  # a Trainer polls `_pending` between batches
+_obeyed = False  # the process is ending already, because of a signal to it or to another one of the run
 
 
 class Interrupted(BaseException):
@@ -39,7 +41,14 @@ def pending() -> int:
 def stop_if_asked(note: str = "") -> None:
     """Raise Interrupted if a signal has come."""
     if _pending:
-        raise Interrupted(_pending, note)
+        obey(_pending, note)
+
+
+def obey(signum: int, note: str = "") -> NoReturn:
+    """Raise Interrupted for a signal to any process of the run, and let none to this one come in between."""
+    global _obeyed
+    _obeyed = True
+    raise Interrupted(signum, note)
 
 
 def take_over() -> None:
@@ -58,13 +67,13 @@ def release() -> None:
 @contextmanager
 def handled() -> Iterator[None]:
     """Handle the signals within, and leave them as they were found."""
-    global _pending
+    global _pending, _obeyed
     before = _install()
     try:
         yield
     finally:
         release()
-        _pending = 0
+        _pending, _obeyed = 0, False
         for signum, handler in before.items():
             signal.signal(signum, handler)
 
@@ -85,5 +94,5 @@ def _handle(signum: int, frame: FrameType | None) -> None:
         os.write(2, f"stopped at once by a second {signal.Signals(signum).name}\n".encode())
         os._exit(128 + signum)
     _pending = signum
-    if not _deferred:
+    if not (_deferred or _obeyed):
         raise Interrupted(signum)

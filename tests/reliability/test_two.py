@@ -156,6 +156,25 @@ def test_a_signal_to_any_process_saves_once_and_ends_all(options, tmp_path, sign
     assert seconds < 10
 
 
+SLOW_RANK_0 = """
+import os, time
+if os.environ.get("LOCAL_RANK") != "1":
+    from vgg_lightning import signals
+    release = signals.release
+    signals.release = lambda: (release(), time.sleep(2))
+"""
+
+
+def test_a_process_that_ends_later_still_says_what_is_saved(options, tmp_path):
+    """The signal came to the other one, whose end is told to it by the same signal."""
+    (tmp_path / "sitecustomize.py").write_text(SLOW_RANK_0)
+    own = {"PYTHONPATH": f"{tmp_path}:{environment()['PYTHONPATH']}"}
+    command = ["fit", *NETWORK, *options, *TWO, "--trainer.max_epochs", "100000"]
+    code, text, _ = strike(tmp_path, command, signal.SIGUSR1, [1], environment=own)
+    assert code == SIGNALS[signal.SIGUSR1], text
+    assert text.count("saved after step") == 1, text
+
+
 NAN_IN_RANK_1 = """
 import os
 if os.environ.get("LOCAL_RANK") == "1":

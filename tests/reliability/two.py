@@ -83,9 +83,9 @@ def wait_for(folder, pattern, process, seconds=harness.LIMIT):
         time.sleep(0.05)
 
 
-def strike(folder, command, signum, ranks, torchrun=False, checkpoint="last.ckpt"):
+def strike(folder, command, signum, ranks, torchrun=False, checkpoint="last.ckpt", environment=None):
     """Send a signal to some ranks of a run in training; return exit code, text, and the seconds until all ended."""
-    process = launch(folder, *command, torchrun=torchrun)
+    process = launch(folder, *command, torchrun=torchrun, environment=environment)
     try:
         wait_for(folder, f"lightning_logs/*/*/checkpoints/{checkpoint}", process)
         workers = workers_of(process.pid)

@@ -205,7 +205,7 @@ class LastCheckpoint(Checkpoint):
 
     def _stop(self, trainer: L.Trainer, signum: int) -> None:
         saved = "the newest checkpoint is older" if self.failed else f"saved after step {trainer.global_step}"
-        raise signals.Interrupted(signum, f"{saved}; {resume_command(self.file.parent.parent)}")
+        signals.obey(signum, f"{saved}; {resume_command(self.file.parent.parent)}")
 
 
 def _say(trainer: L.Trainer, line: str) -> None:

@@ -16,7 +16,7 @@ def stop_together(note: str) -> None:
     """Raise Interrupted in all processes if a signal has come to one of them."""
     (signum,) = talk.agree(signals.pending())
     if signum:
-        raise signals.Interrupted(signum, note)
+        signals.obey(signum, note)
 
 
 class StopOnSignal(Callback):
