@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from harness import NETWORK, differences, environment, essence, everything, once, only_run, record
-from two import PLAIN, TWO, children_of, run, strike, wait_for
+from two import PLAIN, TWO, at_start, children_of, run, strike, wait_for
 
 from vgg_lightning import FashionMNISTDataModule, load_classifier
 from vgg_lightning.data.batches import BatchLoader, in_order
@@ -167,8 +167,7 @@ if os.environ.get("LOCAL_RANK") != "1":
 
 def test_a_process_that_ends_later_still_says_what_is_saved(options, tmp_path):
     """The signal came to the other one, whose end is told to it by the same signal."""
-    (tmp_path / "sitecustomize.py").write_text(SLOW_RANK_0)
-    own = {"PYTHONPATH": f"{tmp_path}:{environment()['PYTHONPATH']}"}
+    own = at_start(tmp_path, SLOW_RANK_0)
     command = ["fit", *NETWORK, *options, *TWO, "--trainer.max_epochs", "100000"]
     code, text, _ = strike(tmp_path, command, signal.SIGUSR1, [1], environment=own)
     assert code == SIGNALS[signal.SIGUSR1], text
@@ -185,8 +184,7 @@ if os.environ.get("LOCAL_RANK") == "1":
 
 
 def test_not_a_number_in_one_process_stops_both(options, tmp_path):
-    (tmp_path / "sitecustomize.py").write_text(NAN_IN_RANK_1)  # which every Python reads that has it on its path
-    own = {"PYTHONPATH": f"{tmp_path}:{environment()['PYTHONPATH']}"}
+    own = at_start(tmp_path, NAN_IN_RANK_1)
     command = ["fit", *NETWORK, *options, *TWO, "--checkpoint_every_n_steps", "1"]
     code, text = run(tmp_path, *command, environment=own)
     assert code == 3, text

@@ -45,6 +45,12 @@ def alive(pid):
         return False
 
 
+def at_start(folder, code):
+    """Return the environment in which every process of a run executes `code` first."""
+    (folder / "sitecustomize.py").write_text(code)  # which every Python reads that has it on its path
+    return {"PYTHONPATH": f"{folder}:{harness.environment()['PYTHONPATH']}"}
+
+
 def launch(folder, *command, torchrun=False, environment=None):
     """Start `vgg-lightning COMMAND`, or the same under torchrun."""
     how = ["-m", "torch.distributed.run", "--nproc_per_node", "2"] if torchrun else []
