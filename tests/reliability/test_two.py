@@ -165,9 +165,17 @@ if os.environ.get("LOCAL_RANK") != "1":
 """
 
 
-def test_a_process_that_ends_later_still_says_what_is_saved(options, tmp_path):
+SLOW_TO_EXIT = """
+import atexit, os, time
+if os.environ.get("LOCAL_RANK") != "1":
+    atexit.register(time.sleep, 2)
+"""
+
+
+@pytest.mark.parametrize("slow", [SLOW_RANK_0, SLOW_TO_EXIT])
+def test_a_process_that_ends_later_still_says_what_is_saved(slow, options, tmp_path):
     """The signal came to the other one, whose end is told to it by the same signal."""
-    own = at_start(tmp_path, SLOW_RANK_0)
+    own = at_start(tmp_path, slow)
     command = ["fit", *NETWORK, *options, *TWO, "--trainer.max_epochs", "100000"]
     code, text, _ = strike(tmp_path, command, signal.SIGUSR1, [1], environment=own)
     assert code == SIGNALS[signal.SIGUSR1], text

@@ -36,6 +36,8 @@ def test_a_step_gets_the_pages_that_another_one_freed():
     _, given_back = faults("plain")
     said, kept = faults("keep")
     assert said == "True"
+    if not given_back:
+        pytest.skip("this system does not count page faults")
     assert kept < given_back / 3
 
 

@@ -27,6 +27,7 @@ GRACE = 5.0  # seconds that a process has to end by itself once another one has 
 SIGNALLED = {128 + number: number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
 IN_ORDER = (2, 3, *SIGNALLED)  # exit codes of a process that has said why it ends
 _launchers: list[Launcher] = []  # of the run of this program
+_ending = threading.Lock()  # held to change `_launchers`, or to signal this process as one of them
 
 
 class Launcher(_SubprocessScriptLauncher):
@@ -80,8 +81,9 @@ class Launcher(_SubprocessScriptLauncher):
                 return
             time.sleep(0.25)
         code = int(failed[0].returncode)
-        if code in SIGNALLED and not signals.pending():
-            os.kill(os.getpid(), SIGNALLED[code])
+        with _ending:  # after the run nobody handles the signals any more
+            if code in SIGNALLED and not signals.pending() and self in _launchers:
+                os.kill(os.getpid(), SIGNALLED[code])
         time.sleep(GRACE)
         if self not in _launchers:
             return
@@ -125,7 +127,8 @@ def end_all(failed: bool) -> None:
     """End what the run of this program has started."""
     while _launchers:
         _launchers[-1].end(failed)
-        _launchers.pop()
+        with _ending:
+            _launchers.pop()
 
 
 def stop_if_lost() -> None:
