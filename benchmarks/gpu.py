@@ -63,6 +63,13 @@ def _classic(preset: str, batch: int, compiled: str, *more: str) -> tuple[str, .
     return ("--config", preset, *size, *CLASSIC, *(more or HALF))
 
 
+def _race(epochs: str, warmup: str) -> tuple[str, ...]:
+    """Return the preset speedrun94 for a GPU: a larger network, in fewer and larger batches, all of one shape."""
+    network = ("--model.network", "deep_whitened_vgg", "--data.batch_size", "512", "--model.compile", "reduce-overhead")
+    length = ("--trainer.max_epochs", epochs, "--trainer.limit_train_batches", "117", "--model.warmup_epochs", warmup)
+    return ("--config", "speedrun94", *network, *length, *HALF)
+
+
 # Batches of at most 512 at ratio 1: beyond 2 ** 31 values in a tensor cuDNN takes a far slower way.
 CASES: dict[str, Case] = {
     "r1-224": Case(_classic("sources/s2-vgg", 256, "default"), "at least 11000 examples/s"),
@@ -74,12 +81,8 @@ CASES: dict[str, Case] = {
     "r4-224-copied": Case(_classic("sources/s4-224", 512, "default", *HALF, "--data.on_device", "false")),
     "r4-96": Case(_classic("sources/s4-96", 1024, "default"), "at least 200000 examples/s", steps=30),
     "r4-96-graphs": Case(_classic("sources/s4-96", 1024, "reduce-overhead"), steps=30),
-    "time-92.1": Case(
-        ("--config", "speedrun", "--model.compile", "default", *HALF), "92.1 % in at most 2 s of training", steps=0
-    ),
-    "time-94": Case(
-        ("--config", "speedrun94", "--model.compile", "default", *HALF), "94 % in at most 5 s of training", steps=0
-    ),
+    "time-92.1": Case(_race("3", "0.5"), "92.1 % in at most 2 s of training", steps=0),
+    "time-94": Case(_race("8", "1"), "94 % in at most 5 s of training", steps=0),
 }
 
 

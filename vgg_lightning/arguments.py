@@ -13,7 +13,7 @@ from vgg_lightning.checkpoints.sharing import SUFFIX
 from vgg_lightning.configs import DEFAULT, check_config, find_config, presets
 from vgg_lightning.data.files import class_names
 from vgg_lightning.errors import UserError
-from vgg_lightning.networks.vgg import SMALL_BLOCKS, VGG_BLOCKS
+from vgg_lightning.networks.vgg import OWN_BLOCKS, VGG_BLOCKS
 from vgg_lightning.runs import run_folder_of
 
 LINKED = {
@@ -97,7 +97,7 @@ def _split_equals(option: str) -> list[str]:
 def _default_preset(options: list[str]) -> str:
     """Return `quick`, or for a network outside the VGG family the first preset with that network."""
     network = options[_value_of("--model.network", options)] if "--model.network" in options[:-1] else "vgg11"
-    if network in {**VGG_BLOCKS, **SMALL_BLOCKS}:
+    if network in {**VGG_BLOCKS, **OWN_BLOCKS}:
         return DEFAULT
     lines = {name: file.read_text(encoding="utf-8").splitlines() for name, file in presets().items()}
     return next((name for name, text in lines.items() if f"  network: {network}" in text), DEFAULT)

@@ -85,7 +85,6 @@ def quiet() -> None:
         r".*smaller than the logging interval",
         r".*requested to overfit but enabled",  # the loader reads a fixed order then
         r".*callbacks used to create the checkpoint need to be provided",  # to fit; this is test or predict
-        r".*WeightAveraging callback with a model that overrides",  # with FSDP it is refused
         r".*sync_dist=True.*",  # the metrics have been added up over the processes already
         r".*torch.jit.trace.*",  # how TensorBoard draws the graph
     ):

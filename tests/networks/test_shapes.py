@@ -104,7 +104,7 @@ def test_parameter_counts(name, size, parameters):
 SMALLEST = {
     **dict.fromkeys(("vgg11", "vgg13", "vgg16", "vgg19"), 32),
     **{"alexnet": 65, "nin": 67, "googlenet": 1, "lenet": 16, "lenet_scratch": 16, "resnet18": 1},
-    **{"densenet": 29, "whitened_vgg": 8, "deep_whitened_vgg": 8, "vgg_small": 8},
+    **{"densenet": 29, "whitened_vgg": 8, "deep_whitened_vgg": 8, "vgg_small": 8, "vgg_wide": 8},
 }
 
 

@@ -45,8 +45,9 @@ class Lookahead(Callback):
         if step % self.steps and step != self._total:
             return
         decay = DECAY**self.steps * (step / self._total) ** GROWTH
-        for average, weight in zip(self._average, trained(pl_module), strict=True):
-            weight.copy_(average.lerp_(weight, 1 - decay))
+        weights: list[Tensor] = [*trained(pl_module)]
+        torch._foreach_lerp_(self._average, weights, 1 - decay)  # one kernel for all of them on a GPU
+        torch._foreach_copy_(weights, self._average)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the average."""

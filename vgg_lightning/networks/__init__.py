@@ -21,7 +21,7 @@ from vgg_lightning.networks.init import INIT_SCHEMES, initialize
 from vgg_lightning.networks.lenet import LeNet
 from vgg_lightning.networks.nin import NiN
 from vgg_lightning.networks.resnet import ResNet18
-from vgg_lightning.networks.vgg import SMALL_BLOCKS, VGG, VGG_BLOCKS, load_torchvision_weights
+from vgg_lightning.networks.vgg import OWN_BLOCKS, VGG, VGG_BLOCKS, load_torchvision_weights
 from vgg_lightning.networks.whitened_vgg import DeepWhitenedVGG, WhitenedVGG
 
 __all__ = [
@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
-    **{name: partial(VGG, arch) for name, arch in {**VGG_BLOCKS, **SMALL_BLOCKS}.items()},
+    **{name: partial(VGG, arch) for name, arch in {**VGG_BLOCKS, **OWN_BLOCKS}.items()},
     "whitened_vgg": WhitenedVGG,
     "deep_whitened_vgg": DeepWhitenedVGG,
     "alexnet": AlexNet,

@@ -21,9 +21,10 @@ VGG_BLOCKS: dict[str, tuple[tuple[int, int], ...]] = {
     "vgg19": ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512)),
 }
 
-# Not of the paper: few parameters for pictures of 28 pixels, most of the work where they are still large.
-SMALL_BLOCKS: dict[str, tuple[tuple[int, int], ...]] = {
+# Not of the paper: for pictures of 28 pixels, with most of the work where they are still large.
+OWN_BLOCKS: dict[str, tuple[tuple[int, int], ...]] = {
     "vgg_small": ((2, 32), (2, 64), (2, 128)),
+    "vgg_wide": ((2, 128), (2, 256), (3, 512)),
 }
 
 
