@@ -44,7 +44,17 @@ class Shown:
 
 
 NEVER = ("versions", "command", "date")  # too wide for a page
-PERCENT = ("test_acc", "test_acc_tta", "val_acc", "train_acc", "reported_test_acc", "reported_train_acc")
+PERCENT = (
+    "val_acc_mean",
+    "val_acc_spread",
+    "gain",
+    "test_acc",
+    "test_acc_tta",
+    "val_acc",
+    "train_acc",
+    "reported_test_acc",
+    "reported_train_acc",
+)
 TABLES = (
     Shown(
         "presets.csv",
@@ -62,6 +72,39 @@ TABLES = (
             "device": "device",
         },
         "test_acc",
+    ),
+    Shown(
+        "record.csv",
+        "The most accurate presets",
+        "Whole runs; metrics and configuration of each are in `record/`: `python -m benchmarks.record`.",
+        {
+            "preset": "preset",
+            "seed": "seed",
+            "test_acc": "test accuracy",
+            "test_acc_tta": "with several views",
+            "parameters": "parameters",
+            "epochs": "epochs",
+            "seconds": "seconds",
+            "precision": "precision",
+            "quiet": "quiet",
+            "device": "device",
+        },
+        "test_acc",
+    ),
+    Shown(
+        "ablation.csv",
+        "What each part of a recipe gives",
+        "Short runs with one part taken out or added, on validation pictures: `python -m benchmarks.ablation`.",
+        {
+            "part": "part",
+            "val_acc_mean": "validation accuracy",
+            "val_acc_spread": "spread",
+            "gain": "gain",
+            "seeds": "seeds",
+            "epochs": "epochs",
+            "train_batches": "batches an epoch",
+        },
+        "val_acc_mean",
     ),
     Shown(
         "sources.csv",

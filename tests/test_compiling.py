@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vgg_lightning import load_classifier
+from vgg_lightning import Classifier, load_classifier
 from vgg_lightning.__main__ import main
 
 TINY = (
@@ -58,3 +58,26 @@ def test_a_compiled_run_resumes_exactly(fashion_mnist_dir, tmp_path, compile_nam
     assert fit(tmp_path / "parts", *options, "--trainer.max_epochs", "2", "--resume") == 0
     whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+class OneBuffer(torch.nn.Module):
+    """Writes every output over the last one, as a CUDA graph does."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network, self.out = network, None
+
+    def forward(self, x):
+        out = self.network(x)
+        self.out = out if self.out is None else self.out.copy_(out)
+        return self.out
+
+
+@torch.no_grad()
+def test_views_are_averaged_where_outputs_are_written_over_each_other():
+    options = {"ratio": 32, "head": "gap", "tta": "flip_shift", "compile": "reduce-overhead"}
+    model = Classifier("vgg11", **options).eval()
+    x = torch.randn(2, 1, 32, 32)
+    expected = model.average(x)
+    model.network = OneBuffer(model.network)
+    torch.testing.assert_close(model.average(x), expected)

@@ -26,7 +26,7 @@ from vgg_lightning.parallel import talk
 from vgg_lightning.parallel.shard import shard
 from vgg_lightning.predictions import Predictions, predict
 from vgg_lightning.scoring import Scored
-from vgg_lightning.training.compiling import check_compile, compile_network
+from vgg_lightning.training.compiling import GRAPH_MODES, check_compile, compile_network
 from vgg_lightning.training.losses import Teacher, check_distillation, label_loss, teacher_loss
 from vgg_lightning.training.memory import check_weights_fit
 from vgg_lightning.training.optimizers import check_optimizer
@@ -161,7 +161,8 @@ class Classifier(Scored):
         """Return logits (N, num_classes) of preprocessed pictures (N, in_channels, image_size, image_size)."""
         layout = torch.channels_last if self.hparams["channels_last"] else torch.contiguous_format
         logits: Tensor = self.network(x.to(self.dtype, memory_format=layout))
-        return logits
+        keep = not self.training and self.hparams["compile"] in GRAPH_MODES  # several views are averaged, for one
+        return logits.clone() if keep else logits
 
     def average(self, x: Tensor) -> Tensor:
         """Return the logits of preprocessed pictures, averaged over the views that `tta` names."""

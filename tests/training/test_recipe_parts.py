@@ -306,7 +306,7 @@ def test_both_accuracies_are_reported(tmp_path):
 # Networks for 28 pixels.
 
 
-def test_three_poolings_make_the_vgg13_of_the_record():
+def test_three_poolings_leave_three_pixels_of_28():
     network = Classifier("vgg13", poolings=3, batch_norm=True, head="gap", image_size=28).network
     kinds = {torch.nn.Conv2d: lambda m: m.out_channels, torch.nn.MaxPool2d: lambda m: "M"}
     layers = [kinds[type(m)](m) for m in network.blocks.modules() if type(m) in kinds]

@@ -17,6 +17,8 @@ COMPILE_MODES: dict[str, dict[str, Any]] = {
     "aot_eager": {"backend": "aot_eager"},  # traces, but needs no C++ compiler and gains nothing: for finding faults
 }
 
+GRAPH_MODES = ("reduce-overhead", "max-autotune")  # whose next output is written over the last one
+
 
 def check_compile(name: str) -> None:
     """Raise UserError if `name` is not a key of `COMPILE_MODES`."""
