@@ -114,7 +114,8 @@ def test_interrupted_it_prints_what_it_has(stand_in, capsys):
 
 
 def test_interrupted_for_real_it_leaves_no_process_behind():
-    code = "import sys; from vgg_lightning.commands.compare import main; sys.exit(main(sys.argv[1:]))"
+    heeds = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"  # also behind a shell's `&`
+    code = f"{heeds}; from vgg_lightning.commands.compare import main; sys.exit(main(sys.argv[1:]))"
     command = [
         sys.executable,
         "-c",
