@@ -58,16 +58,19 @@ class Case:
     warmup: int = 15
 
 
+def _start(preset: str, batch: int, compiled: str) -> tuple[str, ...]:
+    return ("--config", preset, "--data.batch_size", str(batch), "--model.compile", compiled)
+
+
 def _classic(preset: str, batch: int, compiled: str, *more: str) -> tuple[str, ...]:
-    size = ("--data.batch_size", str(batch), "--model.compile", compiled)
-    return ("--config", preset, *size, *CLASSIC, *(more or HALF))
+    return (*_start(preset, batch, compiled), *CLASSIC, *(more or HALF))
 
 
 def _race(epochs: str, warmup: str) -> tuple[str, ...]:
     """Return the preset speedrun94 for a GPU: a larger network, in fewer and larger batches, all of one shape."""
-    network = ("--model.network", "deep_whitened_vgg", "--data.batch_size", "512", "--model.compile", "reduce-overhead")
+    network = ("--model.network", "deep_whitened_vgg")
     length = ("--trainer.max_epochs", epochs, "--trainer.limit_train_batches", "117", "--model.warmup_epochs", warmup)
-    return ("--config", "speedrun94", *network, *length, *HALF)
+    return (*_start("speedrun94", 512, "reduce-overhead"), *network, *length, *HALF)
 
 
 # Batches of at most 512 at ratio 1: beyond 2 ** 31 values in a tensor cuDNN takes a far slower way.

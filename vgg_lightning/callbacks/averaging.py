@@ -23,7 +23,7 @@ class MovingAverage(AveragedModel):
     """
 
     def __init__(self, model: nn.Module, device: torch.device, decay: float) -> None:
-        super().__init__(model, device, use_buffers=True)
+        super().__init__(model, device)
         self.decay = decay
         self._begun = False
 
@@ -50,7 +50,7 @@ def _where(chosen: list[bool], averages: list[Tensor], current: list[Tensor]) ->
 
 
 class AveragedWeights(EMAWeightAveraging):
-    """EMAWeightAveraging with the average on the device of the training, which is handed back only to training.
+    """EMAWeightAveraging with the average on the device; the weights in training are handed back only to training.
 
     Lightning's lies on the CPU, where the weights are as this is set up, so every step would copy all of them. And it
     puts the weights in training into the model whenever a checkpoint is loaded after fit, so that the test at the end

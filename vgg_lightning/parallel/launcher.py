@@ -27,7 +27,7 @@ GRACE = 5.0  # seconds that a process has to end by itself once another one has 
 SIGNALLED = {128 + number: number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
 IN_ORDER = (2, 3, *SIGNALLED)  # exit codes of a process that has said why it ends
 _launchers: list[Launcher] = []  # of the run of this program
-_ending = threading.Lock()  # held to change `_launchers`, or to signal this process as one of them
+_ending = threading.Lock()  # held to take one out, or to signal this process while its launcher is there
 
 
 class Launcher(_SubprocessScriptLauncher):
