@@ -2,7 +2,8 @@
 
 The first signal ends a run in order: at once while nothing is trained yet (`Interrupted` is raised where the
 program stands), after the batch in hand once a Trainer has taken over (`take_over`, `stop_if_asked`, `obey`). A
-second one ends the process on the spot.
+second one ends the process on the spot, and so does the first one amid an import: torch's C++ imports Python modules
+in places that abort on an exception, and there is nothing to save yet.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
+
+from vgg_lightning.parallel.ranks import seat
 
 _pending = 0  # the signal that came, until it is obeyed
 _deferred = False  # a Trainer polls `_pending` between batches
@@ -91,8 +94,32 @@ def _install() -> dict[signal.Signals, signal._HANDLER]:
 def _handle(signum: int, frame: FrameType | None) -> None:
     global _pending
     if _pending:
-        os.write(2, f"stopped at once by a second {signal.Signals(signum).name}\n".encode())
-        os._exit(128 + signum)
+        _end_at_once(signum, f"stopped at once by a second {signal.Signals(signum).name}")
     _pending = signum
-    if not (_deferred or _obeyed):
-        raise Interrupted(signum)
+    if _deferred or _obeyed:
+        return
+    if _is_importing(frame):
+        _end_at_once(signum, "" if _is_other_rank() else str(Interrupted(signum)))
+    raise Interrupted(signum)
+
+
+def _end_at_once(signum: int, line: str) -> NoReturn:
+    if line:
+        os.write(2, f"{line}\n".encode())
+    os._exit(128 + signum)
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _is_other_rank() -> bool:
+    # What all processes of a run say at once is said by the first one.
+    try:
+        return seat().rank > 0
+    except (ValueError, ArithmeticError):  # a number of the environment that is none
+        return False

@@ -3,10 +3,13 @@
 import random
 import re
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
-from harness import EPOCHS, NETWORK, STEPS, differences, everything, launch, only_run, output, record
+from harness import EPOCHS, NETWORK, STEPS, differences, environment, everything, launch, only_run, output, record
 
 SIGNALS = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 138}
 SEED = 3
@@ -96,12 +99,49 @@ def test_a_second_signal_ends_at_once(options, tmp_path):
     assert "Traceback" not in text
 
 
-@pytest.mark.parametrize(("seconds", "signum"), [(0.3, signal.SIGTERM), (1.5, signal.SIGINT), (3.0, signal.SIGUSR1)])
+def wait_for_handlers(process):
+    """Wait until a process handles SIGTERM: before that it cannot say anything."""
+    while Path("/proc/self/status").exists():
+        assert process.poll() is None, process.stdout.read()
+        caught = re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{process.pid}/status").read_text())
+        if caught is None or int(caught[1], 16) >> (signal.SIGTERM - 1) & 1:
+            return
+        time.sleep(0.005)
+    time.sleep(0.3)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "signum"),
+    [(0, signal.SIGTERM), (0.5, signal.SIGINT), (1.2, signal.SIGTERM), (1.5, signal.SIGINT), (3.0, signal.SIGUSR1)],
+)
 def test_a_signal_while_starting_ends_with_one_line(options, tmp_path, seconds, signum):
     process = launch(tmp_path, "fit", *NETWORK, *options, "--trainer.max_epochs", "100000")
+    wait_for_handlers(process)
     time.sleep(seconds)
     process.send_signal(signum)
     text, _ = process.communicate(timeout=60)
     assert process.returncode == SIGNALS[signum], text
     assert text.strip().splitlines()[-1].startswith(f"stopped by {signum.name}"), text
     assert "Traceback" not in text
+
+
+# As torch's C++ does, which imports Python modules where an exception cannot pass.
+FRAGILE = """
+import os, signal, time
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(60)
+except BaseException:
+    os.abort()
+"""
+
+
+@pytest.mark.parametrize(("rank", "line"), [(0, "stopped by SIGINT\n"), (1, ""), ("no number", "stopped by SIGINT\n")])
+def test_a_signal_amid_an_import_raises_nothing_there(tmp_path, rank, line):
+    (tmp_path / "fragile.py").write_text(FRAGILE)
+    code = "import sys, vgg_lightning.__main__ as m; sys.exit(m.guarded(lambda: __import__('fragile')))"
+    process = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env={**environment(), "LOCAL_RANK": str(rank)},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (process.returncode, process.stdout, process.stderr) == (130, "", line)
