@@ -1,17 +1,18 @@
 """What each part of a recipe gives: one part at a time is taken out or added, scored on the validation pictures.
 
-    python -m benchmarks.ablation                            all rows, three seeds each: about 40 minutes of one thread
-    python -m benchmarks.ablation --rows base "no crop"      some rows
-    python -m benchmarks.ablation --epochs 20 --train_batches 429      a larger size of run, in another --results folder
+    python -m benchmarks.ablation                                  all rows, three seeds each: an hour and a half
+    python -m benchmarks.ablation --rows base "no crop"            some rows
+    python -m benchmarks.ablation --epochs 4 --train_batches 429   longer runs, whose rows follow the others
 
 A finished run is not run again, an interrupted one goes on. results/ablation_runs.csv has a row for each run,
-results/ablation.csv mean, spread and gain of each part. The runs are short, which favours what learns fast: parts that
-keep a network from learning by heart (erase, cutmix, mixup) show what they are worth only in long ones.
+results/ablation.csv mean, spread and gain of each part, by size of run. The runs are short, which favours what learns
+fast: parts that keep a network from learning by heart (erase, cutmix, mixup) show their worth only in long ones.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import sys
 from dataclasses import dataclass
@@ -164,7 +165,7 @@ def main(args: list[str] | None = None) -> int:
     own = _parse(args)
     runs = Table(own.results / "ablation_runs.csv", RUN_COLUMNS, ("part", "seed", "epochs", "train_batches"))
     trials = [Trial(part, seed, own.epochs, own.train_batches) for seed in own.seeds for part in PARTS]
-    runs.put((trial.empty_row() for trial in trials), overwrite=False)
+    runs.put((trial.empty_row() for trial in trials if trial.part in own.rows), overwrite=False)
     done = True
     try:
         for trial in trials:
@@ -174,26 +175,35 @@ def main(args: list[str] | None = None) -> int:
         print("interrupted: the same command goes on", file=sys.stderr)
         return 130
     finally:
-        summarize(runs, own)
+        summarize(runs, own.results)
     return int(not done)
 
 
-def summarize(runs: Table, own: argparse.Namespace) -> None:
-    """Write ablation.csv from the runs of this size."""
-    size = (str(own.epochs), str(own.train_batches))
-    rows = [r for r in runs.rows() if r["state"] == MEASURED and (r["epochs"], r["train_batches"]) == size]
-    of = {part: [row for row in rows if row["part"] == part] for part in PARTS}
-    table = Table(own.results / "ablation.csv", COLUMNS, ("part",))
-    table.put(summary(part, of[part], of[BASE]) for part in PARTS)
+def summarize(runs: Table, results: Path) -> None:
+    """Write ablation.csv anew from the runs: those of each size, then the parts that were not run at any."""
+    by_size: dict[tuple[int, int], dict[str, list[Row]]] = {}
+    for row in runs.rows():
+        if row["state"] == MEASURED:
+            size = int(row["epochs"]), int(row["train_batches"])
+            by_size.setdefault(size, {part: [] for part in PARTS})[row["part"]].append(row)
+    rows = []
+    for size in sorted(by_size, key=math.prod):
+        of = by_size[size]
+        rows += [summary(part, of[part], of[BASE]) for part in PARTS if of[part]]
+    seen = {row["part"] for row in rows}
+    table = Table(results / "ablation.csv", COLUMNS, ("part", "epochs", "train_batches"))
+    table.file.unlink(missing_ok=True)
+    table.put([*rows, *(summary(part, [], []) for part in PARTS if part not in seen)])
     print(markdown(table.rows()))
 
 
 def markdown(rows: list[Row]) -> str:
     """Return the table for docs/recipes.md."""
-    lines = ["| part | validation accuracy | spread | gain | seeds |", "| --- | --- | --- | --- | --- |"]
+    lines = ["| part | steps | validation accuracy | spread | gain | seeds |", "| --- | --- | --- | --- | --- | --- |"]
     for row in rows:
         mean, spread, gain = (_percent(row[c]) for c in ("val_acc_mean", "val_acc_spread", "gain"))
-        lines.append(f"| {row['part']} | {mean or NOT_MEASURED} | {spread} | {gain} | {row['seeds']} |")
+        steps = int(row["epochs"] or 0) * int(row["train_batches"] or 0) or ""
+        lines.append(f"| {row['part']} | {steps} | {mean or NOT_MEASURED} | {spread} | {gain} | {row['seeds']} |")
     return "\n".join(lines)
 
 

@@ -44,6 +44,10 @@ def test_ablation_compares_parts_with_the_base(tmp_path):
     runs = {row["part"]: row for row in read(tmp_path / "ablation_runs.csv") if row["state"] == "measured"}
     gain = float(runs["tta flip"]["val_acc_tta"]) - float(runs["base"]["val_acc"])
     assert float(parts["tta flip"]["gain"]) == pytest.approx(gain, abs=1e-4)
+    assert ablation.main([*size, *where, "--rows", "no flip", "--train_batches", "2"]) == 0
+    found = [(row["part"], row["train_batches"], bool(row["gain"])) for row in read(tmp_path / "ablation.csv")]
+    assert found[:3] == [("base", "1", False), ("tta flip", "1", True), ("no flip", "2", False)]  # no base of its size
+    assert sorted(part for part, *_ in found) == sorted(PARTS)
     with pytest.raises(SystemExit):
         ablation.main(["--rows", "bace"])
 
