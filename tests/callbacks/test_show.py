@@ -244,7 +244,7 @@ def test_two_processes_show_what_both_have_seen(tmp_path):
     ]
     command = [sys.executable, "-m", "vgg_lightning", *small.fit_line(*options)]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=180)
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert "is not shown" not in done.stderr + done.stdout
     assert done.stdout.count("most often taken for") == 1

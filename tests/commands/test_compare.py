@@ -136,7 +136,7 @@ def test_interrupted_for_real_it_leaves_no_process_behind():
         children = wait_for(lambda: measuring_children_of(process.pid))
         time.sleep(1)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=300)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
@@ -160,7 +160,7 @@ def command_of(pid: str) -> str:
         return ""
 
 
-def wait_for(condition, seconds: float = 60):
+def wait_for(condition, seconds: float = 300):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if result := condition():

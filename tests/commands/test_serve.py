@@ -47,7 +47,7 @@ def start():
 def stop(process, signum=signal.SIGTERM):
     process.send_signal(signum)
     try:
-        return process.communicate(timeout=30)
+        return process.communicate(timeout=300)
     finally:
         process.kill()
 

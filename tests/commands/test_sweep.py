@@ -128,7 +128,7 @@ def launch(folder, *args):
     )  # fmt: skip
 
 
-def wait_for(condition, process, seconds=120):
+def wait_for(condition, process, seconds=600):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if found := condition():
@@ -146,7 +146,7 @@ def test_stopped_and_killed_it_goes_on_as_if_it_had_not_been(command, tmp_path, 
     first = launch(tmp_path, *args)
     wait_for(lambda: list(tmp_path.glob("lightning_logs/space/version_0/checkpoints/last.ckpt")), first)
     first.send_signal(signal.SIGINT)
-    text, _ = first.communicate(timeout=60)
+    text, _ = first.communicate(timeout=300)
     assert first.returncode == 130, text
     assert "vgg-lightning sweep space.yaml" in text.splitlines()[-1]
     assert not list(tmp_path.glob("lightning_logs/space/version_0/results.json"))
@@ -157,7 +157,7 @@ def test_stopped_and_killed_it_goes_on_as_if_it_had_not_been(command, tmp_path, 
     second.communicate()
 
     third = launch(tmp_path, *args)
-    text, _ = third.communicate(timeout=120)
+    text, _ = third.communicate(timeout=600)
     assert third.returncode == 0, text
     assert essence(table(tmp_path)) == essence(table(tmp_path / "unbroken"))
     runs = sorted(path.name for path in tmp_path.glob("lightning_logs/space/version_*"))
@@ -170,7 +170,7 @@ def test_stopped_and_killed_it_goes_on_as_if_it_had_not_been(command, tmp_path, 
 def test_processes_share_a_search(command, tmp_path):
     args = command("--trials", "3", "--storage", f"sqlite:///{tmp_path}/shared.db")
     processes = [launch(tmp_path, *args) for _ in range(2)]
-    texts = [process.communicate(timeout=180)[0] for process in processes]
+    texts = [process.communicate(timeout=600)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], texts
     rows = table(tmp_path)
     assert [row["state"] for row in rows] == ["complete"] * 3

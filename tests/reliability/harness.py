@@ -19,7 +19,7 @@ from vgg_lightning.checkpoints.load import read_checkpoint
 
 REPOSITORY = Path(__file__).parents[2]
 EPOCHS, STEPS = 3, 8  # of the runs that are broken
-LIMIT = 180  # seconds that one of them may take
+LIMIT = 600  # seconds that one of them may take
 NETWORK = [
     *("--model.network", "vgg11", "--model.ratio", "32", "--model.batch_norm", "true"),
     *("--model.head", "gap", "--model.dropout", "0.1"),

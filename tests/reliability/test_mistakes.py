@@ -218,7 +218,7 @@ def test_unexpected_exception_is_one_line_and_debug_shows_it(tmp_path, monkeypat
 @pytest.mark.parametrize("options", [["--model.lr", "abc"], ["--trainer.max_epoch", "3"], ["--data.val_size", "999"]])
 def test_mistakes_in_a_process_of_their_own(tmp_path, options):
     command = [sys.executable, "-m", "vgg_lightning", *fit_line(*options)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert options[0] in done.stderr

@@ -236,11 +236,11 @@ def test_two_processes_stop_together_and_go_on_exactly(options, tmp_path):
                 assert process.poll() is None, process.stdout.read()
                 time.sleep(0.01)
             process.send_signal(signal.SIGTERM)
-            text, _ = process.communicate(timeout=60)
+            text, _ = process.communicate(timeout=300)
             assert process.returncode == 143, text
             command.append("--resume")
         process = launch(tmp_path, *command)
-        text, _ = process.communicate(timeout=120)
+        text, _ = process.communicate(timeout=600)
         assert process.returncode == 0, text
         (runs[name],) = tmp_path.glob(f"lightning_logs/{name}/version_*")
     assert not differences(everything(runs["whole"]), everything(runs["broken"]))

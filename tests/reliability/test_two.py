@@ -289,7 +289,7 @@ def by_hand(folder, command, ranks, paths, patience):
                 stderr=subprocess.STDOUT,
             )
         )
-    texts = [process.communicate(timeout=120)[0] for process in processes]
+    texts = [process.communicate(timeout=600)[0] for process in processes]
     return [(p.returncode, text, time.monotonic() - begin) for p, text in zip(processes, texts, strict=True)]
 
 
@@ -377,12 +377,12 @@ exit $code
     wait_for(tmp_path, "lightning_logs/*/*/checkpoints/last-prev.ckpt", process)
     (stub,) = children_of(process.pid)
     os.kill(stub, signal.SIGUSR1)
-    text, _ = process.communicate(timeout=60)
+    text, _ = process.communicate(timeout=300)
     assert process.returncode == 138, text
     assert (tmp_path / "asked").read_text() == f"requeue {own['SLURM_JOB_ID']}\n"
     assert not list(tmp_path.rglob("hpc_ckpt*"))
     process = job()
-    text, _ = process.communicate(timeout=120)
+    text, _ = process.communicate(timeout=600)
     assert process.returncode == 0, text
     assert not differences(whole, everything(only_run(tmp_path)))
 

@@ -100,7 +100,7 @@ def main(args: list[str]) -> int:
                 bar.set_description(f"measuring {entry.summary.network}")
                 begin = time.monotonic()
                 _measure(entry, own, device)
-                if bar.disable and time.monotonic() - begin > LONG:
+                if entry.measured and bar.disable and time.monotonic() - begin > LONG:
                     _note(f"measured {entry.summary.network}, {i + 1} of {len(entries)}")
                 bar.update()
     except KeyboardInterrupt:
