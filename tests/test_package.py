@@ -21,12 +21,9 @@ def test_version_and_help_do_not_import_torch(args):
 
 
 def test_version_is_quick():
-    seconds = []
-    for _ in range(5):
-        begin = time.perf_counter()
-        result = run("--version")
-        seconds.append(time.perf_counter() - begin)
-    assert min(seconds) < 1.0  # tests share their machine
+    begin = time.perf_counter()
+    result = run("--version")
+    assert time.perf_counter() - begin < 1.0  # 0.3 s on an idle machine; tests share theirs
     assert result.stdout.strip() == f"vgg-lightning {vgg_lightning.__version__}"
 
 
