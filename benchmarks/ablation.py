@@ -164,13 +164,13 @@ def main(args: list[str] | None = None) -> int:
     """Run the rows that are asked for and return the exit code: 0 done, 1 a row failed, 130 interrupted."""
     own = _parse(args)
     runs = Table(own.results / "ablation_runs.csv", RUN_COLUMNS, ("part", "seed", "epochs", "train_batches"))
-    trials = [Trial(part, seed, own.epochs, own.train_batches) for seed in own.seeds for part in PARTS]
-    runs.put((trial.empty_row() for trial in trials if trial.part in own.rows), overwrite=False)
+    parts = [part for part in PARTS if part in own.rows]
+    trials = [Trial(part, seed, own.epochs, own.train_batches) for seed in own.seeds for part in parts]
+    runs.put((trial.empty_row() for trial in trials), overwrite=False)
     done = True
     try:
         for trial in trials:
-            if trial.part in own.rows:
-                done &= _do(trial, runs, own.runs)
+            done &= _do(trial, runs, own.runs)
     except KeyboardInterrupt:
         print("interrupted: the same command goes on", file=sys.stderr)
         return 130

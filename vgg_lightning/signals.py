@@ -99,7 +99,7 @@ def _handle(signum: int, frame: FrameType | None) -> None:
     if _deferred or _obeyed:
         return
     if _is_importing(frame):
-        _end_at_once(signum, "" if _is_other_rank() else str(Interrupted(signum)))
+        _end_at_once(signum, "" if seat().rank else str(Interrupted(signum)))  # the first process says it for all
     raise Interrupted(signum)
 
 
@@ -115,11 +115,3 @@ def _is_importing(frame: FrameType | None) -> bool:
             return True
         frame = frame.f_back
     return False
-
-
-def _is_other_rank() -> bool:
-    # What all processes of a run say at once is said by the first one.
-    try:
-        return seat().rank > 0
-    except (ValueError, ArithmeticError):  # a number of the environment that is none
-        return False
