@@ -1,61 +1,76 @@
-"""Training on a GPU: `make bench-gpu` prints one table in at most 8 minutes.
+"""All that needs a GPU, in one process and in order of value: `make gpu SECONDS=330`.
 
-    python -m benchmarks.gpu                      all rows
-    python -m benchmarks.gpu --only r4-224        rows whose name begins so
+    python -m benchmarks.gpu --seconds 330            what is missing, as far as the time goes
+    python -m benchmarks.gpu --plan                   only say what would run
+    python -m benchmarks.gpu --only source- r4        tasks whose names begin so, also if their rows are there
+    python -m benchmarks.gpu --needs                  the packages that are missing here
 
-Every row is `vgg-lightning fit` in a process of its own: the data set lies on the device as uint8, order and
-augmentation are made there, no step waits for the device, and the network alone is compiled. Examples/s are those of
-the steps after the first ones, which compile. benchmarks/results/gpu.csv keeps the rows.
+A task is one run of `vgg-lightning fit`. Its row is saved as soon as it is measured, so that a machine that is at hand
+for some minutes is well used. The data lies on the device; compilation is not counted, but printed. Expected times
+are those of an H100.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
-import subprocess
+import csv
+import importlib.util
+import statistics
 import sys
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import torch
-from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from benchmarks import record, sources
+from benchmarks.in_process import Fitted, OutOfTime, StepClock, fitted
 from benchmarks.machine import processor
-from benchmarks.peers.clock import Enough
 from benchmarks.peers.work import Work
-from benchmarks.runner import NOT_MEASURED, RESULTS, ROOT, environment, in_words, stop_on_sigterm
+from benchmarks.presets import run_of as preset_run
+from benchmarks.runner import NOT_MEASURED, RESULTS, Outcome, Run, in_words, number, stop_on_sigterm
 from benchmarks.table import Row, Table
 
 COLUMNS = (
-    *("row", "goal", "examples_per_second", "seconds", "test_acc", "test_acc_tta", "peak_mb"),
-    *("device", "versions", "command"),
+    *("row", "seed", "goal", "examples_per_second", "share", "seconds", "test_acc", "test_acc_tta", "compile_seconds"),
+    *("peak_mb", "device", "versions", "command"),
 )
-LIMIT = 8 * 60  # seconds of all rows together
+PROFILE = "gpu_profile_r1_224.csv"
 HALF = ("--trainer.precision", "bf16-mixed")
 CLASSIC = ("--data.val_size", "0", "--trainer.benchmark", "true")
+BARE = ("--show", "none", "--trainer.logger", "false", "--trainer.enable_checkpointing", "false")
+PRODUCT = 8192  # side of the matrices whose product is the peak
+NEEDED = {  # module -> distribution
+    **{name: name for name in ("torch", "torchvision", "lightning", "torchmetrics", "tensorboard", "jsonargparse")},
+    **{name: name for name in ("numpy", "tqdm", "filelock", "docstring_parser", "typeshed_client")},
+    **{"importlib_resources": "importlib_resources", "PIL": "pillow", "yaml": "pyyaml"},
+}
 
 
 @dataclass(frozen=True)
 class Case:
-    """One row.
+    """A run whose speed is measured, or that races for an accuracy.
 
     Args:
         options: of `vgg-lightning fit`.
         goal: in words; nothing if there is none.
         steps: to measure after `warmup` steps; 0 trains to the end and tests.
         warmup: steps that compile.
+        expected: seconds that it takes on an H100.
+        seeds: how many rows it has.
+        planned: whether it is part of the plan; others run only if named with --only.
     """
 
     options: tuple[str, ...]
     goal: str = ""
     steps: int = 60
     warmup: int = 15
+    expected: float = 40.0
+    seeds: int = 1
+    planned: bool = False
 
 
 def _start(preset: str, batch: int, compiled: str) -> tuple[str, ...]:
@@ -75,101 +90,149 @@ def _race(epochs: str, warmup: str) -> tuple[str, ...]:
 
 # Batches of at most 512 at ratio 1: beyond 2 ** 31 values in a tensor cuDNN takes a far slower way.
 CASES: dict[str, Case] = {
-    "r1-224": Case(_classic("sources/s2-vgg", 256, "default"), "at least 11000 examples/s"),
+    "time-92.1": Case(_race("3", "0.5"), "92.1 % in at most 2 s of training", 0, expected=25, seeds=5, planned=True),
+    "time-94": Case(_race("8", "1"), "94 % in at most 5 s of training", 0, expected=20, seeds=5, planned=True),
+    "time-92.1-cpu": Case(("--config", "speedrun", "--model.compile", "default", *HALF), steps=0),  # as for 2 CPU cores
+    "r1-224": Case(_classic("sources/s2-vgg", 256, "default"), "at least 11000 examples/s", planned=True),
+    "r4-224": Case(_classic("sources/s4-224", 512, "default"), "at least 40000 examples/s", planned=True),
+    "r4-96": Case(_classic("sources/s4-96", 1024, "default"), "at least 200000 examples/s", steps=30, planned=True),
     "r1-224-eager": Case(_classic("sources/s2-vgg", 256, "none"), steps=30),
-    "r4-224": Case(_classic("sources/s4-224", 512, "default"), "at least 40000 examples/s"),
     "r4-224-graphs": Case(_classic("sources/s4-224", 512, "reduce-overhead")),
     "r4-224-eager": Case(_classic("sources/s4-224", 512, "none")),
     "r4-224-eager-fp32": Case(_classic("sources/s4-224", 128, "none", "--trainer.precision", "32-true"), steps=30),
     "r4-224-copied": Case(_classic("sources/s4-224", 512, "default", *HALF, "--data.on_device", "false")),
-    "r4-96": Case(_classic("sources/s4-96", 1024, "default"), "at least 200000 examples/s", steps=30),
     "r4-96-graphs": Case(_classic("sources/s4-96", 1024, "reduce-overhead"), steps=30),
-    "time-92.1": Case(_race("3", "0.5"), "92.1 % in at most 2 s of training", steps=0),
-    "time-92.1-cpu": Case(("--config", "speedrun", "--model.compile", "default", *HALF), steps=0),  # as for 2 CPU cores
-    "time-94": Case(_race("8", "1"), "94 % in at most 5 s of training", steps=0),
 }
+# Expected seconds of each recipe, eager: compiling for every shape of a batch would take longer than it saves.
+SOURCES = {
+    **{"s3": 15.0, "s4-224": 40.0, "s2-nin": 40.0, "s2-alexnet": 35.0, "s2-densenet": 60.0, "s2-googlenet": 65.0},
+    **{"s4-vgg19": 70.0, "s2-vgg": 120.0},
+}
+RECORDS = {"small": 110.0, "record": 260.0}
 
 
-class Watch:
-    """Times the steps of `fit` without making any of them wait, but for the first and the last that count.
+@dataclass(frozen=True)
+class Place:
+    """Where the tasks run, where their rows go, and until when there is time.
 
-    Args:
-        case: says which these are.
-        synchronize: waits for the device.
+    Attributes:
+        results: folder of the csv files.
+        accelerator: "gpu" or "cpu".
+        deadline: by `time.monotonic`.
+        more: options of `fit` for every task: tests make the work tiny with them.
     """
 
-    def __init__(self, case: Case, synchronize: Callable[[], Any]) -> None:
-        self.case, self.synchronize = case, synchronize
-        self.done = 0
-        self.begin = 0.0
-        self.seconds = 0.0
+    results: Path
+    accelerator: str = "gpu"
+    deadline: float = float("inf")
+    more: tuple[str, ...] = ()
 
-    def step(self, *_: Any) -> None:
-        """Count a step. Raises Enough after the last one that is needed."""
-        self.done += 1
-        if self.done == self.case.warmup:
-            self.synchronize()
-            self.begin = time.perf_counter()
-        if self.case.steps and self.done == self.case.warmup + self.case.steps:
-            self.finish()
-            raise Enough
+    @property
+    def device(self) -> str:
+        """The device in words."""
+        return torch.cuda.get_device_name() if self.accelerator == "gpu" else processor()
 
-    def finish(self) -> None:
-        """Stop the clock."""
-        self.synchronize()
-        self.seconds = time.perf_counter() - self.begin
+    def clock(self, warmup: int = 15, steps: int = 0, at_warm: Callable[[], None] | None = None) -> StepClock:
+        """Return a clock that ends a run in time."""
+        return StepClock(warmup, steps, self.deadline, at_warm)
 
-    def per_step(self) -> float:
-        """Return the seconds of a step."""
-        return self.seconds / max(self.done - self.case.warmup, 1)
+    def rates(self) -> Table:
+        """Return the table of the cases."""
+        return Table(self.results / "gpu.csv", COLUMNS, ("row", "seed"))
 
 
-def measure(case: Case, accelerator: str) -> dict[str, float]:
-    """Run `vgg-lightning fit` here, and return the figures."""
-    from vgg_lightning.callbacks.report import RunReport, peak_memory_mb
-    from vgg_lightning.cli import main
+@dataclass(frozen=True)
+class Task:
+    """One row to measure.
 
-    on_gpu = accelerator == "gpu"
-    watch, on_train_end = Watch(case, torch.cuda.synchronize if on_gpu else lambda: None), RunReport.on_train_end
+    Args:
+        name: to choose it by.
+        expected: seconds on an H100, all included.
+        done: whether its row is there.
+        run: measures and saves it, and returns what to print.
+    """
 
-    def ended(self: RunReport, *args: Any) -> None:
-        watch.finish()
-        on_train_end(self, *args)
+    name: str
+    expected: float
+    done: Callable[[Place], bool]
+    run: Callable[[Place], str]
+    planned: bool = True
 
-    hook = register_optimizer_step_post_hook(watch.step)
-    with tempfile.TemporaryDirectory() as folder, mock.patch.object(RunReport, "on_train_end", ended):
-        place = ("--trainer.default_root_dir", folder, "--trainer.accelerator", accelerator, "--trainer.devices", "1")
-        with contextlib.suppress(Enough), contextlib.redirect_stdout(sys.stderr):
-            main(["fit", *case.options, *place, "--trainer.enable_progress_bar", "false"])
-        hook.remove()
-        results = [json.loads(file.read_text()) for file in Path(folder).rglob("results.json")]
-    if not watch.seconds:
-        raise SystemExit(f"fit ended after {watch.done} steps")
-    found = {"step_seconds": watch.per_step(), "peak_mb": peak_memory_mb()}
-    if results:
-        found |= {name: results[0][name] for name in ("test_acc", "test_acc_tta") if name in results[0]}
-        found["seconds"] = watch.per_step() * watch.done  # those that compile count as the others
+
+def tasks(seeds: int) -> list[Task]:
+    """Return all tasks, the most valuable first; `seeds` limits those of a race."""
+    found = [
+        Task(f"source-{name}", s, partial(_has_source, name), partial(_source, name)) for name, s in SOURCES.items()
+    ]
+    for name, case in CASES.items():
+        for seed in range(min(case.seeds, seeds)):
+            label = f"{name}-seed{seed}" if case.seeds > 1 else name
+            run, has = partial(_case, name, seed), partial(_has_case, name, seed)
+            found.append(Task(label, case.expected, has, run, case.planned))
+    found.insert(len(SOURCES) + 2 * min(5, seeds), Task("profile-r1-224", 40, _has_profile, _profile))
+    for preset, expected in RECORDS.items():
+        for seed in record.SEEDS:
+            has = partial(_has_record, preset, seed)
+            found.append(Task(f"{preset}-seed{seed}", expected, has, partial(_record, preset, seed)))
     return found
 
 
-def empty_row(name: str) -> Row:
+def _has_source(preset: str, place: Place) -> bool:
+    table = sources.table(place.results / "sources.csv")
+    return sources.covers(table.find(sources.empty_row(preset, 0)), sources.recipe_epochs(preset), None)
+
+
+def _source(preset: str, place: Place) -> str:
+    """Train a recipe of the sources from the beginning to the end."""
+    base = sources.run_of(preset, sources.recipe_epochs(preset), 0, None)
+    run = Run(base.name, (*base.options, *HALF, "--trainer.benchmark", "true", *BARE, *place.more))
+    with fitted(run.options, place.clock(), place.accelerator) as found:
+        row = sources.measured_row(run, Outcome(found.results, (), "unknown"), sources.empty_row(preset, 0), None)
+    sources.table(place.results / "sources.csv").put([row])
+    return f"test_acc {row['test_acc']}, {row['examples_per_second']} examples/s"
+
+
+def empty_row(name: str, seed: int = 0) -> Row:
     """Return the row of a case that was not measured."""
     figures = ("examples_per_second",) if CASES[name].steps else ("examples_per_second", "seconds", "test_acc")
-    blank = dict.fromkeys(figures, NOT_MEASURED)
-    return {**dict.fromkeys(COLUMNS, ""), "row": name, "goal": CASES[name].goal, **blank, "command": "make bench-gpu"}
+    known = {"row": name, "seed": str(seed), "goal": CASES[name].goal, "command": f'make gpu ARGS="--only {name}"'}
+    return {**dict.fromkeys(COLUMNS, ""), **known, **dict.fromkeys(figures, NOT_MEASURED)}
 
 
-def row_of(name: str, figures: dict[str, float], device: str) -> Row:
+def _has_case(name: str, seed: int, place: Place) -> bool:
+    row = place.rates().find(empty_row(name, seed))
+    return bool(row and (row["share"] if CASES[name].steps else row["test_acc"] not in ("", NOT_MEASURED)))
+
+
+def _case(name: str, seed: int, place: Place) -> str:
+    """Measure a rate, or race."""
+    case = CASES[name]
+    options = (*case.options, "--seed_everything", str(seed), *BARE, *place.more)
+    clock = place.clock(case.warmup, case.steps)
+    with fitted(options, clock, place.accelerator) as found:
+        row = row_of(name, seed, clock, found, place)
+    place.rates().put([row])
+    shown = ("examples_per_second", "share", "seconds", "test_acc", "test_acc_tta", "compile_seconds")
+    return ", ".join(f"{key} {row[key]}" for key in shown if row[key])
+
+
+def row_of(name: str, seed: int, clock: StepClock, found: Fitted, place: Place) -> Row:
     """Return the row of a case that was measured."""
-    measured: Row = {
-        "examples_per_second": f"{batch_size(CASES[name]) / figures['step_seconds']:.0f}",
-        "peak_mb": f"{figures['peak_mb']:.0f}",
-        **{key: f"{figures[key]:.4g}" for key in ("seconds", "test_acc", "test_acc_tta") if key in figures},
-        "device": device,
+    case, batch = CASES[name], batch_size(CASES[name])
+    rate = batch / clock.per_step
+    measured = {
+        "examples_per_second": f"{rate:.0f}",
+        "compile_seconds": f"{max(clock.before - clock.warmup * clock.per_step, 0):.1f}",
+        "peak_mb": f"{found.peak_mb:.0f}",
+        "device": place.device,
         "versions": in_words({"torch": torch.__version__}),
     }
-    row = empty_row(name) | measured
-    return row | {key: "" for key, value in row.items() if value == NOT_MEASURED}
+    if case.steps:
+        measured["share"] = f"{rate * Work(_preset(case)).training_flops() / product_rate(place.accelerator):.3f}"
+    else:
+        measured["seconds"] = f"{clock.training_seconds:.4g}"
+        measured |= {key: number(found.results.get(key)) for key in ("test_acc", "test_acc_tta")}
+    return empty_row(name, seed) | measured
 
 
 def batch_size(case: Case) -> int:
@@ -177,65 +240,151 @@ def batch_size(case: Case) -> int:
     options = list(case.options)
     if "--data.batch_size" in options:
         return int(options[options.index("--data.batch_size") + 1])
-    return Work(options[options.index("--config") + 1]).batch_size
+    return Work(_preset(case)).batch_size
 
 
-def take(name: str, accelerator: str, seconds: float) -> dict[str, float] | str:
-    """Measure a case in a process of its own; return why not if it fails."""
-    command = [sys.executable, "-m", "benchmarks.gpu", "--accelerator", accelerator, "--row", name]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, env=environment(), cwd=ROOT, timeout=seconds)
-    except subprocess.TimeoutExpired:
-        return f"not done after {seconds:.0f} s"
-    if done.returncode:
-        lines = done.stderr.strip().splitlines()
-        return lines[-1] if lines else f"exit code {done.returncode}"
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+def _preset(case: Case) -> str:
+    return case.options[case.options.index("--config") + 1]
 
 
-def printed(rows: list[Row]) -> str:
-    """Return the table as text."""
-    shown = COLUMNS[:7]
-    widths = {column: max(len(column), *(len(row[column]) for row in rows)) for column in shown}
-    head = {column: column for column in shown}
-    return "\n".join("  ".join(row[column].ljust(widths[column]) for column in shown) for row in (head, *rows))
+def product_rate(accelerator: str) -> float:
+    """Return the FLOP/s of a bf16 product of two matrices of side 8192 (512 on a CPU), the median of 20."""
+    device, side = ("cuda", PRODUCT) if accelerator == "gpu" else ("cpu", 512)
+    a, b = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in range(2))
+    seconds = []
+    for _ in range(25):
+        begin = time.perf_counter()
+        a @ b
+        if accelerator == "gpu":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - begin)
+    return 2 * side**3 / statistics.median(seconds[5:])
+
+
+def _has_record(preset: str, seed: int, place: Place) -> bool:
+    row = _records(place).find(record.empty_row(preset, seed))
+    return bool(row and row["state"] == record.MEASURED)
+
+
+def _records(place: Place) -> Table:
+    return Table(place.results / "record.csv", record.COLUMNS, ("preset", "seed"))
+
+
+def _record(preset: str, seed: int, place: Place) -> str:
+    """Train a preset for accuracy, compiled into one CUDA graph a step, with as many epochs as its row of seed 0."""
+    before = _records(place).find(record.empty_row(preset, 0))
+    epochs = ("--trainer.max_epochs", before["epochs"]) if before and before["epochs"] else ()
+    compiled = ("--model.compile", "reduce-overhead" if place.accelerator == "gpu" else "none")
+    run = preset_run(preset, seed, (*compiled, "--show", "none", *epochs, *place.more))
+    clock = place.clock()
+    with fitted(run.options, clock, place.accelerator) as found:
+        assert found.folder is not None
+        record.keep(found.folder, place.results / "record" / f"{preset}-{seed}")
+        outcome = Outcome(found.results | {"seconds": round(clock.training_seconds, 1)}, (), "unknown")
+        row = record.row_of(outcome, found.folder)
+    _records(place).put([record.empty_row(preset, seed) | row | {"command": run.command}])
+    return f"test_acc {row['test_acc']}, with views {row['test_acc_tta']}, {row['seconds']} s"
+
+
+def _has_profile(place: Place) -> bool:
+    return (place.results / PROFILE).is_file()
+
+
+def _profile(place: Place) -> str:
+    """Save which kernels ten steps of ratio 1 at 224 pixels spend their time in."""
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if place.accelerator == "gpu":
+        activities = [torch.profiler.ProfilerActivity.CUDA]
+    profiler = torch.profiler.profile(activities=activities, acc_events=True)
+    case = CASES["r1-224"]
+    clock = place.clock(case.warmup, 10, profiler.start)
+    with fitted((*case.options, *BARE, *place.more), clock, place.accelerator):
+        profiler.stop()
+    kernels = list(_kernels(profiler, place.accelerator))
+    total = sum(microseconds for _, _, microseconds in kernels)
+    place.results.mkdir(parents=True, exist_ok=True)
+    with (place.results / PROFILE).open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(("kernel", "calls", "milliseconds_per_step", "share", "device", "versions"))
+        where = (place.device, f"torch {torch.__version__}")
+        for name, calls, microseconds in kernels[:40]:
+            writer.writerow((name[:160], calls, f"{microseconds / 1e4:.3f}", f"{microseconds / total:.4f}", *where))
+    return f"{total / 1e4:.1f} ms of kernels a step, {1000 * clock.per_step:.1f} ms by the clock"
+
+
+def _kernels(profiler: torch.profiler.profile, accelerator: str) -> Iterator[tuple[str, int, float]]:
+    """Yield name, calls and microseconds of each kernel, the most expensive first."""
+    key = "self_device_time_total" if accelerator == "gpu" else "self_cpu_time_total"
+    events: list[Any] = list(profiler.key_averages())
+    for event in sorted(events, key=lambda event: -getattr(event, key)):
+        if getattr(event, key) > 0:
+            yield event.key, event.count, getattr(event, key)
+
+
+def missing() -> list[str]:
+    """Return the distributions that the tasks need and that are not installed here."""
+    return [name for module, name in NEEDED.items() if importlib.util.find_spec(module) is None]
+
+
+def chosen(own: argparse.Namespace, place: Place) -> list[Task]:
+    """Return the tasks to run: those named with --only, or the planned ones without a row."""
+    found = tasks(own.seeds)
+    if own.only:
+        return [task for task in found if task.name.startswith(tuple(own.only))]
+    return [task for task in found if task.planned and not task.done(place)]
+
+
+def _print_plan(plan: list[Task], seconds: float, done: int) -> None:
+    left = seconds
+    print(f"{len(plan)} tasks, {done} are done; {seconds:.0f} s")
+    for task in plan:
+        fits = task.expected <= left
+        left -= task.expected if fits else 0
+        print(f"  {task.name:<22}{task.expected:>5.0f} s{'' if fits else '  not in this call'}", flush=True)
 
 
 def main(args: list[str] | None = None) -> int:
-    """Measure the rows asked for and print all; return 0, 1 if one failed, 2 without a GPU, 130 if interrupted."""
+    """Run the tasks that fit into the time; return 0, 1 if one failed, 2 if none can run, 130 if interrupted."""
     own = _parse(args)
-    if own.row:
-        print(json.dumps(measure(CASES[own.row], own.accelerator)), flush=True)
+    if own.needs:
+        print(" ".join(missing()) or "nothing is missing")
         return 0
-    table = Table(own.table, COLUMNS, ("row",))
-    table.put((empty_row(name) for name in CASES), overwrite=False)
+    place = Place(own.results, own.accelerator, time.monotonic() + own.seconds, tuple(own.more))
+    for name, case in CASES.items():
+        place.rates().put((empty_row(name, seed) for seed in range(case.seeds)), overwrite=False)
+    plan = chosen(own, place)
+    _print_plan(plan, own.seconds, sum(task.done(place) for task in tasks(own.seeds)))
+    if own.plan or not plan:
+        return 0
     if own.accelerator == "gpu" and not torch.cuda.is_available():
-        print(printed(table.rows()))
-        print("error: there is no GPU here: run it where torch.cuda.is_available(), or give --accelerator cpu")
+        print("error: there is no GPU here, so nothing of this runs; --accelerator cpu tries it without one")
         return 2
-    device = torch.cuda.get_device_name() if own.accelerator == "gpu" else processor()
+    if own.seconds < (shortest := min(plan, key=lambda task: task.expected)).expected:
+        print(f"error: {own.seconds:.0f} s are too short for any task: {shortest.name} takes {shortest.expected:.0f} s")
+        return 2
     try:
-        failed = _measure(own, table, device)
+        return int(_run_all(plan, place))
     except KeyboardInterrupt:
-        print("interrupted: --only measures what is left", file=sys.stderr)
+        print("interrupted: the same command goes on with what is left", file=sys.stderr)
         return 130
-    print(printed(table.rows()))
-    return int(failed)
 
 
-def _measure(own: argparse.Namespace, table: Table, device: str) -> bool:
-    end, failed = time.monotonic() + LIMIT, False
-    for name in CASES:
-        if not name.startswith(tuple(own.only)):
+def _run_all(plan: list[Task], place: Place) -> bool:
+    """Run the tasks, and return whether one failed."""
+    failed = False
+    for task in plan:
+        left, begin = place.deadline - time.monotonic(), time.monotonic()
+        if task.expected > left:
             continue
-        found = take(name, own.accelerator, max(end - time.monotonic(), 1.0))
-        if isinstance(found, str):
-            print(f"{name} failed: {found}", file=sys.stderr)
-            failed = True
-            continue
-        table.put([row_of(name, found, device)])
-        print(f"{name}: {batch_size(CASES[name]) / found['step_seconds']:.0f} examples/s", flush=True)
+        try:
+            line = task.run(place)
+        except OutOfTime:
+            line = f"not done after {time.monotonic() - begin:.0f} s: the time is over"
+        except torch.OutOfMemoryError as error:
+            failed, line = True, f"failed: too little memory: {str(error).splitlines()[0][:150]}"
+        except Exception as error:  # whatever it is, the other tasks are worth their time
+            failed, line = True, f"failed: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        print(f"{task.name}: {line} ({time.monotonic() - begin:.0f} s, {left:.0f} were left)", flush=True)
     return failed
 
 
@@ -243,11 +392,20 @@ def _parse(args: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", nargs="+", default=[""], metavar="ROW", help=f"of {', '.join(CASES)}")
+    parser.add_argument("--seconds", type=float, default=330.0, help="for all tasks together (default: %(default)g)")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="tasks whose names begin so, done or not")
+    parser.add_argument("--seeds", type=int, default=5, help="of each race (default: %(default)s)")
+    parser.add_argument("--plan", action="store_true", help="print the plan and stop")
+    parser.add_argument("--needs", action="store_true", help="print the packages that are missing here and stop")
     parser.add_argument("--accelerator", choices=("gpu", "cpu"), default="gpu")
-    parser.add_argument("--table", type=Path, default=RESULTS / "gpu.csv", help="the csv file")
-    parser.add_argument("--row", choices=CASES, help=argparse.SUPPRESS)
-    return parser.parse_args(args)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the csv files")
+    parser.add_argument("--more", nargs=argparse.REMAINDER, default=[], help="options of fit for every task, last")
+    own = parser.parse_args(args)
+    names = [task.name for task in tasks(own.seeds)]
+    for word in own.only or ():
+        if not any(name.startswith(word) for name in names):
+            parser.error(f"no task begins with {word!r}: there are {', '.join(names)}")
+    return own
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from pathlib import Path
 import yaml
 
 from benchmarks.presets import run_of
-from benchmarks.runner import NOT_MEASURED, RESULTS, RUNS, RowError, Run, carry_out, number, stop_on_sigterm
+from benchmarks.runner import NOT_MEASURED, RESULTS, RUNS, Outcome, RowError, Run, carry_out, number, stop_on_sigterm
 from benchmarks.table import Row, Table
 from vgg_lightning.checkpoints.load import load_classifier
 from vgg_lightning.configs import presets
@@ -42,6 +42,11 @@ def measure(run: Run, runs: Path, kept: Path) -> Row:
     folder = run.newest_folder(runs)
     assert folder is not None
     keep(folder, kept)
+    return row_of(outcome, folder)
+
+
+def row_of(outcome: Outcome, folder: Path) -> Row:
+    """Return the columns of a finished run, whose folder is `folder`."""
     results = outcome.results
     return {
         "state": MEASURED,
