@@ -7,7 +7,7 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 pytho
 	$(shell $(p) -c 'import sys; sys.version_info >= (3, 11) and print("$(p)")' 2>/dev/null)))
 
 .DEFAULT_GOAL := help
-.PHONY: help install fit test lint types tests test-reliability format notebook reference results bench bench-gpu growth screenshots clean
+.PHONY: help install fit test lint types tests test-reliability format notebook reference results bench gpu gpu-needs growth screenshots clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,8 +64,13 @@ $(PEERS)/installed: benchmarks/peers/requirements.txt $(VENV)/installed
 bench: install $(PEERS)/installed  ## this project beside what people use instead: 25 minutes; ARGS="--only load train"
 	@$(BIN)/python -m benchmarks.bench $(ARGS)
 
-bench-gpu: install  ## training on a GPU: one table in 8 minutes; ARGS="--only ..."
-	@$(BIN)/python -m benchmarks.gpu $(ARGS)
+SECONDS := 330
+GPU_PYTHON = $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
+gpu:  ## all that needs a GPU and is not measured yet, in order of value, within SECONDS=330; ARGS="--plan" or "--only ..."
+	@$(GPU_PYTHON) -m benchmarks.gpu --seconds $(SECONDS) $(ARGS)
+
+gpu-needs:  ## the packages that `make gpu` misses here
+	@$(GPU_PYTHON) -m benchmarks.gpu --needs
 
 growth: install  ## how time and memory grow: 6 minutes, benchmarks/results/growth.csv and docs/growth.png
 	@$(BIN)/python -m benchmarks.growth $(ARGS)

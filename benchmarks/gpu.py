@@ -132,9 +132,9 @@ class Place:
         """The device in words."""
         return torch.cuda.get_device_name() if self.accelerator == "gpu" else processor()
 
-    def clock(self, warmup: int = 15, steps: int = 0, at_warm: Callable[[], None] | None = None) -> StepClock:
-        """Return a clock that ends a run in time."""
-        return StepClock(warmup, steps, self.deadline, at_warm)
+    def clock(self, warmup: int = 15, steps: int = 0, **calls: Callable[[], None]) -> StepClock:
+        """Return a clock that ends a run in time; `calls` are its `at_warm` and `at_end`."""
+        return StepClock(warmup, steps, self.deadline, **calls)
 
     def rates(self) -> Table:
         """Return the table of the cases."""
@@ -297,9 +297,9 @@ def _profile(place: Place) -> str:
         activities = [torch.profiler.ProfilerActivity.CUDA]
     profiler = torch.profiler.profile(activities=activities, acc_events=True)
     case = CASES["r1-224"]
-    clock = place.clock(case.warmup, 10, profiler.start)
+    clock = place.clock(case.warmup, 10, at_warm=profiler.start, at_end=profiler.stop)
     with fitted((*case.options, *BARE, *place.more), clock, place.accelerator):
-        profiler.stop()
+        pass
     kernels = list(_kernels(profiler, place.accelerator))
     total = sum(microseconds for _, _, microseconds in kernels)
     place.results.mkdir(parents=True, exist_ok=True)
@@ -357,16 +357,20 @@ def main(args: list[str] | None = None) -> int:
     if own.plan or not plan:
         return 0
     if own.accelerator == "gpu" and not torch.cuda.is_available():
-        print("error: there is no GPU here, so nothing of this runs; --accelerator cpu tries it without one")
+        _say("error: there is no GPU here, so nothing of this runs; --accelerator cpu tries it without one")
         return 2
     if own.seconds < (shortest := min(plan, key=lambda task: task.expected)).expected:
-        print(f"error: {own.seconds:.0f} s are too short for any task: {shortest.name} takes {shortest.expected:.0f} s")
+        _say(f"error: {own.seconds:.0f} s are too short for any task: {shortest.name} takes {shortest.expected:.0f} s")
         return 2
     try:
         return int(_run_all(plan, place))
     except KeyboardInterrupt:
-        print("interrupted: the same command goes on with what is left", file=sys.stderr)
+        _say("interrupted: the same command continues with what is left")
         return 130
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _run_all(plan: list[Task], place: Place) -> bool:

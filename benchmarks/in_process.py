@@ -34,12 +34,14 @@ class StepClock:
         steps: counted steps after which the run ends; 0 trains to the end.
         deadline: when the run must end, by `time.monotonic`.
         at_warm: called once after the last step that is not counted, for a profiler.
+        at_end: called once after the last step that is.
     """
 
     warmup: int = 15
     steps: int = 0
     deadline: float = float("inf")
     at_warm: Callable[[], None] | None = None
+    at_end: Callable[[], None] | None = None
     done: int = 0
     born: float = field(default_factory=time.perf_counter)
     begin: float = 0.0
@@ -63,6 +65,8 @@ class StepClock:
     def finish(self) -> None:
         """Stop the clock."""
         self.seconds = _now() - self.begin
+        if self.at_end is not None:
+            self.at_end()
 
     @property
     def per_step(self) -> float:

@@ -50,7 +50,8 @@ REPORTED: dict[str, Reported] = {
 }
 COLUMNS = (
     *("preset", "state", *(f"reported_{name}" for name in Reported._fields), *Reported._fields),
-    *("epochs", "recipe_epochs", "train_batches", "seconds", "quiet", "device", "seed", "versions", "command"),
+    *("epochs", "recipe_epochs", "train_batches", "seconds", "precision", "quiet", "device"),
+    *("seed", "versions", "command"),
 )
 ALL = "all"  # batches of an epoch
 
@@ -99,6 +100,7 @@ def measured_row(run: Run, outcome: Outcome, row: Row, train_batches: int | None
         "test_acc": number(results["test_acc"]),
         "epochs": str(epochs),
         "train_batches": str(train_batches or ALL),
+        "precision": str(results["precision"]),
         "command": run.command,
         **outcome.figures(),
     }

@@ -1,4 +1,4 @@
-"""make bench, growth and bench-gpu, with tiny work."""
+"""make bench and growth, with tiny work."""
 
 import csv
 import time
@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from benchmarks import bench, gpu, growth
+from benchmarks import bench, growth
 from benchmarks.bench import FIGURES, KEY, Measurement
 from benchmarks.peers.clock import Clock, Enough
 from benchmarks.peers.summary import printed, summary
@@ -92,27 +92,3 @@ def test_growth_has_a_row_and_a_drawing(tmp_path, monkeypatch):
     assert (row["axis"], row["value"]) == ("width (64 / ratio)", "2")
     assert float(row["seconds_per_step"]) > 0 < float(row["training_gflop_per_step"])
     assert drawing.stat().st_size > 5000
-
-
-@pytest.mark.parametrize("steps", [2, 0])
-def test_what_is_measured_on_a_gpu_runs_on_a_cpu(steps):
-    options = ("--config", "quick", *TINY, *FEW, "--model.compile", "aot_eager", "--trainer.precision", "bf16-mixed")
-    case = gpu.Case(options, steps=steps, warmup=2)
-    figures = gpu.measure(case, "cpu")
-    assert figures["step_seconds"] > 0
-    assert figures["peak_mb"] > 50
-    assert gpu.batch_size(case) == 16
-    assert ("test_acc" in figures) == (steps == 0)
-    row = gpu.row_of("time-92.1", figures, "a device")
-    assert row["device"] == "a device"
-    assert "not measured" not in row.values()
-
-
-def test_without_a_gpu_the_rows_say_that_nothing_was_measured(tmp_path, capsys):
-    if torch.cuda.is_available():
-        pytest.skip("there is a GPU")
-    assert gpu.main(["--table", str(tmp_path / "gpu.csv")]) == 2
-    rows = read(tmp_path / "gpu.csv")
-    assert [row["row"] for row in rows] == list(gpu.CASES)
-    assert {row["examples_per_second"] for row in rows} == {"not measured"}
-    assert "no GPU" in capsys.readouterr().out

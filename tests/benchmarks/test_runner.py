@@ -219,7 +219,7 @@ def test_work_of_others_is_noticed():
 
 
 def test_stored_tables_have_the_columns_and_name_no_place():
-    gpu_table = Table(RESULTS / "gpu.csv", gpu.COLUMNS, ("row",))
+    gpu_table = Table(RESULTS / "gpu.csv", gpu.COLUMNS, ("row", "seed"))
     for table in (sources.table(RESULTS / "sources.csv"), questions.table(RESULTS / "questions.csv"), gpu_table):
         assert table.file.read_text().splitlines()[0].split(",") == table.columns
         assert "/tmp" not in table.file.read_text()
