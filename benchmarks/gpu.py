@@ -132,9 +132,9 @@ class Place:
         """The device in words."""
         return torch.cuda.get_device_name() if self.accelerator == "gpu" else processor()
 
-    def clock(self, warmup: int = 15, steps: int = 0, **calls: Callable[[], None]) -> StepClock:
-        """Return a clock that ends a run in time; `calls` are its `at_warm` and `at_end`."""
-        return StepClock(warmup, steps, self.deadline, **calls)
+    def clock(self, warmup: int = 15, steps: int = 0) -> StepClock:
+        """Return a clock that ends a run in time."""
+        return StepClock(warmup, steps, self.deadline)
 
     def rates(self) -> Table:
         """Return the table of the cases."""
@@ -297,7 +297,8 @@ def _profile(place: Place) -> str:
         activities = [torch.profiler.ProfilerActivity.CUDA]
     profiler = torch.profiler.profile(activities=activities, acc_events=True)
     case = CASES["r1-224"]
-    clock = place.clock(case.warmup, 10, at_warm=profiler.start, at_end=profiler.stop)
+    clock = place.clock(case.warmup, 10)
+    clock.at_warm, clock.at_end = profiler.start, profiler.stop
     with fitted((*case.options, *BARE, *place.more), clock, place.accelerator):
         pass
     kernels = list(_kernels(profiler, place.accelerator))
