@@ -111,7 +111,7 @@ def run_case(case: Case, a: Checkout, b: Checkout, places: dict[str, str]) -> tu
             checkout.start(case, number, places)
         codes = a.end(), b.end()
         if any(codes):
-            return _failure(case, codes, (a.last_line(case), b.last_line(case)))
+            return failure(codes, (a.last_line(case), b.last_line(case)))
     found, other = digests(a.case_folder(case)), digests(b.case_folder(case))
     if not found:
         return "failed in A and B", "no checkpoint was written"
@@ -119,7 +119,13 @@ def run_case(case: Case, a: Checkout, b: Checkout, places: dict[str, str]) -> tu
     return (DIFFERENT, ", ".join(differ)) if differ else (SAME, "")
 
 
-def _failure(case: Case, codes: tuple[int, int], lines: tuple[str, str]) -> tuple[str, str]:
+def failure(codes: tuple[int, int], lines: tuple[str, str]) -> tuple[str, str]:
+    """Return the outcome of a case of which A, B or both have failed, and a line about it.
+
+    Args:
+        codes: the exit codes of A and B.
+        lines: the last lines that they have printed as errors.
+    """
     if codes == (REFUSED_CODE, REFUSED_CODE) and lines[0] == lines[1]:
         return REFUSED, lines[0]
     failed = [name for name, code in zip("AB", codes, strict=True) if code]
@@ -240,6 +246,8 @@ def main(args: Sequence[str] | None = None) -> int:
         return 0
     if options.base is None or not (options.base / "vgg_lightning").is_dir():
         parser.error(f"--base {options.base} is not a checkout of this project")
+    if options.keep and options.keep.exists():
+        parser.error(f"--keep {options.keep} exists: give a new folder")
     stop_on_sigterm()
     try:
         counts = compare(cases, options.base, options.threads, options.keep)

@@ -62,9 +62,10 @@ def test_it_goes_on_at_the_step_where_it_was_stopped_and_ends_where_it_would_hav
 def test_the_final_weights_are_those_of_the_run_that_nothing_stopped(resumed):
     found = make.tensors(resumed.last)
     assert found.keys() == resumed.unbroken.keys()
+    # Other instruction sets (ONEDNN_MAX_CPU_ISA=SSE41, ATEN_CPU_CAPABILITY=default) moved a value by up to 3e-6.
     for name, value in resumed.unbroken.items():
         torch.testing.assert_close(
-            found[name], value, rtol=1e-3, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}"
+            found[name], value, rtol=1e-4, atol=3e-5, msg=lambda text, name=name: f"{name}: {text}"
         )
     for name, value in resumed.facts["results"].items():
         assert resumed.results[name] == pytest.approx(value, rel=1e-3), name
