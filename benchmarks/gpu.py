@@ -126,8 +126,8 @@ class Watch:
 
 def measure(case: Case, accelerator: str) -> dict[str, float]:
     """Run `vgg-lightning fit` here, and return the figures."""
-    from vgg_lightning.callbacks.report import RunReport, peak_memory_mb
-    from vgg_lightning.cli import main
+    from vgg_lightning.cli.lightning import main
+    from vgg_lightning.show.report import RunReport, peak_memory_mb
 
     on_gpu = accelerator == "gpu"
     watch, on_train_end = Watch(case, torch.cuda.synchronize if on_gpu else lambda: None), RunReport.on_train_end

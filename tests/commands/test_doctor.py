@@ -11,7 +11,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent.parent / "reliability"))
 from small import launch, one_line
 
-from vgg_lightning.commands import checks
+from vgg_lightning.cli import checks
 
 
 def doctor(cwd, *options):

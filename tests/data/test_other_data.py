@@ -19,11 +19,11 @@ from small import BRIEF, NETWORK, data_folder, fit, launch, one_line
 from torchvision import datasets as torchvision_datasets
 
 from vgg_lightning import FashionMNISTDataModule, load_classifier
-from vgg_lightning.data import download
-from vgg_lightning.data.catalogue import DATASETS, Archive
+from vgg_lightning.base.errors import UserError
 from vgg_lightning.data.files import load, prepare
+from vgg_lightning.data.sources import download
+from vgg_lightning.data.sources.catalogue import DATASETS, Archive
 from vgg_lightning.data.statistics import mean_and_std
-from vgg_lightning.errors import UserError
 
 COUNTS = (64, 64, 26, 26)
 SMALL = ["--data.val_size", "12", "--data.batch_size", "16"]

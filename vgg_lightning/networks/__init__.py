@@ -12,7 +12,7 @@ from functools import partial
 
 from torch import nn
 
-from vgg_lightning.errors import UserError, nearest
+from vgg_lightning.base.errors import UserError, nearest
 from vgg_lightning.networks.alexnet import AlexNet
 from vgg_lightning.networks.batch_norm import BatchNorm
 from vgg_lightning.networks.densenet import DenseNet

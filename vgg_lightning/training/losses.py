@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vgg_lightning.errors import UserError
+from vgg_lightning.base.errors import UserError
 
 if TYPE_CHECKING:
     from vgg_lightning.classifier import Classifier
@@ -48,7 +48,7 @@ class Teacher:
     """
 
     def __init__(self, path: str) -> None:
-        from vgg_lightning.checkpoints.load import load_classifier  # imported here: it needs the Classifier
+        from vgg_lightning.loading.load import load_classifier  # imported here: it needs the Classifier
 
         self.path = path
         self.model = load_classifier(path).requires_grad_(False)

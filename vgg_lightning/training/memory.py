@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from vgg_lightning.errors import UserError
+from vgg_lightning.base.errors import UserError
 
 if TYPE_CHECKING:
     from vgg_lightning.classifier import Classifier

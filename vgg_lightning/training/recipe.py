@@ -11,13 +11,13 @@ from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch.optim.lr_scheduler import LambdaLR
 
-from vgg_lightning.callbacks.averaging import AveragedWeights
-from vgg_lightning.callbacks.chance import ChanceNote
-from vgg_lightning.callbacks.finite import FiniteGuard
-from vgg_lightning.callbacks.lean import lean
-from vgg_lightning.callbacks.lookahead import Lookahead
-from vgg_lightning.errors import UserError
-from vgg_lightning.seeds import derive_seed, seed_device
+from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.seeds import derive_seed, seed_device
+from vgg_lightning.run.guards.finite import FiniteGuard
+from vgg_lightning.run.hooks import lean
+from vgg_lightning.training.averaging import AveragedWeights
+from vgg_lightning.training.chance import ChanceNote
+from vgg_lightning.training.lookahead import Lookahead
 from vgg_lightning.training.optimizers import build_optimizer
 from vgg_lightning.training.schedules import build_schedule, restart_schedule
 

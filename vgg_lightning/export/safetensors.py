@@ -1,0 +1,106 @@
+"""Models to hand on: weights as safetensors, which cannot hold code, and a card that says what they are.
+
+`model.safetensors` has beside it `model.json`: network and options, class names, preprocessing, accuracy, versions,
+and the SHA-256 of the weights, since safetensors has no checksum of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from vgg_lightning.base.errors import UserError
+from vgg_lightning.export.card import FORMAT
+
+if TYPE_CHECKING:
+    from vgg_lightning.classifier import Classifier
+
+SUFFIX = ".safetensors"
+LARGEST_CARD = 1_000_000  # bytes
+
+
+def write(classifier: Classifier, card: dict[str, Any], file: Path) -> list[Path]:
+    """Write the weights of a classifier to `file` and its card beside it, and return both."""
+    from safetensors.torch import save
+
+    content = save({k: v.contiguous() for k, v in classifier.state_dict().items()}, metadata={"format": "pt"})
+    card = {**card, "weights": file.name, "sha256": hashlib.sha256(content).hexdigest()}
+    replace(file, lambda part: part.write_bytes(content))
+    replace(card_of(file), lambda part: part.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8"))
+    return [file, card_of(file)]
+
+
+def card_of(file: Path) -> Path:
+    """Return where the card of a file of weights lies."""
+    return file.with_suffix(".json")
+
+
+def read_shared(file: Path) -> dict[str, Any]:
+    """Read weights and card in the form of a checkpoint.
+
+    Raises:
+        UserError: if one is missing, or the weights are not those that the card was written for.
+    """
+    card = _read_card(card_of(file))
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror or error}") from error
+    if hashlib.sha256(content).hexdigest() != card.get("sha256"):
+        raise UserError(f"{file} is refused: its checksum is not the one in {card_of(file).name}; fetch both again")
+    preprocessing = card.get("preprocessing")
+    if not isinstance(preprocessing, dict):
+        raise UserError(f"{card_of(file)} is refused: it does not say how pictures are prepared")
+    return {
+        "state_dict": _parse(content, file),
+        "hyper_parameters": card.get("options"),
+        "datamodule_hyper_parameters": {
+            name: preprocessing.get(name) for name in ("image_size", "normalize", "in_channels", "mean", "std")
+        },
+        "class_names": card.get("class_names"),
+    }
+
+
+def _read_card(file: Path) -> dict[str, Any]:
+    try:
+        if file.stat().st_size > LARGEST_CARD:
+            raise UserError(f"{file} is refused: it is too large for a card")
+        card = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {file}, the card of the weights beside it: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{file} is not the card of a model: it is no JSON") from error
+    if not isinstance(card, dict) or card.get("format") != FORMAT:
+        raise UserError(f"{file} is not the card of a model of vgg_lightning: its format is not {FORMAT!r}")
+    return card
+
+
+def _parse(content: bytes, file: Path) -> dict[str, torch.Tensor]:
+    try:
+        from safetensors.torch import load
+    except ImportError as error:
+        raise UserError(f"{file} needs the package safetensors: pip install 'vgg-lightning[export]'") from error
+    try:
+        return dict(load(content))
+    except Exception as error:  # the parser's own, and torch's for types it does not know
+        raise UserError(f"{file} is not a safetensors file, or is damaged") from error
+
+
+def replace(file: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary file beside `file`, then give it that name: whole or not at all."""
+    part = file.with_name(f".{file.name}.{os.getpid()}.part")
+    try:
+        write(part)
+        os.replace(part, file)
+    except OSError as error:
+        raise UserError(f"cannot write {file}: {error.strerror}; choose another place with --output") from error
+    finally:
+        part.unlink(missing_ok=True)
