@@ -37,7 +37,7 @@ from benchmarks.runner import (
 )
 from benchmarks.table import Row, Table
 from vgg_lightning.base.errors import nearest
-from vgg_lightning.show.report import versions
+from vgg_lightning.base.versions import versions
 
 MEASURED = "measured"
 BATCH_SIZE = 128

@@ -59,7 +59,7 @@ def test_a_folder_that_cannot_be_written(tmp_path):
 
 def test_a_full_disk_and_little_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(checks, "RUN_DISK", 1e18)
-    monkeypatch.setattr("vgg_lightning.training.memory.free_memory", lambda: 500_000_000)
+    monkeypatch.setattr("vgg_lightning.cli.checks.free_memory", lambda: 500_000_000)
     code, found = doctor(tmp_path)
     assert code == 1
     assert found["runs"]["state"] == "broken"

@@ -312,7 +312,7 @@ def test_a_folder_that_does_not_fit_is_one_line(divided, tmp_path):
 
 
 def test_what_does_not_fit_into_memory_is_refused(divided, monkeypatch):
-    monkeypatch.setattr("vgg_lightning.training.memory.free_memory", lambda: 1000)
+    monkeypatch.setattr("vgg_lightning.data.images.dataset.free_memory", lambda: 1000)
     with pytest.raises(UserError, match=r"40 pictures take .* GB are free"):
         load(divided, "train", "folder")
 

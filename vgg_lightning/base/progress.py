@@ -1,15 +1,20 @@
-"""What one sees on stderr while data is fetched: a bar on a terminal, plain lines elsewhere."""
+"""Bars on a terminal, plain lines elsewhere; in colour unless NO_COLOR asks for none (https://no-color.org)."""
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import TypeAlias
+from typing import TextIO, TypeAlias
 
 from tqdm import tqdm
 
-from vgg_lightning.terminal import bar_colour
-
 Bar: TypeAlias = tqdm
+
+
+def bar_colour(stream: TextIO) -> str | None:
+    """Return the colour of a bar on `stream`, None for no colour."""
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty()
+    return None if plain else "green"
 
 
 def say(text: str) -> None:

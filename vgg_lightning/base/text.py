@@ -1,10 +1,13 @@
-"""Rows of figures as a table, JSON, CSV or Markdown."""
+"""Text for people: rows of figures as a table, CSV or Markdown, units, names of files, commands."""
 
 from __future__ import annotations
 
 import csv
 import io
+import shutil
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 FORMATS = ("table", "json", "csv", "markdown")
 
@@ -76,6 +79,22 @@ def memory(value: float) -> str:
         if value >= unit:
             return f"{value / unit:,.1f} {prefix}"
     return f"{value:g} B"
+
+
+def printable(text: str) -> str:
+    r"""Return a text on one line: what is no printable character as an escape such as \x1b.
+
+    A file's name may hold what moves the cursor, turns the text around, or is no text at all.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def program(name: str) -> str:
+    """Return what to type to start a program of this environment, which need not be on the path."""
+    own = Path(sys.executable).with_name(name)
+    if not own.exists() or shutil.which(name) == str(own):
+        return name
+    return str(own.relative_to(Path.cwd())) if own.is_relative_to(Path.cwd()) else str(own)
 
 
 def _right_aligned(rows: Sequence[Row], columns: int) -> list[bool]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from vgg_lightning.base.machine import free_memory
 from vgg_lightning.data.files import default_data_dir, faults_of
 from vgg_lightning.version import __version__
 
@@ -134,8 +135,6 @@ def allowed_cores() -> float:
 
 def memory() -> Iterator[Finding]:
     """Look at the free memory, of the machine or its container."""
-    from vgg_lightning.training.memory import free_memory
-
     free = free_memory()
     if free < RUN_MEMORY:
         remedy = "close programs, or lower --data.batch_size and --data.image_size"

@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from vgg_lightning.base.errors import LostProcessError, UserError
-from vgg_lightning.base.machine import ROOM_TO_KEEP, keep_freed_memory
+from vgg_lightning.base.machine import ROOM_TO_KEEP, free_memory, keep_freed_memory
 from vgg_lightning.base.process import seat
 from vgg_lightning.classifier import Classifier
 from vgg_lightning.cli import predict
@@ -41,7 +41,7 @@ from vgg_lightning.run.stop import StopOnSignal
 from vgg_lightning.show import shown_names
 from vgg_lightning.show.class_table import ClassTable, print_class_table
 from vgg_lightning.show.report import RunReport, in_percent, print_next_steps
-from vgg_lightning.training.memory import check_training_fits, free_memory
+from vgg_lightning.training.memory import check_training_fits
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "max_epochs": 10,  # the book's

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from vgg_lightning.data.images.decode import printable
+from vgg_lightning.base.files import replace
+from vgg_lightning.base.text import printable
 from vgg_lightning.data.images.folder import Found
-from vgg_lightning.export.safetensors import replace
 from vgg_lightning.version import __version__
 
 MOST_LINES = 20  # of a list on the screen

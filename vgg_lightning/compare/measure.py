@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import resource
 import signal
 import sys
 import time
@@ -20,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vgg_lightning.base.machine import out_of_memory, peak_memory
 from vgg_lightning.networks import build_network
 
 
@@ -59,18 +59,6 @@ def measure(job: Job) -> dict[str, float]:
     }
 
 
-def peak_memory(device: str) -> int:
-    """Return the most bytes that this process has held: on the GPU if that is where the network is."""
-    if device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated()
-    with contextlib.suppress(OSError, StopIteration):
-        # On Linux ru_maxrss can start at the peak of the process that started this one; VmHWM does not.
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
-
-
 def _import_the_rest(device: str) -> None:
     """Take one step with a tiny network: torch imports much of itself, some 150 MiB, on first use."""
     network = nn.Linear(1, 1).to(device)
@@ -103,19 +91,6 @@ def _examples_per_second(job: Job, step: Callable[[], None]) -> float:
         seconds.append(time.perf_counter() - start)
     counted = sorted(seconds[1:])
     return job.batch_size / counted[len(counted) // 2]
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether `error` says that memory ran out: torch on the CPU tells so in the text alone."""
-    texts = (
-        "out of memory",
-        "can't allocate memory",
-        "not enough memory",
-        "Storage size calculation overflowed",
-    )
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(text.lower() in str(error).lower() for text in texts)
-    )
 
 
 def main(text: str) -> int:

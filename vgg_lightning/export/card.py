@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vgg_lightning.base.versions import versions
 from vgg_lightning.run.folders import run_folder_of
-from vgg_lightning.show.report import versions
 
 if TYPE_CHECKING:
     from vgg_lightning.classifier import Classifier

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from vgg_lightning.base.files import replace
 from vgg_lightning.export.onnx import INPUT, checked_onnx, quiet, runner, serialized
-from vgg_lightning.export.safetensors import replace
 
 if TYPE_CHECKING:
     from vgg_lightning.classifier import Classifier

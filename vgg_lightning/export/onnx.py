@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from vgg_lightning.base.files import replace
 from vgg_lightning.export.program import PictureModel, check_same, example
-from vgg_lightning.export.safetensors import replace
 from vgg_lightning.version import __version__
 
 if TYPE_CHECKING:

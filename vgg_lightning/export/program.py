@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.files import replace
 from vgg_lightning.data.transforms import NATIVE_SIZE
-from vgg_lightning.export.safetensors import replace
 from vgg_lightning.training.tta import average_views
 
 if TYPE_CHECKING:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.files import replace
 from vgg_lightning.export.card import FORMAT
 
 if TYPE_CHECKING:
@@ -92,15 +91,3 @@ def _parse(content: bytes, file: Path) -> dict[str, torch.Tensor]:
         return dict(load(content))
     except Exception as error:  # the parser's own, and torch's for types it does not know
         raise UserError(f"{file} is not a safetensors file, or is damaged") from error
-
-
-def replace(file: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `file`, then give it that name: whole or not at all."""
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
-    try:
-        write(part)
-        os.replace(part, file)
-    except OSError as error:
-        raise UserError(f"cannot write {file}: {error.strerror}; choose another place with --output") from error
-    finally:
-        part.unlink(missing_ok=True)

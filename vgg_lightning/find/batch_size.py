@@ -18,9 +18,8 @@ from torch import nn
 
 from vgg_lightning.base import text as render
 from vgg_lightning.base.errors import UserError
-from vgg_lightning.compare.measure import peak_memory
+from vgg_lightning.base.machine import free_memory, peak_memory
 from vgg_lightning.find.finder import FinderCLI, scratch, write_plot, write_points
-from vgg_lightning.training.memory import free_memory
 
 if TYPE_CHECKING:
     from vgg_lightning.classifier import Classifier

@@ -14,9 +14,9 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.cli import LightningCLI
 
+from vgg_lightning.base.files import replace
 from vgg_lightning.cli.defaults import with_defaults
 from vgg_lightning.cli.lightning import VGGLightningCLI, quiet
-from vgg_lightning.export.safetensors import replace
 
 
 class FinderCLI(VGGLightningCLI):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,14 +69,6 @@ def discard_run_folder(folder: Path) -> None:
     with suppress(OSError):  # not empty
         folder.parent.rmdir()
         folder.parent.parent.rmdir()
-
-
-def program(name: str) -> str:
-    """Return what to type to start a program of this environment, which need not be on the path."""
-    own = Path(sys.executable).with_name(name)
-    if not own.exists() or shutil.which(name) == str(own):
-        return name
-    return str(own.relative_to(Path.cwd())) if own.is_relative_to(Path.cwd()) else str(own)
 
 
 def run_folder_of(checkpoint: Path) -> Path | None:

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Callback, ProgressBar, TQDMProgressBar
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from tqdm import tqdm
 
-from vgg_lightning.terminal import bar_colour
+from vgg_lightning.base.progress import bar_colour
 
 LINE_EVERY = 30.0  # seconds from one line to the next where there is no bar
 MOST_LINES = 20  # of one epoch, test or prediction

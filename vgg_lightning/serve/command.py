@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.text import printable
 from vgg_lightning.cli.network_arguments import Parser
-from vgg_lightning.data.images.decode import MOST_BYTES, printable
+from vgg_lightning.data.images.decode import MOST_BYTES
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import resource
 import time
 from collections.abc import Mapping
@@ -13,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import torch
-import torchvision
 from lightning.pytorch.callbacks import Callback
 
-from vgg_lightning.run.folders import program
+from vgg_lightning.base.text import program
+from vgg_lightning.base.versions import versions
 from vgg_lightning.show.class_table import class_accuracies
-from vgg_lightning.version import __version__
 
 if TYPE_CHECKING:
     from vgg_lightning.data.datamodule import FashionMNISTDataModule
@@ -155,17 +153,6 @@ def peak_memory_mb() -> float:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e6
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that a result depends on."""
-    return {
-        "vgg_lightning": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "lightning": L.__version__,
-    }
 
 
 def in_percent(metrics: Mapping[str, Any], name: str) -> str:

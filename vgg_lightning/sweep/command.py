@@ -205,7 +205,7 @@ class _Sweep:
         return f"; {left} left, {left * statistics.mean(durations) / 60:.1f} min" if left > 0 and durations else ""
 
     def _report(self, study: Study) -> int:
-        from vgg_lightning.run.folders import program
+        from vgg_lightning.base.text import program
         from vgg_lightning.sweep import report
         from vgg_lightning.sweep.study import lock
 
@@ -229,7 +229,7 @@ class _Sweep:
         return 0
 
     def _again(self) -> str:
-        from vgg_lightning.run.folders import program
+        from vgg_lightning.base.text import program
 
         return f"{program('vgg-lightning')} sweep {shlex.join(self.command)}"
 

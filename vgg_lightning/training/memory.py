@@ -2,40 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.machine import free_memory
 
 if TYPE_CHECKING:
     from vgg_lightning.classifier import Classifier
-
-_CGROUP = Path("/sys/fs/cgroup")  # what a container may use
-
-
-def free_memory() -> int:
-    """Return the bytes of memory that a run may take: free ones of the machine, or of its container."""
-    free = [_number(line.split()[1]) * 1024 for line in _lines(Path("/proc/meminfo")) if line.startswith("MemAvail")]
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit, used = (_number("".join(_lines(_CGROUP / name))) for name in ("memory.max", "memory.current"))
-    cached = sum(_number(x.split()[1]) for x in _lines(_CGROUP / "memory.stat") if x.startswith("file "))
-    return min([total, *free, *([limit - used + cached] if limit else [])])
-
-
-def _lines(file: Path) -> list[str]:
-    try:
-        return file.read_text(encoding="ascii").splitlines()
-    except OSError:
-        return []
-
-
-def _number(text: str) -> int:
-    return int(text) if text.isdigit() else 0
 
 
 def check_weights_fit(build: Callable[[], nn.Module], picture_bytes: int) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.machine import free_memory
 from vgg_lightning.base.progress import items_bar, say
 from vgg_lightning.data.sources.catalogue import MOST_CLASSES, SPLITS, Split
 
@@ -151,8 +152,6 @@ def _require_known(top: Path, classes: Sequence[str]) -> None:
 
 
 def _require_memory(count: int) -> None:
-    from vgg_lightning.training.memory import free_memory
-
     needed, free = count * 28 * 28, free_memory()
     if needed > free:
         raise UserError(f"{count:,} pictures take {needed / 1e9:.3g} GB, {free / 1e9:.3g} GB are free: use fewer")

@@ -18,6 +18,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.text import printable
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 MOST_BYTES = 100_000_000
@@ -39,14 +40,6 @@ class UnreadablePictureError(UserError):
         name = "" if isinstance(picture, bytes) else f" {printable(str(picture))}"
         super().__init__(f"cannot read the picture{name}: {reason}")
         self.reason = reason
-
-
-def printable(text: str) -> str:
-    r"""Return a text on one line: what is no printable character as an escape such as \x1b.
-
-    A file's name may hold what moves the cursor, turns the text around, or is no text at all.
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 @contextmanager

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from vgg_lightning.base.errors import UserError
-from vgg_lightning.data.images.decode import UnreadablePictureError, printable
+from vgg_lightning.base.text import printable
+from vgg_lightning.data.images.decode import UnreadablePictureError
 from vgg_lightning.data.images.prepare import read_picture
 
 SUFFIXES = (

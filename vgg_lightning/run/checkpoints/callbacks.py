@@ -13,11 +13,11 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, WeightAvera
 from lightning.pytorch.trainer.states import TrainerFn
 
 from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.text import program
 from vgg_lightning.run import collectives, signals
 from vgg_lightning.run.checkpoints.io import CheckpointNotWrittenError, go_back_to, remove_leftovers
 from vgg_lightning.run.checkpoints.loop_state import before_batch, before_validation, exchange_weights
 from vgg_lightning.run.checkpoints.seal import damage_of
-from vgg_lightning.run.folders import program
 
 COST = 0.01  # share of the time that saves by the clock may take
 
