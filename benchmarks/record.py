@@ -18,7 +18,7 @@ import yaml
 from benchmarks.presets import run_of
 from benchmarks.runner import NOT_MEASURED, RESULTS, RUNS, RowError, Run, carry_out, number, stop_on_sigterm
 from benchmarks.table import Row, Table
-from vgg_lightning.loading.load import load_classifier
+from vgg_lightning.classifier import load_classifier
 from vgg_lightning.presets import presets
 
 PRESETS = ("record", "small", "record-cpu")

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 from vgg_lightning.version import __version__
 
 if TYPE_CHECKING:
-    from vgg_lightning.classifier import Classifier
+    from vgg_lightning.classifier import Classifier, load_classifier
     from vgg_lightning.data.datamodule import FashionMNISTDataModule
-    from vgg_lightning.loading.load import load_classifier
     from vgg_lightning.networks import build_network
 
 __all__ = ["Classifier", "FashionMNISTDataModule", "__version__", "build_network", "load_classifier"]
@@ -22,7 +21,7 @@ _HOMES = {
     "Classifier": "vgg_lightning.classifier",
     "FashionMNISTDataModule": "vgg_lightning.data.datamodule",
     "build_network": "vgg_lightning.networks",
-    "load_classifier": "vgg_lightning.loading.load",
+    "load_classifier": "vgg_lightning.classifier",
 }
 
 

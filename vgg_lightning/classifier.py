@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from vgg_lightning.data.datamodule import FashionMNISTDataModule
 from vgg_lightning.data.files import CLASSES
 from vgg_lightning.data.images.prepare import Pictures
 from vgg_lightning.data.transforms import Preprocess
+from vgg_lightning.loading.load import load_model, load_weights
 from vgg_lightning.networks import build_network
 from vgg_lightning.networks.init import initialize
 from vgg_lightning.networks.whitened_vgg import WhiteningConv
@@ -144,11 +146,9 @@ class Classifier(Scored):
         self.class_names: Sequence[str] = CLASSES
         self.preprocess = Preprocess(max(image_size, 28), in_channels=in_channels)
         self.score(num_classes, tta=tta != "none")
-        self.teacher = Teacher(teacher) if teacher else None
+        self.teacher = Teacher(teacher, load_classifier(teacher)) if teacher else None
         self._recounts = False  # in the second pass of sharpness-aware minimization
         if weights is not None:
-            from vgg_lightning.loading.load import load_weights  # imported here: it needs this module
-
             load_weights(self, weights)
 
     def build(self) -> nn.Module:
@@ -319,3 +319,19 @@ class Classifier(Scored):
         if "acc_tta" in metrics:
             metrics["acc_tta"].update(average_views(self.hparams["tta"], self, x, logits), y)
         return logits
+
+
+def load_classifier(path: str | Path, map_location: str | torch.device = "cpu") -> Classifier:
+    """Open a run folder, a checkpoint or a .safetensors file as a Classifier in evaluation mode, ready to `predict`.
+
+    Nothing that the file names is imported or run, and its options are held against its weights before
+    anything is built from them.
+
+    Args:
+        path: a run folder (its best checkpoint is taken), a checkpoint file, or a .safetensors file with its card.
+        map_location: the device to put it on.
+
+    Raises:
+        UserError: if there is no such checkpoint, or it is damaged or foreign.
+    """
+    return load_model(Classifier, path, map_location)

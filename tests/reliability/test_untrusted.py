@@ -286,7 +286,7 @@ def test_every_saved_file_is_plain(run):
         checkpoint = torch.load(file, weights_only=True)
         assert json.loads(json.dumps(checkpoint["hyper_parameters"])) == checkpoint["hyper_parameters"]
         assert json.loads(json.dumps(checkpoint["datamodule_hyper_parameters"]))
-        assert model_options(checkpoint)
+        assert model_options(checkpoint, Classifier)
         assert saved_data_options(read_checkpoint(file))
 
 

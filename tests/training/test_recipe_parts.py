@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from vgg_lightning import Classifier, FashionMNISTDataModule
 from vgg_lightning.base.errors import UserError
-from vgg_lightning.loading.load import load_classifier, read_checkpoint
+from vgg_lightning.classifier import load_classifier
+from vgg_lightning.loading.load import read_checkpoint
 from vgg_lightning.training.losses import label_loss, teacher_loss
 from vgg_lightning.training.muon import Muon, orthogonal
 from vgg_lightning.training.sam import sharpness_aware

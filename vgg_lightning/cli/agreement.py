@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vgg_lightning.base.errors import UserError
+from vgg_lightning.classifier import Classifier
 from vgg_lightning.loading.load import check_shapes, data_options, model_options, read_checkpoint
 from vgg_lightning.run.checkpoints.locate import check_unfinished
 from vgg_lightning.run.folders import run_folder_of
@@ -38,8 +39,8 @@ def agree(verb: str, config: Any) -> int | None:
     """
     file = Path(config.ckpt_path)
     checkpoint = read_checkpoint(file)
-    check_shapes(checkpoint, file)
-    saved = {"model": model_options(checkpoint), "data": data_options(checkpoint)}
+    check_shapes(checkpoint, file, Classifier)
+    saved = {"model": model_options(checkpoint, Classifier), "data": data_options(checkpoint)}
     for group, names in STRUCTURE.items():
         names += RESUMED[group] if verb == "fit" else ()
         for name in [name for name in names if name in saved[group]]:

@@ -6,14 +6,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from vgg_lightning.base.errors import UserError
+from vgg_lightning.classifier import Classifier
 from vgg_lightning.cli.run_config import plain_config
 from vgg_lightning.data.files import class_names
-from vgg_lightning.export.safetensors import SUFFIX
-from vgg_lightning.loading.load import data_options, find_checkpoint, model_options, read_checkpoint
+from vgg_lightning.loading.load import data_options, model_options, read_checkpoint
+from vgg_lightning.loading.safetensors import SUFFIX
 from vgg_lightning.networks.vgg import OWN_BLOCKS, VGG_BLOCKS
 from vgg_lightning.presets import DEFAULT, check_config, find_config, presets
-from vgg_lightning.run.checkpoints.locate import checkpoint_to_resume, newest_beside, newest_run, newest_valid
+from vgg_lightning.run.checkpoints.locate import find_checkpoint, newest_beside, newest_run, newest_valid
 from vgg_lightning.run.folders import run_folder_of
 
 LINKED = {
@@ -59,6 +62,46 @@ def _to_resume(options: list[str], auto: bool) -> Path | None:
         if auto:
             return None
         raise
+
+
+def checkpoint_to_resume(options: list[str], default: str) -> Path:
+    """Return the newest valid checkpoint of the run that `vgg-lightning fit OPTIONS` would make.
+
+    Args:
+        options: of fit; configurations are paths already.
+        default: the configuration if there is none among the options.
+
+    Raises:
+        UserError: if that run, the newest of its name, has no valid checkpoint.
+    """
+    root, name = _place(options, default)
+    parent = Path(root) / "lightning_logs" / name
+    folders = [folder for folder in parent.glob("version_*") if folder.name[8:].isdigit()]
+    newest = max(folders, key=lambda folder: int(folder.name[8:]), default=parent)
+    if file := newest_valid(newest):
+        return file
+    raise UserError(f"--resume: {newest} has no valid checkpoint; leave --resume out to start a new run")
+
+
+def _place(options: list[str], default: str) -> tuple[str, str]:
+    """Return the root folder and the name of the run that these options make."""
+    files = [options[i + 1] for i, option in enumerate(options[:-1]) if option in ("--config", "-c")]
+    found: dict[str, Any] = {}
+    for file in files:
+        config = yaml.safe_load(file if file.lstrip().startswith("{") else Path(file).read_text(encoding="utf-8")) or {}
+        found |= {"root": (config.get("trainer") or {}).get("default_root_dir") or found.get("root")}
+        found |= {"name": config.get("name") or found.get("name")}
+    for key, option in (("root", "--trainer.default_root_dir"), ("name", "--name")):
+        given = [options[i + 1] for i, o in enumerate(options[:-1]) if o == option]
+        given += [o.partition("=")[2] for o in options if o.startswith(f"{option}=")]
+        found[key] = given[-1] if given else found.get(key)
+    return found["root"] or ".", found["name"] or run_name([Path(file) for file in files] or [find_config(default)])
+
+
+def run_name(files: list[Path]) -> str:
+    """Return the name of a run that is made from these configurations: that of the last."""
+    known = {file.resolve(): name for name, file in presets().items()}
+    return [known.get(file.resolve(), file.stem) for file in files][-1].replace("/", "-")
 
 
 def follow_data(config: Any) -> None:
@@ -113,7 +156,10 @@ def _options_of(file: Path, verb: str, own_config: bool) -> list[str]:
             if not own_config:
                 raise
     checkpoint = read_checkpoint(file)
-    groups: dict[str, dict[str, Any]] = {"model": model_options(checkpoint), "data": data_options(checkpoint)}
+    groups: dict[str, dict[str, Any]] = {
+        "model": model_options(checkpoint, Classifier),
+        "data": data_options(checkpoint),
+    }
     for group, names in LINKED.items():
         for name in names:
             groups[group].pop(name, None)

@@ -22,14 +22,14 @@ from vgg_lightning.base.process import seat
 from vgg_lightning.classifier import Classifier
 from vgg_lightning.cli import predict
 from vgg_lightning.cli.agreement import agree
-from vgg_lightning.cli.defaults import follow_data, with_defaults
+from vgg_lightning.cli.defaults import follow_data, run_name, with_defaults
 from vgg_lightning.cli.fit_options import add_fit_options
 from vgg_lightning.cli.limits import check_run, check_trainer
 from vgg_lightning.cli.parser import Parser, prefer_whole_numbers
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
 from vgg_lightning.prepare import fit_callbacks
 from vgg_lightning.run.checkpoints.io import VerifiedCheckpointIO
-from vgg_lightning.run.checkpoints.locate import RunFinished, check_space, check_writable, run_name
+from vgg_lightning.run.checkpoints.locate import RunFinished, check_space, check_writable
 from vgg_lightning.run.folders import discard_run_folder, run_folder_of, shared_run_folder
 from vgg_lightning.run.folders import loggers as run_loggers
 from vgg_lightning.run.parallel.devices import check_processes, processes

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vgg_lightning.base.versions import versions
+from vgg_lightning.loading.safetensors import FORMAT
 from vgg_lightning.run.folders import run_folder_of
 
 if TYPE_CHECKING:
     from vgg_lightning.classifier import Classifier
 
-FORMAT = "vgg_lightning 1"
 RESULTS = ("test_acc", "test_acc_tta", "test_loss", "val_acc", "val_acc_tta", "val_loss")
 MEASURED = ("epochs", "steps", "device", "precision", "data_checksums")
 

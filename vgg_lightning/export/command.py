@@ -123,9 +123,11 @@ def export(
 
 
 def _model(source: str | Path, data_dir: str | Path | None) -> Model:
+    from vgg_lightning.classifier import load_classifier
     from vgg_lightning.data.datamodule import FashionMNISTDataModule
     from vgg_lightning.export.card import card_of_model
-    from vgg_lightning.loading.load import data_options, find_checkpoint, load_classifier, read_checkpoint
+    from vgg_lightning.loading.load import data_options, read_checkpoint
+    from vgg_lightning.run.checkpoints.locate import find_checkpoint
 
     found = find_checkpoint(source)
     classifier = load_classifier(found)  # which refuses what does not fit together

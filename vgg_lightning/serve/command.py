@@ -61,7 +61,7 @@ def main(args: list[str]) -> int:
     parser.add_argument("--host", default=LOCAL[0], help="address to listen at (default: this machine only)")
     parser.add_argument("--port", type=int, default=7860, help="(default: %(default)s; 0 takes a free one)")
     options = parser.parse_args(args)
-    from vgg_lightning.loading.load import load_classifier
+    from vgg_lightning.classifier import load_classifier
 
     with _listening(options.host, options.port) as listener, tempfile.TemporaryDirectory() as folder:
         classifier = load_classifier(options.ckpt_path)

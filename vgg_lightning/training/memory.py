@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from vgg_lightning.base.errors import UserError
 from vgg_lightning.base.machine import free_memory
-
-if TYPE_CHECKING:
-    from vgg_lightning.classifier import Classifier
+from vgg_lightning.training.trained import Trained
 
 
 def check_weights_fit(build: Callable[[], nn.Module], picture_bytes: int) -> None:
@@ -32,7 +29,7 @@ def check_weights_fit(build: Callable[[], nn.Module], picture_bytes: int) -> Non
     _check(needed, "the network", "lower --data.image_size or --model.hidden_units, or raise --model.ratio")
 
 
-def check_training_fits(classifier: Classifier, batch_size: int, precision: str) -> int:
+def check_training_fits(classifier: Trained, batch_size: int, precision: str) -> int:
     """Return the bytes that a training step on a CPU needs at least: weights, gradients, and what is kept for them.
 
     It counts less than any run needs, so that nothing is refused that could work. A GPU says so itself, and at once.
@@ -59,7 +56,7 @@ def check_training_fits(classifier: Classifier, batch_size: int, precision: str)
     return needed
 
 
-def _picture(classifier: Classifier) -> tuple[int, int, int]:
+def _picture(classifier: Trained) -> tuple[int, int, int]:
     size = classifier.hparams["image_size"]
     return classifier.hparams["in_channels"], size, size
 

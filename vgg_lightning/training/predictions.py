@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from vgg_lightning.data.images.prepare import Pictures, to_uint8
-
-if TYPE_CHECKING:
-    from vgg_lightning.classifier import Classifier
+from vgg_lightning.training.trained import Trained
 
 
 class Predictions(NamedTuple):
@@ -23,7 +21,7 @@ class Predictions(NamedTuple):
 
 
 @torch.no_grad()
-def predict(classifier: Classifier, images: Pictures, batch_size: int) -> Predictions:
+def predict(classifier: Trained, images: Pictures, batch_size: int) -> Predictions:
     """Classify pictures in evaluation mode, and leave `classifier` in the mode that it was in.
 
     Raises:

@@ -13,6 +13,7 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 
 from vgg_lightning.base.files import sync_folder
+from vgg_lightning.run.checkpoints.read import read_checkpoint
 from vgg_lightning.run.checkpoints.seal import SealedWriter, damage_of
 
 
@@ -52,8 +53,6 @@ class VerifiedCheckpointIO(CheckpointIO):
         self, path: str | os.PathLike[str], map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
         """Read a checkpoint: verified, tensors and plain values only. Raises UserError if it is damaged."""
-        from vgg_lightning.loading.load import read_checkpoint  # imported here: it needs the classifier
-
         return read_checkpoint(Path(path))
 
     def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:

@@ -1,4 +1,4 @@
-"""Which checkpoint a run goes on from: the newest valid one, and how far it is."""
+"""Which checkpoint file is meant: of a run folder, or the newest valid one that a run goes on from."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from vgg_lightning.base.errors import UserError
-from vgg_lightning.presets import find_config
 from vgg_lightning.run.checkpoints.loop_state import epochs_done
 from vgg_lightning.run.checkpoints.seal import damage_of
 
@@ -20,6 +18,29 @@ KEPT = ("last", "last-prev", "best", "best-prev")  # where two are equally new, 
 
 class RunFinished(Exception):  # noqa: N818 - like StopIteration no error
     """There is nothing left to train."""
+
+
+def find_checkpoint(path: str | Path, prefer: str = "best") -> Path:
+    """Return the checkpoint file that `path` means.
+
+    Args:
+        path: a checkpoint file, or a run folder such as `lightning_logs/quick/version_0`.
+        prefer: "best" or "last", which of a run folder's two.
+
+    Raises:
+        UserError: if there is none; the message names what is near.
+    """
+    path = Path(path).expanduser()
+    if path.is_file():
+        return path
+    if not path.exists():
+        raise UserError(f"checkpoint {path} does not exist{_found_near(path)}")
+    names = [prefer, *({"best", "last"} - {prefer})]
+    candidates = [folder / f"{name}.ckpt" for name in names for folder in (path / "checkpoints", path)]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    raise UserError(f"{path} is a folder without checkpoints/best.ckpt{_found_near(path / 'x')}")
 
 
 def newest_valid(run_folder: Path) -> Path | None:
@@ -42,25 +63,6 @@ def newest_beside(file: Path) -> str:
     valid = (other for other in sorted(others, key=lambda other: -other.stat().st_mtime_ns) if not _damage(other))
     newest = next(valid, None)
     return f"; the newest valid one beside it is {newest}" if newest else ""
-
-
-def checkpoint_to_resume(options: list[str], default: str) -> Path:
-    """Return the newest valid checkpoint of the run that `vgg-lightning fit OPTIONS` would make.
-
-    Args:
-        options: of fit; configurations are paths already.
-        default: the configuration if there is none among the options.
-
-    Raises:
-        UserError: if that run, the newest of its name, has no valid checkpoint.
-    """
-    root, name = _place(options, default)
-    parent = Path(root) / "lightning_logs" / name
-    folders = [folder for folder in parent.glob("version_*") if folder.name[8:].isdigit()]
-    newest = max(folders, key=lambda folder: int(folder.name[8:]), default=parent)
-    if file := newest_valid(newest):
-        return file
-    raise UserError(f"--resume: {newest} has no valid checkpoint; leave --resume out to start a new run")
 
 
 def newest_run() -> Path:
@@ -122,31 +124,16 @@ def check_writable(folder: Path) -> None:
         ) from error
 
 
+def _found_near(path: Path) -> str:
+    folder = next((parent for parent in path.parents if parent.is_dir()), Path())
+    patterns = ("*.ckpt", "checkpoints/*.ckpt", "*/checkpoints/*.ckpt", "*/*/checkpoints/*.ckpt")
+    near = [file for pattern in patterns for file in folder.glob(pattern)]
+    near.sort(key=lambda file: file.stat().st_mtime, reverse=True)
+    return f": near it are {', '.join(map(str, near[:3]))}" if near else ": train first, with vgg-lightning fit"
+
+
 def _damage(file: Path) -> str | None:
     try:
         return damage_of(file)
     except OSError as error:
         return str(error.strerror or error)
-
-
-def _place(options: list[str], default: str) -> tuple[str, str]:
-    """Return the root folder and the name of the run that these options make."""
-    files = [options[i + 1] for i, option in enumerate(options[:-1]) if option in ("--config", "-c")]
-    found: dict[str, Any] = {}
-    for file in files:
-        config = yaml.safe_load(file if file.lstrip().startswith("{") else Path(file).read_text(encoding="utf-8")) or {}
-        found |= {"root": (config.get("trainer") or {}).get("default_root_dir") or found.get("root")}
-        found |= {"name": config.get("name") or found.get("name")}
-    for key, option in (("root", "--trainer.default_root_dir"), ("name", "--name")):
-        given = [options[i + 1] for i, o in enumerate(options[:-1]) if o == option]
-        given += [o.partition("=")[2] for o in options if o.startswith(f"{option}=")]
-        found[key] = given[-1] if given else found.get(key)
-    return found["root"] or ".", found["name"] or run_name([Path(file) for file in files] or [find_config(default)])
-
-
-def run_name(files: list[Path]) -> str:
-    """Return the name of a run that is made from these configurations: that of the last."""
-    from vgg_lightning.presets import presets
-
-    known = {file.resolve(): name for name, file in presets().items()}
-    return [known.get(file.resolve(), file.stem) for file in files][-1].replace("/", "-")

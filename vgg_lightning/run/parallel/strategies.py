@@ -14,9 +14,9 @@ from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from torch.nn.parallel import DistributedDataParallel
 
 from vgg_lightning.base.process import Seat
-from vgg_lightning.loading.load import read_checkpoint
 from vgg_lightning.run import collectives
 from vgg_lightning.run.checkpoints.io import CheckpointNotWrittenError
+from vgg_lightning.run.checkpoints.read import read_checkpoint
 from vgg_lightning.run.parallel.devices import SHARDED, processes
 from vgg_lightning.run.parallel.launcher import Launcher, stop_if_lost
 from vgg_lightning.run.parallel.rendezvous import Meeting, patience
