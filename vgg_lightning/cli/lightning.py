@@ -24,7 +24,7 @@ from vgg_lightning.cli import predict
 from vgg_lightning.cli.agreement import agree
 from vgg_lightning.cli.defaults import follow_data, run_name, with_defaults
 from vgg_lightning.cli.fit_options import add_fit_options
-from vgg_lightning.cli.limits import check_run, check_trainer
+from vgg_lightning.cli.limits import check_run, check_sharded, check_trainer
 from vgg_lightning.cli.parser import Parser, prefer_whole_numbers
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
 from vgg_lightning.prepare import fit_callbacks
@@ -165,7 +165,8 @@ class VGGLightningCLI(LightningCLI):
         """Refuse what no Trainer can use, before anything is written."""
         config = self.config[self.verb]
         check_trainer(config.trainer)
-        check_processes(config.trainer, config.model, config.data.batch_size, self.seat)
+        check_processes(config.trainer, config.data.batch_size, self.seat)
+        check_sharded(config.trainer["strategy"], config.model)
         self.meeting = meeting_before_trainer(self.seat)
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:

@@ -12,6 +12,7 @@ from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.strategies import StrategyRegistry
 
 from vgg_lightning.base.errors import UserError, nearest
+from vgg_lightning.run.parallel.devices import SHARDED
 
 Rule = tuple[Callable[[Any], bool], str]
 
@@ -81,6 +82,24 @@ def check_run(options: Mapping[str, Any]) -> None:
     name = options.get("name")
     if name is not None and not re.fullmatch(r"\w[\w.+-]{0,99}", name):
         raise UserError(f"--name {name!r} is no name for a folder: use letters, digits, '-', '_' and '.'")
+
+
+def check_sharded(strategy: str, model: Mapping[str, Any]) -> None:
+    """Raise UserError for options of the model with which its weights cannot be shared among processes.
+
+    Args:
+        strategy: the Trainer's.
+        model: options of the model.
+    """
+    if strategy.lower() not in SHARDED:
+        return
+    if model["network"] == "whitened_vgg":
+        raise UserError("--model.network whitened_vgg is not possible with fsdp, nor large enough for it: use ddp")
+    if model["optimizer"] == "muon":
+        raise UserError("--model.optimizer muon needs whole matrices, which fsdp does not have: use sgd, or ddp")
+    for option in ("ema_decay", "lookahead_steps", "sam_rho"):
+        if model[option]:
+            raise UserError(f"--model.{option} {model[option]} is not possible with fsdp: use 0, or ddp")
 
 
 def _check_name(option: str, value: Any, known: tuple[str, ...]) -> None:

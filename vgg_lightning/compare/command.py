@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-import vgg_lightning
 from vgg_lightning.base import text as render
 from vgg_lightning.base.errors import UserError
 from vgg_lightning.base.progress import counting_bar
@@ -137,7 +136,7 @@ def _measure(entry: Entry, own: argparse.Namespace, device: str) -> None:
     """Measure in a fresh process; a failure is noted in `entry`, so that the others go on."""
     job = Job(entry.summary.network, entry.summary.options, own.batch_size, own.batches, device, own.threads)
     command = [sys.executable, "-m", "vgg_lightning.compare.measure", json.dumps(asdict(job))]
-    package = str(Path(vgg_lightning.__file__).parents[1])  # the same one, installed or not
+    package = str(Path(__file__).parents[2])  # the same one, installed or not
     path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
     environment = {**os.environ, "PYTHONPATH": path}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)

@@ -36,17 +36,16 @@ def processes(trainer: Options, seat: Seat) -> int:
     return number_of_devices(trainer["devices"], trainer["accelerator"])
 
 
-def check_processes(trainer: Options, model: Options, batch_size: int, seat: Seat) -> None:
+def check_processes(trainer: Options, batch_size: int, seat: Seat) -> None:
     """Raise UserError for options with which the processes of a run cannot work.
 
     Args:
         trainer: options of the Trainer.
-        model: options of the model.
         batch_size: pictures in a batch, over all processes.
         seat: of this process.
     """
     count = processes(trainer, seat)
-    _check_strategy(trainer["strategy"], model, count)
+    _check_strategy(trainer["strategy"], count)
     if seat.launcher:
         _check_slurm(seat)
     else:
@@ -55,25 +54,13 @@ def check_processes(trainer: Options, model: Options, batch_size: int, seat: Sea
         _check_several(trainer, batch_size, count)
 
 
-def _check_strategy(name: Any, model: Options, count: int) -> None:
+def _check_strategy(name: Any, count: int) -> None:
     if not isinstance(name, str):
         raise UserError("--trainer.strategy takes a name: auto, ddp or fsdp")
     if name.lower() not in (*DDP, *SHARDED):
         raise UserError(f"--trainer.strategy {name} is not supported here: use ddp or fsdp, or leave it out")
-    if name.lower() in SHARDED:
-        _check_sharded(model, count)
-
-
-def _check_sharded(model: Options, count: int) -> None:
-    if count == 1:
+    if name.lower() in SHARDED and count == 1:
         raise UserError("--trainer.strategy fsdp shares a network among processes: give --trainer.devices 2 or more")
-    if model["network"] == "whitened_vgg":
-        raise UserError("--model.network whitened_vgg is not possible with fsdp, nor large enough for it: use ddp")
-    if model["optimizer"] == "muon":
-        raise UserError("--model.optimizer muon needs whole matrices, which fsdp does not have: use sgd, or ddp")
-    for option in ("ema_decay", "lookahead_steps", "sam_rho"):
-        if model[option]:
-            raise UserError(f"--model.{option} {model[option]} is not possible with fsdp: use 0, or ddp")
 
 
 def _check_slurm(seat: Seat) -> None:

@@ -18,7 +18,6 @@ import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-import vgg_lightning
 from vgg_lightning.base.errors import UserError
 from vgg_lightning.base.process import Seat
 from vgg_lightning.version import __version__
@@ -165,7 +164,7 @@ def meeting_before_trainer(seat: Seat) -> Meeting | None:
 
 
 def _source() -> str:
-    root = Path(vgg_lightning.__file__).parent
+    root = Path(__file__).parents[2]  # of all code
     files = sorted(root.rglob("*.py"))
     return _digest({str(file.relative_to(root)): file.read_text(encoding="utf-8") for file in files})
 
