@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from vgg_lightning import moved
 from vgg_lightning.version import __version__
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ _HOMES = {
     "build_network": "vgg_lightning.networks",
     "load_classifier": "vgg_lightning.classifier",
 }
+
+moved.install()
 
 
 def __getattr__(name: str) -> Any:
