@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -110,3 +112,9 @@ STILL_NAMED = {"run.checkpoints.loop_state": {"FashionMNISTDataModule"}}  # the 
 def test_the_run_kit_names_nothing_of_the_project(name):
     words = set(re.findall(r"\w+", MODULES[name].read_text()))
     assert words & {*NETWORKS, "Classifier", "FashionMNISTDataModule"} == STILL_NAMED.get(name, set())
+
+
+def test_the_ground_does_not_import_torch():
+    ground = [f"vgg_lightning.{name}" for name in MODULES if room(name) == "base"]
+    code = f"import sys, {', '.join(ground)}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,4 +1,4 @@
 """What is in a checkpoint of this project: its options, checked, and its weights; also as safetensors.
 
-Imports `base`, `run.checkpoints` and `data`. The class of the model is an argument: `classifier` imports this room.
+Imports `training` (for `Trained`), `data`, `run.checkpoints` and `base`. The class of the model is an argument: `classifier` imports this room.
 """

@@ -2,6 +2,8 @@
 
 To add one: write a file with a class that takes `in_channels`, `num_classes` and `image_size` (and options
 of its own, all plain values), and give it a row here.
+
+Imports `base` and torch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The presets: configurations that are shipped with the package and go by name."""
+"""The presets: configurations that are shipped with the package and go by name.
+
+Imports `base`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What a run shows in TensorBoard beside its curves: a table name -> callback, one a file, and the option --show."""
+"""What a run shows in TensorBoard beside its curves: a table name -> callback, one a file, and the option --show.
+
+Imports `networks`, `data`, `run` and `base`.
+"""
 
 from __future__ import annotations
 

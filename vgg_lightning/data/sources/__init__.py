@@ -1,4 +1,7 @@
-"""The places where the files of a data set may come from, tried in turn."""
+"""The places where the files of a data set may come from, tried in turn.
+
+Imports `base`.
+"""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ class LastCheckpoint(Checkpoint):
     """Writes last.ckpt: after every epoch, by the clock, every so many steps if asked, and when a signal comes.
 
     A state is saved between two batches, once all that belongs to the first is logged, and never between a last
-    batch and its validation, unless so that the resumed run makes up for the validation (see `position`).
+    batch and its validation, unless so that the resumed run makes up for the validation (see `loop_state`).
 
     Args:
         folder: where last.ckpt goes.
