@@ -20,7 +20,7 @@ from pathlib import Path
 
 from benchmarks.runner import NOT_MEASURED, RESULTS, RUNS, Outcome, RowError, Run, carry_out, number, stop_on_sigterm
 from benchmarks.table import Row, Table
-from vgg_lightning.errors import nearest
+from vgg_lightning.base.errors import nearest
 
 MEASURED = "measured"
 BASE, TEACHER = "base", "teacher"

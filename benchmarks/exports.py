@@ -30,7 +30,8 @@ def prepare(name: str, folder: Path) -> None:
     import torch
 
     from vgg_lightning import Classifier, FashionMNISTDataModule, load_classifier
-    from vgg_lightning.checkpoints import int8, onnx_file
+    from vgg_lightning.export import int8
+    from vgg_lightning.export import onnx as onnx_file
 
     options = MODELS[name][0]
     torch.manual_seed(0)
@@ -60,7 +61,7 @@ def _eager(folder: Path, batch: int) -> Callable[[], object]:
     import torch
 
     from vgg_lightning import Classifier
-    from vgg_lightning.checkpoints.program import example
+    from vgg_lightning.export.program import example
 
     options, weights = torch.load(folder / "eager", weights_only=True)
     model, images = Classifier(**options).eval(), example(batch)
@@ -74,8 +75,8 @@ def _eager(folder: Path, batch: int) -> Callable[[], object]:
 
 
 def _onnx(file: Path, batch: int) -> Callable[[], object]:
-    from vgg_lightning.checkpoints.onnx_file import runner
-    from vgg_lightning.checkpoints.program import example
+    from vgg_lightning.export.onnx import runner
+    from vgg_lightning.export.program import example
 
     run, images = runner(file.read_bytes()), example(batch)
     return lambda: run(images)

@@ -18,7 +18,7 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from benchmarks.peers.clock import Enough
-from vgg_lightning.callbacks.report import RunReport, peak_memory_mb
+from vgg_lightning.show.report import RunReport, peak_memory_mb
 
 
 class OutOfTime(BaseException):
@@ -102,7 +102,7 @@ def fitted(options: tuple[str, ...], clock: StepClock, accelerator: str) -> Iter
         UserError: the options cannot be used.
         OutOfTime: the deadline of the clock has passed.
     """
-    from vgg_lightning.cli import main
+    from vgg_lightning.cli.lightning import main
 
     _forget()
     begin, on_train_end = time.perf_counter(), RunReport.on_train_end

@@ -36,8 +36,8 @@ from benchmarks.runner import (
     stop_on_sigterm,
 )
 from benchmarks.table import Row, Table
-from vgg_lightning.callbacks.report import versions
-from vgg_lightning.errors import nearest
+from vgg_lightning.base.errors import nearest
+from vgg_lightning.base.versions import versions
 
 MEASURED = "measured"
 BATCH_SIZE = 128

@@ -18,8 +18,8 @@ import yaml
 from benchmarks.presets import run_of
 from benchmarks.runner import NOT_MEASURED, RESULTS, RUNS, Outcome, RowError, Run, carry_out, number, stop_on_sigterm
 from benchmarks.table import Row, Table
-from vgg_lightning.checkpoints.load import load_classifier
-from vgg_lightning.configs import presets
+from vgg_lightning.classifier import load_classifier
+from vgg_lightning.presets import presets
 
 PRESETS = ("record", "small", "record-cpu")
 SEEDS = (0, 1, 2, 3, 4)

@@ -15,8 +15,8 @@ from pathlib import Path
 import yaml
 from PIL import Image
 
-from vgg_lightning.checkpoints.load import read_checkpoint
-from vgg_lightning.checkpoints.write import VerifiedCheckpointIO
+from vgg_lightning.loading.load import read_checkpoint
+from vgg_lightning.run.checkpoints.io import VerifiedCheckpointIO
 
 TARGET = Path(__file__).parents[1] / "lightning_logs" / "reference" / "version_0"
 GREYS = 24  # of the small pictures

@@ -19,8 +19,8 @@ import yaml
 
 from benchmarks.runner import NOT_MEASURED, RESULTS, RUNS, Outcome, RowError, Run, carry_out, number, stop_on_sigterm
 from benchmarks.table import Row, Table
-from vgg_lightning.configs import presets
-from vgg_lightning.errors import nearest
+from vgg_lightning.base.errors import nearest
+from vgg_lightning.presets import presets
 
 
 class Reported(NamedTuple):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from vgg_lightning.base.errors import UserError
 from vgg_lightning.data.files import default_data_dir, prepare
-from vgg_lightning.errors import UserError
 
 
 def pytest_collection_modifyitems(config, items):

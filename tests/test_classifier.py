@@ -6,8 +6,8 @@ import torch
 from PIL import Image, ImageDraw
 
 from vgg_lightning import Classifier, FashionMNISTDataModule
-from vgg_lightning.checkpoints.load import load_weights
-from vgg_lightning.errors import UserError
+from vgg_lightning.base.errors import UserError
+from vgg_lightning.loading.load import load_weights
 
 SMALL = {"ratio": 16, "batch_norm": True, "head": "gap", "dropout": 0.0}
 
@@ -132,7 +132,7 @@ def test_predict_refuses_what_is_no_picture(images):
 
 
 def test_a_light_background_becomes_black(tmp_path):
-    from vgg_lightning.data.pictures import to_uint8
+    from vgg_lightning.data.images.prepare import to_uint8
 
     picture = Image.new("RGB", (200, 100), "white")
     ImageDraw.Draw(picture).ellipse((80, 30, 120, 70), (20, 20, 20))

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from vgg_lightning.__main__ import main
-from vgg_lightning.configs import find_config, header, presets
-from vgg_lightning.errors import UserError
+from vgg_lightning.base.errors import UserError
+from vgg_lightning.presets import find_config, header, presets
 
 
 def test_the_expected_presets_are_there():

@@ -88,7 +88,7 @@ def clone(tmp_path, monkeypatch, fashion_mnist_dir):
     for name in ("lightning_logs/reference", "lightning_logs/quick"):
         shutil.copytree(ROOT / "lightning_logs/reference", tmp_path / name)
     shutil.copytree(ROOT / "docs", tmp_path / "docs", ignore=shutil.ignore_patterns("*.png"))
-    shutil.copy(ROOT / "vgg_lightning/configs/quick.yaml", tmp_path / "yours.yaml")
+    shutil.copy(ROOT / "vgg_lightning/presets/quick.yaml", tmp_path / "yours.yaml")
     random = np.random.default_rng(0)
     places = [
         "",

@@ -8,11 +8,11 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from vgg_lightning import moved
 from vgg_lightning.version import __version__
 
 if TYPE_CHECKING:
-    from vgg_lightning.checkpoints.load import load_classifier
-    from vgg_lightning.classifier import Classifier
+    from vgg_lightning.classifier import Classifier, load_classifier
     from vgg_lightning.data.datamodule import FashionMNISTDataModule
     from vgg_lightning.networks import build_network
 
@@ -22,8 +22,10 @@ _HOMES = {
     "Classifier": "vgg_lightning.classifier",
     "FashionMNISTDataModule": "vgg_lightning.data.datamodule",
     "build_network": "vgg_lightning.networks",
-    "load_classifier": "vgg_lightning.checkpoints.load",
+    "load_classifier": "vgg_lightning.classifier",
 }
+
+moved.install()
 
 
 def __getattr__(name: str) -> Any:

@@ -1,120 +1,12 @@
-"""The front door: a table from a verb to a command. Nothing heavy is imported before the verb is known."""
+"""`python -m vgg_lightning`, and the entry point of the command `vgg-lightning`."""
 
 from __future__ import annotations
 
-import importlib
-import os
 import sys
-import traceback
-from collections.abc import Callable
 
-from vgg_lightning import signals
-from vgg_lightning.errors import LostProcessError, NonFiniteError, UserError, nearest
-from vgg_lightning.parallel.ranks import follow_parent, seat
-from vgg_lightning.version import __version__
+from vgg_lightning.cli.entry import VERBS, guarded, main, usage
 
-# verb -> (module that runs it, what it does)
-VERBS: dict[str, tuple[str, str]] = {
-    "fit": ("vgg_lightning.cli", "train; without --config, the preset quick"),
-    "validate": ("vgg_lightning.cli", "accuracy of a checkpoint on the validation pictures"),
-    "test": ("vgg_lightning.cli", "accuracy of a checkpoint on the official test pictures"),
-    "predict": ("vgg_lightning.cli", "classes of your own pictures, or of the test pictures"),
-    "summary": ("vgg_lightning.commands.summary", "layers, shapes, parameters and multiply-adds of a network"),
-    "compare": ("vgg_lightning.commands.compare", "networks side by side, with speed and memory measured here"),
-    "serve": ("vgg_lightning.commands.serve", "a page on this machine that classifies a picture one drops or draws"),
-    "sweep": ("vgg_lightning.commands.sweep", "search for good options, each trial a run of fit"),
-    "export": ("vgg_lightning.commands.export", "write a model in a form that others can open"),
-    "data": ("vgg_lightning.commands.data", "fetch and verify Fashion-MNIST"),
-    "presets": ("vgg_lightning.commands.presets", "list the shipped configurations"),
-    "find": ("vgg_lightning.commands.find", "find a learning rate or a batch size before a run"),
-    "doctor": ("vgg_lightning.commands.doctor", "say what would be slow or broken here, and the remedy"),
-}
-
-
-def usage() -> str:
-    """Return the text of a bare --help."""
-    verbs = "\n".join(f"  {verb:<10}{text}" for verb, (_, text) in VERBS.items())
-    return (
-        "usage: vgg-lightning VERB [options]\n\n"
-        "VGG on Fashion-MNIST with PyTorch Lightning.\n\n"
-        f"verbs:\n{verbs}\n\n"
-        "options:\n"
-        "  --version  print the version\n"
-        "  --print_shtab bash|zsh  print the tab completion of a shell\n"
-        "  --debug    print a traceback where there would be one line\n\n"
-        "vgg-lightning VERB --help lists the options of a verb. Try: vgg-lightning fit"
-    )
-
-
-def main(args: list[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0 done, 1 failed, 2 bad input, 3 not finite, 4 not all read."""
-    args = list(sys.argv[1:] if args is None else args)
-    debug = "--debug" in args
-    args = [arg for arg in args if arg != "--debug"]
-    follow_parent()
-    return guarded(lambda: _run(args), debug)
-
-
-def guarded(run: Callable[[], int], debug: bool = False) -> int:
-    """Return what `run` returns, or the exit code of how it failed, of which one line is printed."""
-    try:
-        with signals.handled():
-            return run()
-    except signals.Interrupted as stop:
-        return _report(str(stop), debug, stop.code, everywhere=True)
-    except UserError as error:
-        return _report(f"error: {error}", debug, code=2, everywhere=error.everywhere)
-    except NonFiniteError as error:
-        return _report(f"error: {error}", debug, code=3, everywhere=True)
-    except LostProcessError as error:
-        return _report(f"error: {error}" if str(error) else "", debug, error.code, everywhere=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader, such as head, has left
-        return 1
-    except KeyboardInterrupt:
-        return _report("interrupted", debug, code=130)
-    except Exception as error:
-        if _is_out_of_memory(error):
-            return _report("error: out of memory: lower --data.batch_size or --data.image_size", debug, code=1)
-        text = str(error).strip().split("\n")[0]
-        return _report(f"error: {type(error).__name__}: {text} (--debug shows where)", debug, code=1)
-
-
-def _run(args: list[str]) -> int:
-    if not args or args[0] in ("-h", "--help", "help"):
-        print(usage())
-        return 0 if args else 2
-    if args[0] == "--version":
-        print(f"vgg-lightning {__version__}")
-        return 0
-    verb, *rest = args
-    if verb == "--print_shtab":
-        return importlib.import_module("vgg_lightning.commands.completion").main(rest)  # type: ignore[no-any-return]
-    if verb.startswith("-"):
-        raise UserError(f"{verb} stands before the verb: put one of {', '.join(VERBS)} first")
-    if verb not in VERBS:
-        raise UserError(f"verb {verb!r} is unknown{nearest(verb, VERBS)}: use one of {', '.join(VERBS)}")
-    module = importlib.import_module(VERBS[verb][0])
-    code: int = module.main(args if VERBS[verb][0] == "vgg_lightning.cli" else rest)
-    return code
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    # By name and text: torch may not be imported, and has no class of its own for the CPU's.
-    text = str(error)
-    said = "can't allocate memory" in text or "not enough memory" in text
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or said
-
-
-def _report(line: str, debug: bool, code: int, everywhere: bool = False) -> int:
-    """Print a line, and return the code. What all processes of a run say at once is said by the first one."""
-    rank = seat().rank
-    if debug:
-        traceback.print_exc()
-    if line and not (rank and everywhere):
-        print(f"rank {rank}: {line}" if rank else line, file=sys.stderr, flush=True)
-    return code
-
+__all__ = ["VERBS", "guarded", "main", "usage"]
 
 if __name__ == "__main__":
     sys.exit(main())

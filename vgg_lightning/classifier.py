@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,27 +15,28 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MetricCollection
 
+from vgg_lightning.base.errors import UserError
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
 from vgg_lightning.data.files import CLASSES
-from vgg_lightning.data.pictures import Pictures
+from vgg_lightning.data.images.prepare import Pictures
 from vgg_lightning.data.transforms import Preprocess
-from vgg_lightning.errors import UserError
+from vgg_lightning.loading.load import load_model, load_weights
 from vgg_lightning.networks import build_network
 from vgg_lightning.networks.init import initialize
 from vgg_lightning.networks.whitened_vgg import WhiteningConv
-from vgg_lightning.parallel import talk
-from vgg_lightning.parallel.shard import shard
-from vgg_lightning.predictions import Predictions, predict
-from vgg_lightning.scoring import Scored
+from vgg_lightning.run import collectives
+from vgg_lightning.run.parallel.shard import shard
 from vgg_lightning.training.compiling import GRAPH_MODES, check_compile, compile_network
 from vgg_lightning.training.losses import Teacher, check_distillation, label_loss, teacher_loss
 from vgg_lightning.training.memory import check_weights_fit
+from vgg_lightning.training.metrics import Scored
 from vgg_lightning.training.optimizers import check_optimizer
-from vgg_lightning.training.ranges import check_ranges
+from vgg_lightning.training.options import check_ranges
+from vgg_lightning.training.predictions import Predictions, predict
 from vgg_lightning.training.recipe import callbacks_of, check_trainable, optimizer_of, restart_schedules, seed_step
 from vgg_lightning.training.sam import sharpness_aware
 from vgg_lightning.training.schedules import check_schedule
-from vgg_lightning.tta import average_views, check_tta
+from vgg_lightning.training.tta import average_views, check_tta
 
 # Options of the networks with the values that change nothing; what differs is handed to the builder.
 NETWORK_OPTIONS: dict[str, object] = {
@@ -144,11 +146,9 @@ class Classifier(Scored):
         self.class_names: Sequence[str] = CLASSES
         self.preprocess = Preprocess(max(image_size, 28), in_channels=in_channels)
         self.score(num_classes, tta=tta != "none")
-        self.teacher = Teacher(teacher) if teacher else None
+        self.teacher = Teacher(teacher, load_classifier(teacher)) if teacher else None
         self._recounts = False  # in the second pass of sharpness-aware minimization
         if weights is not None:
-            from vgg_lightning.checkpoints.load import load_weights  # imported here: it needs this module
-
             load_weights(self, weights)
 
     def build(self) -> nn.Module:
@@ -228,7 +228,7 @@ class Classifier(Scored):
             if isinstance(layer, WhiteningConv) and not layer.whitened and isinstance(data, FashionMNISTDataModule):
                 images = data.pictures("train")[0][:WHITENED_FROM]
                 layer.whiten(self.preprocess(images.to(self.device)))
-                talk.follow_first(layer.state_dict().values())  # other processors round otherwise
+                collectives.follow_first(layer.state_dict().values())  # other processors round otherwise
 
     def on_train_start(self) -> None:
         """Let learning rate, schedule and epochs asked for win over those in a resumed checkpoint; compile."""
@@ -287,7 +287,7 @@ class Classifier(Scored):
 
     def on_validation_epoch_start(self) -> None:
         """Let all processes validate one network: BatchNorm's statistics are those of the first process."""
-        talk.follow_first(self.network.buffers())
+        collectives.follow_first(self.network.buffers())
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Count one batch, and return its logits (N, num_classes) for the callbacks."""
@@ -319,3 +319,19 @@ class Classifier(Scored):
         if "acc_tta" in metrics:
             metrics["acc_tta"].update(average_views(self.hparams["tta"], self, x, logits), y)
         return logits
+
+
+def load_classifier(path: str | Path, map_location: str | torch.device = "cpu") -> Classifier:
+    """Open a run folder, a checkpoint or a .safetensors file as a Classifier in evaluation mode, ready to `predict`.
+
+    Nothing that the file names is imported or run, and its options are held against its weights before
+    anything is built from them.
+
+    Args:
+        path: a run folder (its best checkpoint is taken), a checkpoint file, or a .safetensors file with its card.
+        map_location: the device to put it on.
+
+    Raises:
+        UserError: if there is no such checkpoint, or it is damaged or foreign.
+    """
+    return load_model(Classifier, path, map_location)

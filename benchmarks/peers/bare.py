@@ -8,10 +8,10 @@ from torch.nn import functional as F
 
 from benchmarks.peers.clock import Clock
 from benchmarks.peers.work import Work
+from vgg_lightning.base.machine import keep_freed_memory
 from vgg_lightning.data.augment import Place
 from vgg_lightning.data.batches import BatchLoader
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
-from vgg_lightning.training.allocator import keep_freed_memory
 from vgg_lightning.training.optimizers import build_optimizer
 from vgg_lightning.training.schedules import build_schedule
 

@@ -15,10 +15,10 @@ from benchmarks.peers.work import Work
 
 def train(work: Work, clock: Clock) -> None:
     """Run `vgg-lightning fit` as in a terminal."""
-    from vgg_lightning.callbacks.progress import Bar
+    from vgg_lightning.run.progress import Bar
 
     clock.watch_torch()
-    with mock.patch("vgg_lightning.callbacks.progress_bar", partial(Bar, refresh_rate=10)):  # as on a terminal
+    with mock.patch("vgg_lightning.prepare.progress_bar", partial(Bar, refresh_rate=10)):  # as on a terminal
         _fit(work)
 
 
@@ -28,7 +28,7 @@ def epoch(work: Work) -> None:
 
 
 def _fit(work: Work, *options: str) -> None:
-    from vgg_lightning.cli import main
+    from vgg_lightning.cli.lightning import main
 
     with tempfile.TemporaryDirectory() as folder:
         main(["fit", *work.arguments, "--trainer.default_root_dir", folder, *options])

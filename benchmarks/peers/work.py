@@ -9,10 +9,10 @@ from typing import Any
 import yaml
 from torch import Tensor, nn
 
-from vgg_lightning.configs import presets
 from vgg_lightning.data.files import default_data_dir, load
 from vgg_lightning.networks import build_network, network_options
 from vgg_lightning.networks.tracing import trace_layers
+from vgg_lightning.presets import presets
 
 DATA_DIR = default_data_dir()  # laid out as torchvision lays it out, so that all contenders read the same files
 

@@ -61,7 +61,7 @@ def measure(job: Job) -> dict[str, float]:
     site.addsitedir(str(PACKAGES))  # behind the project's own packages, which are so the same for all
     contender = importlib.import_module(f"benchmarks.peers.{job.contender}")
     figures = MEASURES[job.part](job, contender)
-    from vgg_lightning.commands.measure import peak_memory
+    from vgg_lightning.base.machine import peak_memory
 
     return {**figures, "peak_bytes": peak_memory("cpu")}
 

@@ -22,7 +22,7 @@ from vgg_lightning.__main__ import main
 def copy(tmp_path):
     """Return a checkout whose preset `quick` has another learning rate."""
     shutil.copytree(ROOT / "vgg_lightning", tmp_path / "copy" / "vgg_lightning")
-    file = tmp_path / "copy" / "vgg_lightning" / "configs" / "quick.yaml"
+    file = tmp_path / "copy" / "vgg_lightning" / "presets" / "quick.yaml"
     assert file.read_text().count("\n  lr: 0.1\n") == 1
     file.write_text(file.read_text().replace("\n  lr: 0.1\n", "\n  lr: 0.2\n"))
     return tmp_path / "copy"

@@ -14,7 +14,7 @@ from benchmarks import gpu, questions, sources
 from benchmarks.machine import OtherWork, processor
 from benchmarks.runner import RESULTS, Run
 from benchmarks.table import Table
-from vgg_lightning.configs import presets
+from vgg_lightning.presets import presets
 
 ROOT = Path(__file__).parents[2]
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from vgg_lightning.callbacks.averaging import MovingAverage
+from vgg_lightning.training.averaging import MovingAverage
 
 
 def network(norm=True):

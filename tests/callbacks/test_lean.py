@@ -2,8 +2,8 @@
 
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
-from vgg_lightning.callbacks.finite import FiniteGuard
-from vgg_lightning.callbacks.lean import EVERY_STEP, lean
+from vgg_lightning.run.guards.finite import FiniteGuard
+from vgg_lightning.run.hooks import EVERY_STEP, lean
 
 
 class Counts(Callback):

@@ -11,9 +11,9 @@ import pytest
 import small
 
 from vgg_lightning.__main__ import main
-from vgg_lightning.callbacks import progress
-from vgg_lightning.data.catalogue import DATASETS
-from vgg_lightning.data.progress import bytes_bar, counting_bar, percent_bar
+from vgg_lightning.base.progress import bytes_bar, counting_bar, percent_bar
+from vgg_lightning.data.sources.catalogue import DATASETS
+from vgg_lightning.run import progress
 
 ESCAPE = "\x1b["
 GREEN = "\x1b[32m"

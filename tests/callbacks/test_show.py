@@ -19,11 +19,11 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.projector import projector_config_pb2
 
 from vgg_lightning import build_network
-from vgg_lightning.callbacks.show import SHOWS, confusion
-from vgg_lightning.callbacks.show.gradcam import grad_cam
-from vgg_lightning.callbacks.show.projector import features_of
-from vgg_lightning.checkpoints.load import read_checkpoint
-from vgg_lightning.data.catalogue import DATASETS
+from vgg_lightning.data.sources.catalogue import DATASETS
+from vgg_lightning.loading.load import read_checkpoint
+from vgg_lightning.show import SHOWS, confusion
+from vgg_lightning.show.gradcam import grad_cam
+from vgg_lightning.show.projector import features_of
 
 EPOCHS, STEPS, VAL = 2, 28, 64  # 448 pictures in batches of 16
 PICTURES = {

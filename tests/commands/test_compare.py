@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from vgg_lightning.commands import measure
-from vgg_lightning.commands.compare import FIGURES, main
-from vgg_lightning.errors import UserError
+from vgg_lightning.base import machine
+from vgg_lightning.base.errors import UserError
+from vgg_lightning.compare.command import FIGURES, main
 
 QUICK = ["--image_size", "32", "--batch_size", "4", "--batches", "1", "--threads", "1", "--device", "cpu"]
 
@@ -115,7 +115,7 @@ def test_interrupted_it_prints_what_it_has(stand_in, capsys):
 
 def test_interrupted_for_real_it_leaves_no_process_behind():
     heeds = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"  # also behind a shell's `&`
-    code = f"{heeds}; from vgg_lightning.commands.compare import main; sys.exit(main(sys.argv[1:]))"
+    code = f"{heeds}; from vgg_lightning.compare.command import main; sys.exit(main(sys.argv[1:]))"
     command = [
         sys.executable,
         "-c",
@@ -150,7 +150,7 @@ def test_interrupted_for_real_it_leaves_no_process_behind():
 def measuring_children_of(pid: int) -> list[str]:
     """Children that measure a network: libraries may start others for a moment while they are imported."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [child for child in children if "commands.measure" in command_of(child)]
+    return [child for child in children if "compare.measure" in command_of(child)]
 
 
 def command_of(pid: str) -> str:
@@ -198,14 +198,14 @@ def test_bad_input_is_one_line(args, text):
     ],
 )
 def test_what_counts_as_out_of_memory(error, expected):
-    assert measure.out_of_memory(error) is expected
+    assert machine.out_of_memory(error) is expected
 
 
 def test_peak_memory_is_the_processs_own():
     """A process that starts a small one hands its own peak on in ru_maxrss, which thus cannot be used."""
     ballast = bytearray(2**29)
     ballast[::4096] = b"1" * (2**29 // 4096)
-    code = "from vgg_lightning.commands.measure import peak_memory; print(peak_memory('cpu'))"
+    code = "from vgg_lightning.base.machine import peak_memory; print(peak_memory('cpu'))"
     root = Path(__file__).parents[2]
     out = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
-    assert int(out.stdout) < measure.peak_memory("cpu") - 2**27
+    assert int(out.stdout) < machine.peak_memory("cpu") - 2**27

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from vgg_lightning.__main__ import VERBS, main
-from vgg_lightning.commands.completion import options_of, script
+from vgg_lightning.cli.completion import options_of, script
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from vgg_lightning.commands.data import main
-from vgg_lightning.errors import UserError
+from vgg_lightning.base.errors import UserError
+from vgg_lightning.cli.data import main
 
 SHA256 = "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888"
 
@@ -61,7 +61,7 @@ def test_help_names_the_options(capsys):
 def test_it_does_without_torch(tmp_path):
     """Loading torch takes seconds, and checking files needs none of it."""
     code = (
-        "import sys; from vgg_lightning.commands.data import main\n"
+        "import sys; from vgg_lightning.cli.data import main\n"
         "try: main(['--dataset', 'idx', '--data_dir', sys.argv[1]])\n"
         "except ValueError: print('torch' in sys.modules)"
     )

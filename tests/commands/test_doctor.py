@@ -11,7 +11,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent.parent / "reliability"))
 from small import launch, one_line
 
-from vgg_lightning.commands import checks
+from vgg_lightning.cli import checks
 
 
 def doctor(cwd, *options):
@@ -59,7 +59,7 @@ def test_a_folder_that_cannot_be_written(tmp_path):
 
 def test_a_full_disk_and_little_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(checks, "RUN_DISK", 1e18)
-    monkeypatch.setattr("vgg_lightning.training.memory.free_memory", lambda: 500_000_000)
+    monkeypatch.setattr("vgg_lightning.cli.checks.free_memory", lambda: 500_000_000)
     code, found = doctor(tmp_path)
     assert code == 1
     assert found["runs"]["state"] == "broken"

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "reliability"))
 from small import data_options, fit, launch, one_line
 
 from vgg_lightning import load_classifier
-from vgg_lightning.errors import UserError
+from vgg_lightning.base.errors import UserError
 
 PICTURES = np.random.default_rng(1).integers(0, 256, (32, 28, 28), dtype=np.uint8)
 

@@ -10,10 +10,11 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent / "reliability"))
 from small import BRIEF, NETWORK, data_options, launch, one_line
 
-from vgg_lightning.commands import find_batch_size, find_lr
-from vgg_lightning.commands.find_batch_size import Trial
-from vgg_lightning.commands.finder_cli import FinderCLI, scratch
-from vgg_lightning.errors import UserError
+from vgg_lightning.base.errors import UserError
+from vgg_lightning.find import batch_size as find_batch_size
+from vgg_lightning.find import lr as find_lr
+from vgg_lightning.find.batch_size import Trial
+from vgg_lightning.find.finder import FinderCLI, scratch
 
 FIT = [*data_options(), *NETWORK, *BRIEF]
 

@@ -13,9 +13,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "reliability"))
 from small import data_folder, fit, launch, one_line
 
 from vgg_lightning import Classifier, load_classifier
-from vgg_lightning.checkpoints import program
-from vgg_lightning.checkpoints.onnx_file import checked_onnx, runner
-from vgg_lightning.commands.export import export
+from vgg_lightning.export import program
+from vgg_lightning.export.command import export
+from vgg_lightning.export.onnx import checked_onnx, runner
 from vgg_lightning.networks import NETWORKS
 
 REFERENCE = Path(__file__).parents[2] / "lightning_logs/reference/version_0"

@@ -21,10 +21,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "reliability"))
 from small import fit, launch, one_line
 
 from vgg_lightning import FashionMNISTDataModule, load_classifier
-from vgg_lightning.commands.own_pictures import columns
-from vgg_lightning.data import picture_files
-from vgg_lightning.data.pictures import to_uint8
-from vgg_lightning.errors import UserError
+from vgg_lightning.base.errors import UserError
+from vgg_lightning.cli.prediction_files import columns
+from vgg_lightning.data.images import decode
+from vgg_lightning.data.images.prepare import to_uint8
 
 REFERENCE = Path(__file__).parents[2] / "lightning_logs/reference/version_0"
 
@@ -325,7 +325,7 @@ def make_traps(folder, outside):
     for name, content in files.items():
         (folder / name).write_bytes(content)
     with (folder / "huge.png").open("wb") as stream:
-        stream.truncate(picture_files.MOST_BYTES + 1)
+        stream.truncate(decode.MOST_BYTES + 1)
     os.mkfifo(folder / "pipe.png")
     server = socket.socket(socket.AF_UNIX)
     server.bind(str(folder / "s.png"))
@@ -382,7 +382,7 @@ def test_a_file_that_grows_is_refused(pictures, monkeypatch):
         values[6] -= 1
         return os.stat_result(values)
 
-    monkeypatch.setattr(picture_files.os, "fstat", smaller)
+    monkeypatch.setattr(decode.os, "fstat", smaller)
     with pytest.raises(UserError, match="changes while it is read"):
         to_uint8(pictures / "a.png")
 

@@ -7,10 +7,10 @@ import json
 
 import pytest
 
-from vgg_lightning.commands.compare import main
-from vgg_lightning.commands.scale import BUCKET, Link, Load, load_of, step_of
-from vgg_lightning.errors import UserError
-from vgg_lightning.networks.summary import summarize
+from vgg_lightning.base.errors import UserError
+from vgg_lightning.compare.command import main
+from vgg_lightning.compare.scale_model import BUCKET, Link, Load, load_of, step_of
+from vgg_lightning.networks.cost import summarize
 
 LINK = Link(bandwidth=10e9, latency=1e-5)
 

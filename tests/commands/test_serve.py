@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "reliability"))
 from small import launch, one_line
 
 from vgg_lightning import FashionMNISTDataModule, load_classifier
-from vgg_lightning.commands.serve import classify
+from vgg_lightning.serve.command import classify
 
 pytest.importorskip("gradio")
 

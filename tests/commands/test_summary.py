@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from vgg_lightning.commands.summary import main
-from vgg_lightning.errors import UserError
+from vgg_lightning.base.errors import UserError
+from vgg_lightning.cli.summary import main
 from vgg_lightning.networks import NETWORKS
 
 
@@ -169,7 +169,7 @@ def test_help_names_networks_and_their_options(capsys):
 
 PROBE = """
 import resource, sys, time
-from vgg_lightning.commands.summary import main
+from vgg_lightning.cli.summary import main
 main(["lenet", "--image_size", "28"])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 main(["vgg19", "--in_channels", "3", "--num_classes", "1000", "--batch_size", "1024"])

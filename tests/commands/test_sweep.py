@@ -15,7 +15,7 @@ from harness import environment, make_data
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from vgg_lightning.__main__ import main
-from vgg_lightning.configs import header
+from vgg_lightning.presets import header
 from vgg_lightning.sweep import study as studies
 
 FIT = [

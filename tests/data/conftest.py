@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vgg_lightning.data.catalogue import DATASETS, Dataset, mnist_like_files
+from vgg_lightning.data.sources.catalogue import DATASETS, Dataset, mnist_like_files
 
 
 def idx_bytes(array):

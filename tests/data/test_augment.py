@@ -7,12 +7,12 @@ import torch
 from torch.nn import functional as F
 from torchvision.transforms import functional as tv
 
+from vgg_lightning.base.errors import UserError
 from vgg_lightning.data.augment import AUGMENTATIONS, MIXES, Augment, Place
 from vgg_lightning.data.augment.mixes import cutmix, mixup
 from vgg_lightning.data.augment.moves import crop, shift
 from vgg_lightning.data.augment.patches import FILL, cutout, erase
 from vgg_lightning.data.augment.warps import affine, randaugment, retone, tone, warp
-from vgg_lightning.errors import UserError
 
 ALL = [*AUGMENTATIONS, *MIXES]
 

@@ -5,9 +5,9 @@ import itertools
 import pytest
 import torch
 
+from vgg_lightning.base.errors import UserError
 from vgg_lightning.data.batches import BatchLoader
 from vgg_lightning.data.splits import stratified_split
-from vgg_lightning.errors import UserError
 
 N = 103
 

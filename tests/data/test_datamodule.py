@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vgg_lightning import FashionMNISTDataModule
-from vgg_lightning.errors import UserError
+from vgg_lightning.base.errors import UserError
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from vgg_lightning.data import idx
-from vgg_lightning.data.catalogue import CLASSES, mnist_like_files
+from vgg_lightning.base.errors import UserError
 from vgg_lightning.data.files import default_data_dir, load, prepare
-from vgg_lightning.errors import UserError
+from vgg_lightning.data.sources import idx
+from vgg_lightning.data.sources.catalogue import CLASSES, mnist_like_files
 
 FILES = mnist_like_files()
 WEB_PAGE = b"<!DOCTYPE html>Log in"

@@ -19,11 +19,11 @@ from small import BRIEF, NETWORK, data_folder, fit, launch, one_line
 from torchvision import datasets as torchvision_datasets
 
 from vgg_lightning import FashionMNISTDataModule, load_classifier
-from vgg_lightning.data import download
-from vgg_lightning.data.catalogue import DATASETS, Archive
+from vgg_lightning.base.errors import UserError
 from vgg_lightning.data.files import load, prepare
+from vgg_lightning.data.sources import download
+from vgg_lightning.data.sources.catalogue import DATASETS, Archive
 from vgg_lightning.data.statistics import mean_and_std
-from vgg_lightning.errors import UserError
 
 COUNTS = (64, 64, 26, 26)
 SMALL = ["--data.val_size", "12", "--data.batch_size", "16"]
@@ -312,7 +312,7 @@ def test_a_folder_that_does_not_fit_is_one_line(divided, tmp_path):
 
 
 def test_what_does_not_fit_into_memory_is_refused(divided, monkeypatch):
-    monkeypatch.setattr("vgg_lightning.training.memory.free_memory", lambda: 1000)
+    monkeypatch.setattr("vgg_lightning.data.images.dataset.free_memory", lambda: 1000)
     with pytest.raises(UserError, match=r"40 pictures take .* GB are free"):
         load(divided, "train", "folder")
 

@@ -7,9 +7,9 @@ import shutil
 import numpy as np
 import pytest
 
-from vgg_lightning.data.catalogue import DATASETS, mnist_like_files
+from vgg_lightning.base.errors import UserError
 from vgg_lightning.data.files import load, prepare
-from vgg_lightning.errors import UserError
+from vgg_lightning.data.sources.catalogue import DATASETS, mnist_like_files
 
 FILES = mnist_like_files()
 

@@ -12,7 +12,7 @@ import time
 # A process of its own that prepares the data set described by its arguments.
 CHILD = """
 import dataclasses, json, resource, sys
-from vgg_lightning.data.catalogue import DATASETS, mnist_like_files
+from vgg_lightning.data.sources.catalogue import DATASETS, mnist_like_files
 from vgg_lightning.data.files import prepare
 root, counts, checksums, limit = json.loads(sys.argv[1])
 files = mnist_like_files(tuple(counts), tuple(checksums))

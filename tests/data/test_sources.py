@@ -9,10 +9,10 @@ import time
 
 import pytest
 
-from vgg_lightning.data import debian, download, store
-from vgg_lightning.data.catalogue import DATASETS
+from vgg_lightning.base.errors import UserError
 from vgg_lightning.data.files import prepare
-from vgg_lightning.errors import UserError
+from vgg_lightning.data.sources import debian, download, store
+from vgg_lightning.data.sources.catalogue import DATASETS
 
 
 def raw(root):

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torchvision import transforms
 
+from vgg_lightning.base.errors import UserError
 from vgg_lightning.data.augment import Augment, Place
 from vgg_lightning.data.augment.moves import first_half, flip, shift
 from vgg_lightning.data.batches import BatchLoader
 from vgg_lightning.data.transforms import MEAN, STD, Preprocess, resize
-from vgg_lightning.errors import UserError
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from vgg_lightning.errors import UserError
+from vgg_lightning.base.errors import UserError
 from vgg_lightning.networks import INIT_SCHEMES, build_network, initialize
 
 

@@ -8,9 +8,9 @@ import torch
 import torchvision
 from torch import nn
 
-from vgg_lightning.errors import UserError
+from vgg_lightning.base.errors import UserError
 from vgg_lightning.networks import NETWORKS, build_network
-from vgg_lightning.networks.summary import LARGEST, summarize
+from vgg_lightning.networks.cost import LARGEST, summarize
 
 VGG11 = [(64, 112, 112), (128, 56, 56), (256, 28, 28), (512, 14, 14), (512, 7, 7)]
 CLASSIC = [(4096,), (4096,), (10,)]

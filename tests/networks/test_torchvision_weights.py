@@ -5,7 +5,7 @@ import torch
 import torchvision
 from torch import nn
 
-from vgg_lightning.errors import UserError
+from vgg_lightning.base.errors import UserError
 from vgg_lightning.networks import build_network, load_torchvision_weights
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from vgg_lightning.networks import NETWORKS, build_network
-from vgg_lightning.networks.summary import summarize
+from vgg_lightning.networks.cost import summarize
 from vgg_lightning.networks.tracing import kept_bytes
 
 

@@ -7,7 +7,8 @@ import torch
 from small import data_options, launch, one_line
 
 from vgg_lightning import FashionMNISTDataModule, build_network
-from vgg_lightning.checkpoints.load import load_classifier, read_checkpoint
+from vgg_lightning.classifier import load_classifier
+from vgg_lightning.loading.load import read_checkpoint
 from vgg_lightning.networks.whitened_vgg import WhiteningConv
 
 STEM = "network.blocks.0.0.weight"

@@ -5,9 +5,9 @@ import threading
 
 import pytest
 
-from vgg_lightning.errors import UserError
-from vgg_lightning.parallel.meeting import PATIENCE, Meeting, facts, patience
-from vgg_lightning.parallel.ranks import seat
+from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.process import seat
+from vgg_lightning.run.parallel.rendezvous import PATIENCE, Meeting, facts, patience
 
 
 def facts_of(checksum, **model):

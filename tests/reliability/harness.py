@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from vgg_lightning.checkpoints.load import read_checkpoint
+from vgg_lightning.loading.load import read_checkpoint
 
 REPOSITORY = Path(__file__).parents[2]
 EPOCHS, STEPS = 3, 8  # of the runs that are broken

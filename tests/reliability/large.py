@@ -8,8 +8,8 @@ import lightning as L
 import torch
 
 from vgg_lightning import Classifier
-from vgg_lightning.checkpoints.write import VerifiedCheckpointIO
-from vgg_lightning.parallel.strategies import Sharded
+from vgg_lightning.run.checkpoints.io import VerifiedCheckpointIO
+from vgg_lightning.run.parallel.strategies import Sharded
 
 
 def main(folder):

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import torch
 
-import vgg_lightning.cli
+import vgg_lightning.cli.lightning
 from vgg_lightning.__main__ import main
-from vgg_lightning.checkpoints.write import VerifiedCheckpointIO
 from vgg_lightning.classifier import Classifier
+from vgg_lightning.run.checkpoints.io import VerifiedCheckpointIO
 
 
 def strike_at(hook, count, signal=None, fill=None):
@@ -79,7 +79,7 @@ def answer(**values):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    assert vgg_lightning.cli
+    assert vgg_lightning.cli.lightning
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:

@@ -11,8 +11,8 @@ from lightning.pytorch.plugins import MixedPrecision
 from small import data_folder, fit, launch, one_line
 
 from vgg_lightning import Classifier, FashionMNISTDataModule
-from vgg_lightning.callbacks.finite import MOST_SKIPS, FiniteGuard
-from vgg_lightning.errors import NonFiniteError
+from vgg_lightning.base.errors import NonFiniteError
+from vgg_lightning.run.guards.finite import MOST_SKIPS, FiniteGuard
 
 BAD_STEP = 3
 

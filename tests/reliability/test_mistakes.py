@@ -171,7 +171,7 @@ def test_read_only_folder(tmp_path):
 
 def test_an_empty_run_folder_of_a_late_mistake_is_removed(tmp_path, monkeypatch):
     """A fault that only training itself can find leaves no run folder either, but spares those of other runs."""
-    from vgg_lightning.errors import UserError
+    from vgg_lightning.base.errors import UserError
 
     assert fit(tmp_path).code == 0
     before = sorted(tmp_path.rglob("*"))

@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 from small import data_options, fit, launch, one_line
 
 from vgg_lightning import Classifier, FashionMNISTDataModule, load_classifier
-from vgg_lightning.checkpoints.load import data_options as saved_data_options
-from vgg_lightning.checkpoints.load import model_options, read_checkpoint
-from vgg_lightning.checkpoints.options import checked_options
-from vgg_lightning.errors import UserError
+from vgg_lightning.base.errors import UserError
+from vgg_lightning.loading.load import data_options as saved_data_options
+from vgg_lightning.loading.load import model_options, read_checkpoint
+from vgg_lightning.loading.options import checked_options
 
 CANARY = """
 import pathlib
@@ -286,7 +286,7 @@ def test_every_saved_file_is_plain(run):
         checkpoint = torch.load(file, weights_only=True)
         assert json.loads(json.dumps(checkpoint["hyper_parameters"])) == checkpoint["hyper_parameters"]
         assert json.loads(json.dumps(checkpoint["datamodule_hyper_parameters"]))
-        assert model_options(checkpoint)
+        assert model_options(checkpoint, Classifier)
         assert saved_data_options(read_checkpoint(file))
 
 
@@ -299,7 +299,7 @@ def test_options_that_are_not_plain_fail(value):
 
 def test_all_options_declare_plain_types():
     """An option of another type would make checkpoints that their own reader refuses."""
-    from vgg_lightning.checkpoints.options import fits
+    from vgg_lightning.loading.options import fits
 
     for owner in (Classifier, FashionMNISTDataModule):
         made = owner()

@@ -10,10 +10,10 @@ import torch
 from harness import EPOCHS, NETWORK, differences, essence, everything, only_run, output, record
 
 from vgg_lightning import load_classifier
-from vgg_lightning.checkpoints.digest import damage_of
-from vgg_lightning.checkpoints.load import read_checkpoint
-from vgg_lightning.checkpoints.write import CheckpointNotWrittenError, VerifiedCheckpointIO, previous_of
-from vgg_lightning.errors import UserError
+from vgg_lightning.base.errors import UserError
+from vgg_lightning.loading.load import read_checkpoint
+from vgg_lightning.run.checkpoints.io import CheckpointNotWrittenError, VerifiedCheckpointIO, previous_of
+from vgg_lightning.run.checkpoints.seal import damage_of
 
 SEED = 2
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk, or runs as another user")

@@ -10,7 +10,7 @@ import small
 CODE = """
 import sys, torch
 from pathlib import Path
-from vgg_lightning.training.allocator import keep_freed_memory
+from vgg_lightning.base.machine import keep_freed_memory
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
@@ -51,19 +51,19 @@ def test_what_the_environment_sets_stays():
 
 
 def test_another_c_library_changes_nothing(monkeypatch):
-    from vgg_lightning.training import allocator
+    from vgg_lightning.base import machine
 
     for name in [name for name in os.environ if name.startswith(("MALLOC_", "GLIBC_"))]:
         monkeypatch.delenv(name)
-    monkeypatch.setattr(allocator.ctypes, "CDLL", lambda name: object())
-    assert not allocator.keep_freed_memory()
+    monkeypatch.setattr(machine.ctypes, "CDLL", lambda name: object())
+    assert not machine.keep_freed_memory()
 
 
 @pytest.mark.parametrize(("free", "kept"), [(10**12, [True]), (10**6, [])])
 def test_a_run_keeps_memory_only_where_there_is_room(free, kept, tmp_path, monkeypatch):
     calls = []
-    monkeypatch.setattr("vgg_lightning.cli.free_memory", lambda: free)
-    monkeypatch.setattr("vgg_lightning.cli.keep_freed_memory", lambda: calls.append(True))
+    monkeypatch.setattr("vgg_lightning.cli.lightning.free_memory", lambda: free)
+    monkeypatch.setattr("vgg_lightning.cli.lightning.keep_freed_memory", lambda: calls.append(True))
     launched = small.fit(tmp_path, "--trainer.fast_dev_run", "true")
     assert launched.code == 0, launched.err
     assert calls == kept

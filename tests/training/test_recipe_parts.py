@@ -10,8 +10,9 @@ from small import data_folder, data_options, fit, launch, one_line
 from torch.nn import functional as F
 
 from vgg_lightning import Classifier, FashionMNISTDataModule
-from vgg_lightning.checkpoints.load import load_classifier, read_checkpoint
-from vgg_lightning.errors import UserError
+from vgg_lightning.base.errors import UserError
+from vgg_lightning.classifier import load_classifier
+from vgg_lightning.loading.load import read_checkpoint
 from vgg_lightning.training.losses import label_loss, teacher_loss
 from vgg_lightning.training.muon import Muon, orthogonal
 from vgg_lightning.training.sam import sharpness_aware
@@ -165,7 +166,7 @@ class Counter(L.Callback):
 
 
 def test_sam_stops_at_numbers_that_are_not_finite_with_sound_weights(tmp_path):
-    from vgg_lightning.errors import NonFiniteError
+    from vgg_lightning.base.errors import NonFiniteError
 
     model = None
 

@@ -1,1 +1,4 @@
-"""Fashion-MNIST: files, batches, transforms, and the LightningDataModule that joins them."""
+"""Fashion-MNIST: files, batches, transforms, and the LightningDataModule that joins them.
+
+Imports `base` and the libraries.
+"""

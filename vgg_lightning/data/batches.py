@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vgg_lightning.seeds import derive_seed
+from vgg_lightning.base.seeds import derive_seed
 
 Batch = tuple[Tensor, Tensor]
 

@@ -11,16 +11,16 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
+from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.progress import say
 from vgg_lightning.data.augment import Augment, Place
 from vgg_lightning.data.batches import Batch, BatchLoader, Share
-from vgg_lightning.data.catalogue import CLASSES, DATASETS, MEAN, STD
 from vgg_lightning.data.files import Prepared, class_names, default_data_dir, load, prepare
-from vgg_lightning.data.picture_folder import Found, PictureLoader, find_pictures
-from vgg_lightning.data.progress import say
+from vgg_lightning.data.images.folder import Found, PictureLoader, find_pictures
+from vgg_lightning.data.sources.catalogue import CLASSES, DATASETS, MEAN, STD
 from vgg_lightning.data.splits import stratified_split
 from vgg_lightning.data.statistics import mean_and_std
 from vgg_lightning.data.transforms import Preprocess
-from vgg_lightning.errors import UserError
 
 Split = Literal["train", "val", "test"]
 FEWEST = 2  # pictures that a process trains on: BatchNorm needs as many

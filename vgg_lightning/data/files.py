@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from vgg_lightning.data.catalogue import CLASSES, DATASETS, SPLITS, Dataset, Split, find_dataset
-from vgg_lightning.data.folders import folder_checksums, folder_classes, read_pictures
-from vgg_lightning.data.idx import Fault, read, read_shape, verify
-from vgg_lightning.data.progress import say
+from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.progress import say
+from vgg_lightning.data.images.dataset import folder_checksums, folder_classes, read_pictures
 from vgg_lightning.data.sources import obtain
-from vgg_lightning.data.store import ELSEWHERE, Job, leftovers, sweep
-from vgg_lightning.errors import UserError
+from vgg_lightning.data.sources.catalogue import CLASSES, DATASETS, SPLITS, Dataset, Split, find_dataset
+from vgg_lightning.data.sources.idx import Fault, read, read_shape, verify
+from vgg_lightning.data.sources.store import ELSEWHERE, Job, leftovers, sweep
 
 if TYPE_CHECKING:  # torch is loaded by `load`, which alone needs it
     from torch import Tensor

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vgg_lightning.errors import UserError
+from vgg_lightning.base.errors import UserError
 
 SPLIT_SEED = 1409_1556  # fixed: a split that moved with the seed would leak validation pictures between runs
 

@@ -2,6 +2,8 @@
 
 To add one: write a file with a class that takes `in_channels`, `num_classes` and `image_size` (and options
 of its own, all plain values), and give it a row here.
+
+Imports `base` and torch.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from functools import partial
 
 from torch import nn
 
-from vgg_lightning.errors import UserError, nearest
+from vgg_lightning.base.errors import UserError, nearest
 from vgg_lightning.networks.alexnet import AlexNet
 from vgg_lightning.networks.batch_norm import BatchNorm
 from vgg_lightning.networks.densenet import DenseNet

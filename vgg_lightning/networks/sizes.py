@@ -6,7 +6,7 @@ import itertools
 
 from torch import nn
 
-from vgg_lightning.errors import UserError
+from vgg_lightning.base.errors import UserError
 
 Windowed = nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d
 

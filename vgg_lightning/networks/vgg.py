@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from vgg_lightning.errors import UserError, nearest
+from vgg_lightning.base.errors import UserError, nearest
 
 # (num_convs, out_channels) of each block: columns A, B, D and E of the paper's table 1.
 VGG_BLOCKS: dict[str, tuple[tuple[int, int], ...]] = {

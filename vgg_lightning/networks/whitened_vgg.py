@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vgg_lightning.errors import UserError
+from vgg_lightning.base.errors import UserError
 from vgg_lightning.networks.sizes import checked_side
 
 CHANNELS = (64, 128, 128)

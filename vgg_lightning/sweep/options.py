@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 
-from vgg_lightning.arguments import follow_data, with_defaults
+from vgg_lightning.base.errors import UserError
 from vgg_lightning.classifier import Classifier
-from vgg_lightning.cli import VGGLightningCLI, quiet
+from vgg_lightning.cli.defaults import follow_data, with_defaults
+from vgg_lightning.cli.lightning import VGGLightningCLI, quiet
+from vgg_lightning.cli.limits import check_run, check_trainer
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
-from vgg_lightning.errors import UserError
 from vgg_lightning.sweep.space import Space, argument, extremes
-from vgg_lightning.training.limits import check_run, check_trainer
 
 SET_BY_SWEEP = ("name", "test", "ckpt_path", "resume", "print_config")
 FIXED = (*SET_BY_SWEEP, "config", "trainer.default_root_dir", "trainer.devices", "help", "model", "data", "trainer")

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from vgg_lightning.commands import render
+from vgg_lightning.base import text as render
 from vgg_lightning.sweep.space import argument
 from vgg_lightning.sweep.study import trials
 

@@ -16,7 +16,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from vgg_lightning.errors import UserError, nearest
+from vgg_lightning.base.errors import UserError, nearest
 
 LARGEST = 100_000  # bytes
 DEEPEST = 5  # lists and tables within each other

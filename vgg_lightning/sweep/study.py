@@ -19,8 +19,8 @@ from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_s
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from vgg_lightning.errors import UserError
-from vgg_lightning.seeds import derive_seed
+from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.seeds import derive_seed
 from vgg_lightning.sweep.space import Space
 
 HEARTBEAT = 10  # seconds between signs of life of a running trial

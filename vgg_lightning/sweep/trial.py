@@ -19,9 +19,11 @@ from lightning.pytorch.callbacks import Callback
 from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
-from vgg_lightning import cli, signals
-from vgg_lightning.__main__ import guarded
-from vgg_lightning.checkpoints.find import newest_valid
+from vgg_lightning.cli.entry import guarded
+from vgg_lightning.cli.lightning import VGGLightningCLI
+from vgg_lightning.cli.lightning import main as run_cli
+from vgg_lightning.run import signals
+from vgg_lightning.run.checkpoints.locate import newest_valid
 from vgg_lightning.sweep.study import HEARTBEAT, hold_alive, open_storage, put_back, quiet
 
 PRUNED = 10  # exit code of a trial that was ended early
@@ -60,7 +62,7 @@ class Outcome:
     note: str = ""
 
 
-class TrialCLI(cli.VGGLightningCLI):
+class TrialCLI(VGGLightningCLI):
     """`fit` for a trial: tells the study how it stands after every validation, and ends if it is hopeless."""
 
     def __init__(self, trial: Trial, verb: str, args: list[str]) -> None:
@@ -170,7 +172,7 @@ def _fit(job: Job) -> int:
     if run and Path(run).is_dir() and newest_valid(Path(run)):
         options += ["--ckpt_path", run]  # it was cut off, and goes on as if it had not been
     try:
-        return cli.main(options, lambda verb, args: TrialCLI(trial, verb, args))
+        return run_cli(options, lambda verb, args: TrialCLI(trial, verb, args))
     except optuna.TrialPruned:
         return PRUNED
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from vgg_lightning.errors import UserError, nearest
+from vgg_lightning.base.errors import UserError, nearest
 
 # What `--model.compile` takes, and what it hands to torch.compile.
 COMPILE_MODES: dict[str, dict[str, Any]] = {

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vgg_lightning.errors import UserError
-
-if TYPE_CHECKING:
-    from vgg_lightning.classifier import Classifier
+from vgg_lightning.base.errors import UserError
+from vgg_lightning.training.trained import Trained
 
 
 def label_loss(logits: Tensor, y: Tensor, label_smoothing: float) -> Tensor:
@@ -41,23 +37,20 @@ class Teacher:
     """A trained classifier to learn from: no module of the one that learns, so it is in none of its checkpoints.
 
     Args:
-        path: a run folder or a checkpoint, which is opened safely.
-
-    Raises:
-        UserError: if there is none.
+        path: the run folder or checkpoint that it was loaded from, for messages.
+        model: the classifier; its weights are frozen.
     """
 
-    def __init__(self, path: str) -> None:
-        from vgg_lightning.checkpoints.load import load_classifier  # imported here: it needs the Classifier
-
+    def __init__(self, path: str, model: Trained) -> None:
         self.path = path
-        self.model = load_classifier(path).requires_grad_(False)
+        self.model = model
+        self.model.network.requires_grad_(False)
 
     def __deepcopy__(self, memo: object) -> Teacher:
         """Return itself: an average of the student's weights needs no second teacher."""
         return self
 
-    def check(self, student: Classifier) -> None:
+    def check(self, student: Trained) -> None:
         """Raise UserError if the teacher has not the student's pictures and classes."""
         for name in ("image_size", "in_channels", "num_classes"):
             has, asked = self.model.hparams[name], student.hparams[name]

@@ -2,40 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from vgg_lightning.errors import UserError
-
-if TYPE_CHECKING:
-    from vgg_lightning.classifier import Classifier
-
-_CGROUP = Path("/sys/fs/cgroup")  # what a container may use
-
-
-def free_memory() -> int:
-    """Return the bytes of memory that a run may take: free ones of the machine, or of its container."""
-    free = [_number(line.split()[1]) * 1024 for line in _lines(Path("/proc/meminfo")) if line.startswith("MemAvail")]
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit, used = (_number("".join(_lines(_CGROUP / name))) for name in ("memory.max", "memory.current"))
-    cached = sum(_number(x.split()[1]) for x in _lines(_CGROUP / "memory.stat") if x.startswith("file "))
-    return min([total, *free, *([limit - used + cached] if limit else [])])
-
-
-def _lines(file: Path) -> list[str]:
-    try:
-        return file.read_text(encoding="ascii").splitlines()
-    except OSError:
-        return []
-
-
-def _number(text: str) -> int:
-    return int(text) if text.isdigit() else 0
+from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.machine import free_memory
+from vgg_lightning.training.trained import Trained
 
 
 def check_weights_fit(build: Callable[[], nn.Module], picture_bytes: int) -> None:
@@ -55,7 +29,7 @@ def check_weights_fit(build: Callable[[], nn.Module], picture_bytes: int) -> Non
     _check(needed, "the network", "lower --data.image_size or --model.hidden_units, or raise --model.ratio")
 
 
-def check_training_fits(classifier: Classifier, batch_size: int, precision: str) -> int:
+def check_training_fits(classifier: Trained, batch_size: int, precision: str) -> int:
     """Return the bytes that a training step on a CPU needs at least: weights, gradients, and what is kept for them.
 
     It counts less than any run needs, so that nothing is refused that could work. A GPU says so itself, and at once.
@@ -82,7 +56,7 @@ def check_training_fits(classifier: Classifier, batch_size: int, precision: str)
     return needed
 
 
-def _picture(classifier: Classifier) -> tuple[int, int, int]:
+def _picture(classifier: Trained) -> tuple[int, int, int]:
     size = classifier.hparams["image_size"]
     return classifier.hparams["in_channels"], size, size
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vgg_lightning.errors import UserError, nearest
+from vgg_lightning.base.errors import UserError, nearest
 from vgg_lightning.training.muon import Muon
 
 ParameterGroups = list[dict[str, Any]]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
@@ -11,21 +9,19 @@ from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch.optim.lr_scheduler import LambdaLR
 
-from vgg_lightning.callbacks.averaging import AveragedWeights
-from vgg_lightning.callbacks.chance import ChanceNote
-from vgg_lightning.callbacks.finite import FiniteGuard
-from vgg_lightning.callbacks.lean import lean
-from vgg_lightning.callbacks.lookahead import Lookahead
-from vgg_lightning.errors import UserError
-from vgg_lightning.seeds import derive_seed, seed_device
+from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.seeds import derive_seed, seed_device
+from vgg_lightning.run.guards.finite import FiniteGuard
+from vgg_lightning.run.hooks import lean
+from vgg_lightning.training.averaging import AveragedWeights
+from vgg_lightning.training.chance import ChanceNote
+from vgg_lightning.training.lookahead import Lookahead
 from vgg_lightning.training.optimizers import build_optimizer
 from vgg_lightning.training.schedules import build_schedule, restart_schedule
-
-if TYPE_CHECKING:
-    from vgg_lightning.classifier import Classifier
+from vgg_lightning.training.trained import Trained
 
 
-def check_trainable(model: Classifier) -> None:
+def check_trainable(model: Trained) -> None:
     """Raise UserError for options that cannot be trained with, though they can be tested."""
     if model.teacher:
         model.teacher.check(model)
@@ -35,14 +31,14 @@ def check_trainable(model: Classifier) -> None:
         raise UserError("--model.sam_rho takes whole batches: leave --trainer.accumulate_grad_batches out")
 
 
-def callbacks_of(model: Classifier) -> list[Callback]:
+def callbacks_of(model: Trained) -> list[Callback]:
     """Guard the numbers, and average the weights if asked to."""
     decay, steps = model.hparams["ema_decay"], model.hparams["lookahead_steps"]
     averages = [Lookahead(steps)] if steps else []
     return lean([FiniteGuard(), ChanceNote(), *averages, *([AveragedWeights(decay=decay)] if decay else [])])
 
 
-def optimizer_of(model: Classifier) -> OptimizerLRSchedulerConfig:
+def optimizer_of(model: Trained) -> OptimizerLRSchedulerConfig:
     """Build optimizer and schedule by name; the schedule moves with every step."""
     hparams, trainer = model.hparams, model.trainer
     optimizer = build_optimizer(
@@ -77,7 +73,7 @@ def restart_schedules(trainer: L.Trainer, lr: float) -> None:
             restart_schedule(config.scheduler, lr)
 
 
-def seed_step(model: Classifier, batch_idx: int) -> None:
+def seed_step(model: Trained, batch_idx: int) -> None:
     """Seed dropout by (seed, epoch, batch, rank), whatever was drawn before."""
     seed = getattr(getattr(model.trainer, "datamodule", None), "seed", 0)
     seed_device(model.device, derive_seed(seed, model.current_epoch, batch_idx, model.global_rank, 1))

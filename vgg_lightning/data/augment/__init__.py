@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vgg_lightning.base.errors import UserError, nearest
+from vgg_lightning.base.seeds import derive_seed
 from vgg_lightning.data.augment.mixes import cutmix, mixup
 from vgg_lightning.data.augment.moves import alternating_flip, crop, flip, shift
 from vgg_lightning.data.augment.patches import cutout, erase
 from vgg_lightning.data.augment.place import Place
 from vgg_lightning.data.augment.warps import affine, randaugment, tone
-from vgg_lightning.errors import UserError, nearest
-from vgg_lightning.seeds import derive_seed
 
 __all__ = ["AUGMENTATIONS", "MIXES", "Augment", "Place"]
 

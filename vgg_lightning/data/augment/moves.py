@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vgg_lightning.base.seeds import derive_seed
 from vgg_lightning.data.augment.place import Place
-from vgg_lightning.seeds import derive_seed
 
 
 def flip(images: Tensor, generator: torch.Generator, place: Place | None = None) -> Tensor:

@@ -1,0 +1,103 @@
+"""Text for people: rows of figures as a table, CSV or Markdown, units, names of files, commands."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+FORMATS = ("table", "json", "csv", "markdown")
+
+Row = Sequence[object]
+
+
+def table(header: Sequence[str], rows: Sequence[Row]) -> str:
+    """Return aligned columns; numbers stand on the right."""
+    cells = [list(header), *([cell_text(value) for value in row] for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    right = _right_aligned(rows, len(header))
+    lines = [
+        "  ".join(
+            text.rjust(width) if r else text.ljust(width) for text, width, r in zip(row, widths, right, strict=True)
+        )
+        for row in cells
+    ]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def markdown(header: Sequence[str], rows: Sequence[Row]) -> str:
+    """Return a Markdown table; numbers stand on the right."""
+    rule = ["---:" if right else "---" for right in _right_aligned(rows, len(header))]
+    cells = [
+        list(header),
+        rule,
+        *([cell_text(value).replace("|", "\\|").strip() for value in row] for row in rows),
+    ]
+    return "\n".join(f"| {' | '.join(row)} |" for row in cells)
+
+
+def csv_text(header: Sequence[str], rows: Sequence[Row]) -> str:
+    """Return comma-separated values, numbers in full; a shape is written as 64x112x112."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows([shape_text(v) if isinstance(v, tuple) else v for v in row] for row in rows)
+    return buffer.getvalue().rstrip("\n")
+
+
+def cell_text(value: object) -> str:
+    """Return a value for people: 1,234 for a whole number, 64x112x112 for a shape, nothing for None."""
+    if value is None:
+        return ""
+    if isinstance(value, tuple):
+        return shape_text(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.1f}" if isinstance(value, float) else str(value)
+
+
+def shape_text(shape: Sequence[int]) -> str:
+    """Return 64x112x112."""
+    return "x".join(map(str, shape))
+
+
+def scaled(value: float) -> str:
+    """Return a count with a decimal prefix: 7.61 G."""
+    for prefix, unit in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= unit:
+            return f"{value / unit:.2f} {prefix}"
+    return f"{value:g}"
+
+
+def memory(value: float) -> str:
+    """Return bytes with a binary prefix: 12.3 MiB, which are 12.3 times 1,048,576 bytes."""
+    for prefix, unit in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if value >= unit:
+            return f"{value / unit:,.1f} {prefix}"
+    return f"{value:g} B"
+
+
+def printable(text: str) -> str:
+    r"""Return a text on one line: what is no printable character as an escape such as \x1b.
+
+    A file's name may hold what moves the cursor, turns the text around, or is no text at all.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def program(name: str) -> str:
+    """Return what to type to start a program of this environment, which need not be on the path."""
+    own = Path(sys.executable).with_name(name)
+    if not own.exists() or shutil.which(name) == str(own):
+        return name
+    return str(own.relative_to(Path.cwd())) if own.is_relative_to(Path.cwd()) else str(own)
+
+
+def _right_aligned(rows: Sequence[Row], columns: int) -> list[bool]:
+    """Whether each column holds numbers: all its texts but the empty ones start with a digit."""
+    texts = [[cell_text(row[i]) for row in rows] for i in range(columns)]
+    return [any(column) and all(text[:1].isdigit() for text in column if text) for column in texts]

@@ -1,1 +1,0 @@
-"""Checkpoints: found, verified and opened without running anything that they hold."""

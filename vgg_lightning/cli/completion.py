@@ -1,0 +1,76 @@
+"""`vgg-lightning --print_shtab SHELL`: tab completion of verbs, their options, presets and networks."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import importlib.util
+import io
+import re
+
+from vgg_lightning.base.errors import UserError, nearest
+from vgg_lightning.presets import presets
+
+SHELLS = ("bash", "zsh")
+CONFIG = "_vgg_lightning_config"  # the shell function that completes --config: presets and files
+PREAMBLE = {
+    "bash": CONFIG + '() {{ compgen -W "{presets}" -- "$1"; compgen -f -- "$1"; }}',
+    "zsh": CONFIG + "() {{ compadd -- {presets}; _files }}",
+}
+NETWORK_OPTIONS = ("--model.network",)
+NETWORK_VERBS = ("summary", "compare")
+
+
+def main(args: list[str]) -> int:
+    """Print the completion script of a shell.
+
+    Raises:
+        UserError: if the shell is unknown, or shtab is not installed.
+    """
+    if len(args) != 1 or args[0] not in SHELLS:
+        given = args[0] if args else ""
+        raise UserError(f"--print_shtab {given}{nearest(given, SHELLS)}: it takes one of {', '.join(SHELLS)}")
+    if importlib.util.find_spec("shtab") is None:
+        raise UserError("--print_shtab needs the package shtab: pip install 'vgg-lightning[completion]'")
+    print(script(args[0]))
+    return 0
+
+
+def script(shell: str) -> str:
+    """Return the completion script of "bash" or "zsh"."""
+    import shtab
+
+    preamble = PREAMBLE[shell].format(presets=" ".join(presets()))
+    text: str = shtab.complete(_parser(), shell, preamble=preamble)
+    return text
+
+
+def options_of(verb: str) -> list[str]:
+    """Return the long options of a verb, as its help names them."""
+    from vgg_lightning.cli.entry import TRAINER, VERBS
+
+    module, out = VERBS[verb][0], io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
+        importlib.import_module(module).main([verb, "--help"] if module == TRAINER else ["--help"])
+    found = re.findall(r"^ +(?:-\w(?: \S+)?, )?(--[a-z][\w.]*)", out.getvalue(), re.MULTILINE)
+    return list(dict.fromkeys(name for name in found if name != "--help"))
+
+
+def _parser() -> argparse.ArgumentParser:
+    from vgg_lightning.cli.entry import VERBS
+    from vgg_lightning.networks import NETWORKS
+
+    parser = argparse.ArgumentParser("vgg-lightning")
+    verbs = parser.add_subparsers()
+    for verb, (_, about) in VERBS.items():
+        own = verbs.add_parser(verb, help=about)
+        for option in options_of(verb):
+            action = own.add_argument(option, choices=list(NETWORKS) if option in NETWORK_OPTIONS else None)
+            if option == "--config":
+                action.complete = dict.fromkeys(SHELLS, CONFIG)  # type: ignore[attr-defined]
+        if verb in NETWORK_VERBS:
+            own.add_argument("network", choices=list(NETWORKS))
+        if verb == "find":
+            own.add_argument("what", choices=["lr", "batch_size"])
+    return parser

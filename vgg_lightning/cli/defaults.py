@@ -1,0 +1,166 @@
+"""What the user's options stand on: a preset, or the options in a checkpoint, put in front of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vgg_lightning.base.errors import UserError
+from vgg_lightning.classifier import Classifier
+from vgg_lightning.cli.run_config import plain_config
+from vgg_lightning.data.files import class_names
+from vgg_lightning.loading.load import data_options, model_options, read_checkpoint
+from vgg_lightning.loading.safetensors import SUFFIX
+from vgg_lightning.networks.vgg import OWN_BLOCKS, VGG_BLOCKS
+from vgg_lightning.presets import DEFAULT, check_config, find_config, presets
+from vgg_lightning.run.checkpoints.locate import find_checkpoint, newest_beside, newest_run, newest_valid
+from vgg_lightning.run.folders import run_folder_of
+
+LINKED = {
+    "model": ("image_size",),
+    "data": ("in_channels",),
+}  # set from the other group, see add_arguments_to_parser
+
+
+def with_defaults(verb: str, options: list[str]) -> list[str]:
+    """Put in front of the user's options what they stand on: a preset for fit, else the checkpoint's own options."""
+    options = [part for option in options for part in _split_equals(option)]
+    for i, option in enumerate(options[:-1]):
+        if option in ("--config", "-c") and not options[i + 1].lstrip().startswith("{"):
+            options[i + 1] = str(check_config(find_config(options[i + 1])))
+    if {"-h", "--help"} & set(options):
+        return options
+    base: list[str] = []
+    if verb == "fit" and "--resume" in options:
+        where = options.index("--resume")
+        auto = options[where + 1 : where + 2] == ["auto"]
+        del options[where : where + 1 + auto]
+        if checkpoint := _to_resume(options, auto):
+            options += ["--ckpt_path", str(checkpoint)]
+    if "--ckpt_path" in options[:-1]:
+        where = _value_of("--ckpt_path", options)
+        file = _checkpoint_of(options[where], verb)
+        if file.suffix == SUFFIX:
+            raise UserError(f"--ckpt_path {file} holds weights alone: give it to load_classifier or --model.weights")
+        options[where] = str(file)
+        base = _options_of(file, verb, own_config=bool({"--config", "-c"} & set(options)))
+    elif verb != "fit":
+        raise UserError(f"{verb} needs weights: give --ckpt_path a checkpoint or a run folder")
+    if not base and verb == "fit" and not {"--config", "-c"} & set(options):
+        base = ["--config", str(find_config(_default_preset(options)))]
+    return base + options
+
+
+def _to_resume(options: list[str], auto: bool) -> Path | None:
+    """Return the checkpoint to go on from; with `auto`, None if there is none yet."""
+    try:
+        return checkpoint_to_resume(options, _default_preset(options))
+    except UserError:
+        if auto:
+            return None
+        raise
+
+
+def checkpoint_to_resume(options: list[str], default: str) -> Path:
+    """Return the newest valid checkpoint of the run that `vgg-lightning fit OPTIONS` would make.
+
+    Args:
+        options: of fit; configurations are paths already.
+        default: the configuration if there is none among the options.
+
+    Raises:
+        UserError: if that run, the newest of its name, has no valid checkpoint.
+    """
+    root, name = _place(options, default)
+    parent = Path(root) / "lightning_logs" / name
+    folders = [folder for folder in parent.glob("version_*") if folder.name[8:].isdigit()]
+    newest = max(folders, key=lambda folder: int(folder.name[8:]), default=parent)
+    if file := newest_valid(newest):
+        return file
+    raise UserError(f"--resume: {newest} has no valid checkpoint; leave --resume out to start a new run")
+
+
+def _place(options: list[str], default: str) -> tuple[str, str]:
+    """Return the root folder and the name of the run that these options make."""
+    files = [options[i + 1] for i, option in enumerate(options[:-1]) if option in ("--config", "-c")]
+    found: dict[str, Any] = {}
+    for file in files:
+        config = yaml.safe_load(file if file.lstrip().startswith("{") else Path(file).read_text(encoding="utf-8")) or {}
+        found |= {"root": (config.get("trainer") or {}).get("default_root_dir") or found.get("root")}
+        found |= {"name": config.get("name") or found.get("name")}
+    for key, option in (("root", "--trainer.default_root_dir"), ("name", "--name")):
+        given = [options[i + 1] for i, o in enumerate(options[:-1]) if o == option]
+        given += [o.partition("=")[2] for o in options if o.startswith(f"{option}=")]
+        found[key] = given[-1] if given else found.get(key)
+    return found["root"] or ".", found["name"] or run_name([Path(file) for file in files] or [find_config(default)])
+
+
+def run_name(files: list[Path]) -> str:
+    """Return the name of a run that is made from these configurations: that of the last."""
+    known = {file.resolve(): name for name, file in presets().items()}
+    return [known.get(file.resolve(), file.stem) for file in files][-1].replace("/", "-")
+
+
+def follow_data(config: Any) -> None:
+    """Set the number of classes, where it is not given, to that of the data."""
+    if config.model.num_classes is None:
+        config.model.num_classes = len(class_names(config.data.dataset, config.data.classes, config.data.data_dir))
+
+
+def _checkpoint_of(path: str, verb: str) -> Path:
+    if path == "last":
+        folder = newest_run()
+        path = str(folder) if verb == "fit" else str(folder / "checkpoints" / "last.ckpt")
+    file = (newest_valid(Path(path)) if verb == "fit" else None) or find_checkpoint(
+        path, prefer="last" if verb == "fit" else "best"
+    )
+    try:
+        read_checkpoint(file)
+    except UserError as error:
+        raise UserError(f"{error}{newest_beside(file)}") from error
+    return file
+
+
+def _value_of(option: str, options: list[str]) -> int:
+    """Return where the value of an option stands; given twice, the last one counts."""
+    return len(options) - options[::-1].index(option)
+
+
+def _split_equals(option: str) -> list[str]:
+    # Only the options that are looked at here; jsonargparse takes both forms of the others.
+    key, equals, value = option.partition("=")
+    return (
+        [key, value] if equals and key in ("--config", "-c", "--ckpt_path", "--model.network", "--resume") else [option]
+    )
+
+
+def _default_preset(options: list[str]) -> str:
+    """Return `quick`, or for a network outside the VGG family the first preset with that network."""
+    network = options[_value_of("--model.network", options)] if "--model.network" in options[:-1] else "vgg11"
+    if network in {**VGG_BLOCKS, **OWN_BLOCKS}:
+        return DEFAULT
+    lines = {name: file.read_text(encoding="utf-8").splitlines() for name, file in presets().items()}
+    return next((name for name, text in lines.items() if f"  network: {network}" in text), DEFAULT)
+
+
+def _options_of(file: Path, verb: str, own_config: bool) -> list[str]:
+    """Return the options that a checkpoint was trained with, as arguments."""
+    run = run_folder_of(file)
+    if verb == "fit" and run and (run / "config.yaml").is_file():
+        try:
+            return ["--config", json.dumps(plain_config(run / "config.yaml"))]
+        except UserError:
+            if not own_config:
+                raise
+    checkpoint = read_checkpoint(file)
+    groups: dict[str, dict[str, Any]] = {
+        "model": model_options(checkpoint, Classifier),
+        "data": data_options(checkpoint),
+    }
+    for group, names in LINKED.items():
+        for name in names:
+            groups[group].pop(name, None)
+    return ["--config", json.dumps(groups)]

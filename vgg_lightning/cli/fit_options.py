@@ -1,0 +1,43 @@
+"""The options of `vgg-lightning fit` beside those of the model, the data and the Trainer."""
+
+from __future__ import annotations
+
+from lightning.pytorch.cli import LightningArgumentParser
+
+from vgg_lightning.show import SHOWS
+
+
+def add_fit_options(parser: LightningArgumentParser) -> None:
+    """Add them to the parser of fit."""
+    parser.add_argument("--name", type=str | None, default=None, help="Name of the run; else preset or network.")
+    parser.add_argument(
+        "--early_stopping",
+        type=int,
+        default=0,
+        help="Stop when val_acc has not risen for so many epochs; 0 never stops early.",
+    )
+    parser.add_argument(
+        "--checkpoint_every_n_steps",
+        type=int,
+        default=0,
+        help="Save last.ckpt also whenever so many steps are done; 0 does not.",
+    )
+    parser.add_argument(
+        "--checkpoint_minutes",
+        type=float,
+        default=5.0,
+        help="Save last.ckpt also when it is so old, in minutes, but not so often that it costs time; 0 does not.",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="Go on with the newest run of this name. --resume auto starts it where there is none yet.",
+    )
+    parser.add_argument(
+        "--show",
+        type=str | list[str],
+        default="default",
+        help="What to show in TensorBoard beside the curves: all, default, none, or a list of "
+        f"{', '.join(SHOWS)}; see docs/tensorboard.md.",
+    )
+    parser.add_argument("--test", type=bool, default=True, help="Test the best checkpoint at the end.")

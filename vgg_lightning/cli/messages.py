@@ -1,0 +1,112 @@
+"""What jsonargparse says of a mistake, said in the words of the command line: the option, and what it takes."""
+
+from __future__ import annotations
+
+import re
+import types
+from collections.abc import Iterable
+from typing import Any, Literal, Union, get_args, get_origin
+
+from vgg_lightning.base.errors import nearest
+
+KINDS: dict[Any, str] = {float: "a number", int: "a whole number", bool: "true or false", str: "a word"}
+GROUPS = ("model", "data", "trainer")
+ALSO_CALLED = {  # what other programs call it -> ours
+    "learning_rate": "--model.lr",
+    "epochs": "--trainer.max_epochs",
+    "gpus": "--trainer.devices",
+    "seed": "--seed_everything",
+    "bn": "--model.batch_norm",
+    "arch": "--model.network",
+    "checkpoint": "--ckpt_path",
+}
+
+
+def plain(message: str, hints: dict[str, Any]) -> str:
+    """Return a parser's message as one line that names the option and the remedy.
+
+    Args:
+        message: of jsonargparse.
+        hints: the type of every option, by its name without the dashes.
+    """
+    text = " ".join(message.split())
+    for pattern, say in (
+        (r"[Uu]nrecognized arguments: (\S+)", _unknown),
+        (r"[Kk]ey ['\"]([\w.]+)['\"] is not expected|accept option ['\"]([\w.]+)['\"]", _unknown_key),
+        (r"Unexpected config: (\w+)", _empty),
+        (r"Linked \"([\w.]+)\" must be given via \"([\w.]+)\"", _linked),
+        (r"[Aa]rgument (?:-c/)?--([\w.]+): expected (?:one|at least one) argument", _no_value),
+        (r"Parser key \"([\w.]+)\".*given class_path '([^']+)': (.*?)(?: - |$)", _no_class),
+        (r"Parser key \"([\w.]+)\"", _wrong_value),
+    ):
+        if found := re.search(pattern, text):
+            return say(found, text, hints)
+    return text[:300]
+
+
+def unknown_option(option: str, known: Iterable[str]) -> str:
+    """Say that there is no such option, and which one may be meant."""
+    known = list(known)
+    last = option.lstrip("-").rpartition(".")[2]
+    same = [name for name in known if name.lstrip("-").rpartition(".")[2] == last]
+    if meant := ALSO_CALLED.get(last) or next(iter(same), None):
+        return f"option {option} is unknown (did you mean {meant}?)"
+    return f"option {option} is unknown{nearest(option, known)}"
+
+
+def takes(hint: Any) -> str:
+    """Return what an option of the type `hint` takes, as a phrase."""
+    if hint in KINDS:
+        return KINDS[hint]
+    if get_origin(hint) is Literal:
+        return f"one of {', '.join(str(value) for value in get_args(hint))}"
+    if get_origin(hint) is list:
+        return "a list such as [a, b]"
+    if get_origin(hint) in (Union, types.UnionType):
+        return _any_of([part for part in get_args(hint) if part is not type(None)])
+    return "a class with its options" if isinstance(hint, type) else "another value"
+
+
+def _any_of(parts: list[Any]) -> str:
+    words = [value for part in parts if get_origin(part) is Literal for value in get_args(part)]
+    # Words first, each once: some stand there as a number and as text.
+    words = sorted(dict.fromkeys(str(word) for word in words), key=str.isdigit)
+    phrases = [f"one of {', '.join(words)}"] if words else []
+    return " or ".join(dict.fromkeys([*phrases, *(takes(p) for p in parts if get_origin(p) is not Literal)]))
+
+
+def _unknown(found: re.Match[str], text: str, hints: dict[str, Any]) -> str:
+    option = found[1].partition("=")[0]
+    if not option.startswith("-"):
+        return f"{option[:80]!r} is no option: options begin with --, such as --model.lr 0.1"
+    return unknown_option(option, [f"--{name}" for name in hints])
+
+
+def _unknown_key(found: re.Match[str], text: str, hints: dict[str, Any]) -> str:
+    return unknown_option(f"--{found[1] or found[2]}", [f"--{name}" for name in hints])
+
+
+def _empty(found: re.Match[str], text: str, hints: dict[str, Any]) -> str:
+    return f"the group {found[1]} of the configuration is empty: write options below it, or leave it out"
+
+
+def _linked(found: re.Match[str], text: str, hints: dict[str, Any]) -> str:
+    return f"--{found[1]} follows --{found[2]}: give that one"
+
+
+def _no_value(found: re.Match[str], text: str, hints: dict[str, Any]) -> str:
+    hint = hints.get(found[1])
+    return f"--{found[1]} has no value" + (f": it takes {takes(hint)}" if hint is not None else "")
+
+
+def _no_class(found: re.Match[str], text: str, hints: dict[str, Any]) -> str:
+    return f"--{found[1]} {found[2]}: {found[3][:150]}"
+
+
+def _wrong_value(found: re.Match[str], text: str, hints: dict[str, Any]) -> str:
+    key = found[1]
+    if key in GROUPS:
+        return f"--{key} takes a configuration file; single options are --{key}.NAME VALUE"
+    value = re.search(r"(?:Got|Given) value: (.*)$", text)
+    got = f", got {value[1][:60]!r}" if value else ""
+    return f"--{key} takes {takes(hints[key])}{got}" if hints.get(key) is not None else text[:300]

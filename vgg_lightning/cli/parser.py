@@ -1,0 +1,54 @@
+"""The parser under the LightningCLI."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import operator
+import typing
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.cli import LightningArgumentParser
+
+from vgg_lightning.base.errors import UserError
+from vgg_lightning.cli.messages import plain
+
+
+def prefer_whole_numbers() -> None:
+    """Let `--trainer.limit_train_batches 1` be one batch, whatever else is installed.
+
+    typing takes Optional[Union[int, float]] for Optional[Union[float, int]] if some library has asked for that one
+    first; the parser would then read 1 as 1.0, which is the whole epoch.
+    """
+    init: Any = L.Trainer.__init__
+    hints = inspect.unwrap(init).__annotations__
+    for name, hint in hints.items():
+        kinds = typing.get_args(hint)
+        if int in kinds and float in kinds:
+            ordered = sorted(kinds, key=lambda kind: (kind is type(None), kind not in (int, float), kind is float))
+            hints[name] = functools.reduce(operator.or_, ordered)
+    init.__annotations__.update(hints)
+
+
+class Parser(LightningArgumentParser):
+    """The parser of LightningCLI, with one line for an error in place of the usage."""
+
+    def error(self, message: str, ex: Exception | None = None) -> None:  # type: ignore[override]
+        """Raise UserError with the option and what it takes."""
+        hints = {
+            option[2:]: getattr(action, "_typehint", None)
+            for action in self._all_actions()
+            for option in action.option_strings
+            if option.startswith("--")
+        }
+        raise UserError(plain(message, hints)) from ex
+
+    def _all_actions(self) -> list[Any]:
+        actions = list(self._actions)
+        for action in self._actions:
+            for parser in (
+                (getattr(action, "choices", None) or {}).values() if hasattr(action, "_name_parser_map") else ()
+            ):
+                actions += parser._actions
+        return actions

@@ -1,0 +1,81 @@
+"""The config.yaml of a run folder, which may come from elsewhere: options with plain values, and nothing to import.
+
+A configuration can name classes, which are imported when it is read: a logger, a callback, a strategy. One that the
+user gives with --config is the user's own; one that lies beside a checkpoint is not, so it passes this file first.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vgg_lightning.base.errors import UserError
+from vgg_lightning.classifier import Classifier
+from vgg_lightning.data.datamodule import FashionMNISTDataModule
+from vgg_lightning.loading.options import LONGEST, checked_options
+
+LARGEST = 1_000_000  # bytes
+GROUPS = {"model": Classifier, "data": FashionMNISTDataModule}
+PLACES = {  # options that are paths
+    "model": ("weights", "teacher"),
+    "data": ("data_dir", "predict_path"),
+    "trainer": ("default_root_dir",),
+}
+OWN = ("seed_everything", "name", "early_stopping", "checkpoint_every_n_steps", "checkpoint_minutes", "show", "test")
+
+
+def plain_config(file: Path) -> dict[str, Any]:
+    """Return the configuration of a run without what belongs to one machine or one launch.
+
+    Raises:
+        UserError: if it cannot be read, or holds more than options with plain values.
+    """
+    found = _read(file)
+    config: dict[str, Any] = {name: found[name] for name in OWN if name in found}
+    for name, value in config.items():
+        _require_plain(name, value, file)
+    for group, owner in GROUPS.items():
+        config[group] = checked_options(_group(found, group), owner, str(file))
+    data_dir = (found.get("data") or {}).get("data_dir")
+    if isinstance(data_dir, str) and Path(data_dir).is_dir():  # the same machine, or one with the same folder
+        config["data"]["data_dir"] = data_dir
+    config["trainer"] = _group(found, "trainer")
+    for name, value in config["trainer"].items():
+        _require_plain(f"trainer.{name}", value, file)
+    return config
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        if file.stat().st_size > LARGEST:
+            raise UserError(f"{file} is refused: it is too large for a configuration")
+        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror or error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{file} is not a configuration: it has no options")
+    return found
+
+
+def _group(found: dict[str, Any], group: str) -> dict[str, Any]:
+    options = found.get(group) or {}
+    if not isinstance(options, dict):
+        raise UserError(f"{group} in the configuration of the run is no table of options")
+    return {name: value for name, value in options.items() if name not in PLACES[group]}
+
+
+def _require_plain(name: Any, value: Any, file: Path) -> None:
+    """Refuse what could name a class or a file: a table, or a word with a dot or a slash."""
+    parts = value if isinstance(value, list) and len(value) <= LONGEST else [value]
+    if name == "trainer.max_time" and isinstance(value, dict):
+        parts = list(value.values())  # {"hours": 1}
+    for part in parts:
+        number = part is None or isinstance(part, bool | int | float)
+        word = isinstance(part, str) and re.fullmatch(r"[\w:, -]{1,100}", part)
+        if not (number or word):
+            raise UserError(f"{file} is refused: {name} may import a class; if you trust it, add --config {file}")

@@ -1,1 +1,0 @@
-"""More than one process: who started them, how they meet, what they agree on. Lightning and torch do the work."""

@@ -1,0 +1,71 @@
+"""The presets: configurations that are shipped with the package and go by name.
+
+Imports `base`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from vgg_lightning.base.errors import UserError, nearest
+
+FOLDER = Path(__file__).parent
+DEFAULT = "quick"
+
+
+def presets() -> dict[str, Path]:
+    """Return name -> file of every preset, such as "quick" and "sources/vgg11"."""
+    files = sorted(FOLDER.rglob("*.yaml"), key=lambda file: (len(file.relative_to(FOLDER).parts), file))
+    return {file.relative_to(FOLDER).with_suffix("").as_posix(): file for file in files}
+
+
+def find_config(name_or_file: str) -> Path:
+    """Return the file of a configuration given by preset name or by path.
+
+    Raises:
+        UserError: if there is neither.
+    """
+    known = presets()
+    if name_or_file in known:
+        return known[name_or_file]
+    file = Path(name_or_file).expanduser()
+    if file.is_file():
+        return file
+    raise UserError(
+        f"--config {name_or_file!r} is neither a file nor a preset{nearest(name_or_file, known)}: "
+        f"the presets are {', '.join(known)}"
+    )
+
+
+def check_config(file: Path) -> Path:
+    """Return `file` if it can be read and is YAML with options.
+
+    Raises:
+        UserError: if it is not.
+    """
+    try:
+        with file.open(encoding="utf-8") as stream:
+            found = yaml.safe_load(stream)
+    except OSError as error:
+        raise UserError(f"--config {file} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"--config {file} is not YAML: {' '.join(str(error).split())[:200]}") from error
+    if not isinstance(found, dict):
+        raise UserError(f"--config {file} holds no options: write groups such as `model:` with `lr: 0.1` below")
+    return file
+
+
+def header(file: Path) -> dict[str, str]:
+    """Return the comment lines at the top of a preset as "about" and the keys they name ("cost: ...")."""
+    about, fields = [], {}
+    for line in file.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        key, separator, value = line.lstrip("# ").partition(": ")
+        if separator and key in ("command", "cost", "reaches"):
+            fields[key] = value.strip()
+        else:
+            about.append(line.lstrip("# ").strip())
+    return {"about": " ".join(about), **fields}

@@ -1,0 +1,4 @@
+"""Checkpoints: sealed, written, found, read and resumed from, without running anything that they hold.
+
+Imports `base`, `run.signals`, `run.collectives` and the libraries.
+"""

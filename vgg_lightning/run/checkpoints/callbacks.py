@@ -1,0 +1,212 @@
+"""best.ckpt and last.ckpt: the best epoch, and the newest state from which a run goes on exactly."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, WeightAveraging
+from lightning.pytorch.trainer.states import TrainerFn
+
+from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.text import program
+from vgg_lightning.run import collectives, signals
+from vgg_lightning.run.checkpoints.io import CheckpointNotWrittenError, go_back_to, remove_leftovers
+from vgg_lightning.run.checkpoints.loop_state import before_batch, before_validation, exchange_weights
+from vgg_lightning.run.checkpoints.seal import damage_of
+
+COST = 0.01  # share of the time that saves by the clock may take
+
+
+def resume_command(run_folder: Path) -> str:
+    """Return what to type to go on with a run."""
+    return f"resume with: {program('vgg-lightning')} fit --ckpt_path {shlex.quote(str(run_folder))}"
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Keeps the epoch with the best val_acc. A save that fails is said and tried again with the next better epoch.
+
+    Args:
+        folder: where best.ckpt goes.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, filename="best", monitor="val_acc", mode="max", enable_version_counter=False)
+        self.failed = False
+
+    def _save_topk_checkpoint(self, trainer: L.Trainer, monitor_candidates: dict[str, Any]) -> None:
+        before = {**self.state_dict(), "best_k_models": dict(self.best_k_models)}
+        try:
+            super()._save_topk_checkpoint(trainer, monitor_candidates)
+            self.failed = False
+        except CheckpointNotWrittenError as error:
+            self.failed = True
+            self.load_state_dict(before)  # best.ckpt is still the epoch that it was
+            _say(trainer, f"{error}; training goes on")
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the best epoch so far, also where the run folder has been moved, unless its file is lost."""
+        folder = Path(str(self.dirpath))
+        file = folder / "best.ckpt"
+        if state_dict["best_model_path"] and (not file.is_file() or damage_of(file)):
+            print(f"{file} is lost or damaged: the best epoch from here on takes its place", file=sys.stderr)
+            return
+        self.current_score = state_dict["current_score"]
+
+        def here(path: str) -> str:
+            return str(folder / Path(path).name) if path else ""
+
+        super().load_state_dict(
+            {
+                **state_dict,
+                "dirpath": self.dirpath,
+                "best_k_models": {here(path): score for path, score in state_dict["best_k_models"].items()},
+                **{k: here(state_dict[k]) for k in ("best_model_path", "kth_best_model_path", "last_model_path")},
+            }
+        )
+
+
+class LastCheckpoint(Checkpoint):
+    """Writes last.ckpt: after every epoch, by the clock, every so many steps if asked, and when a signal comes.
+
+    A state is saved between two batches, once all that belongs to the first is logged, and never between a last
+    batch and its validation, unless so that the resumed run makes up for the validation (see `loop_state`).
+
+    Args:
+        folder: where last.ckpt goes.
+        every_n_steps: save whenever the number of steps is a multiple of this; 0 does not.
+        minutes: save when the newest checkpoint is older; 0 does not. Where saving is slow it is done less often,
+            so that it takes at most a hundredth of the time.
+
+    Raises:
+        UserError: if one of these is negative.
+    """
+
+    def __init__(self, folder: Path, every_n_steps: int = 0, minutes: float = 0.0) -> None:
+        for option, value in (("every_n_steps", every_n_steps), ("minutes", minutes)):
+            if not value >= 0:
+                raise UserError(f"--checkpoint_{option} {value} is out of range: it takes 0 or more")
+        self.file = folder / "last.ckpt"
+        self.every_n_steps = every_n_steps
+        self.seconds = 60 * minutes if minutes else float("inf")
+        self.failed = False
+        self._due_at = float("inf")
+        self._saved_step = 0
+        self._max_steps = -1
+        self._where = ""  # "batch" before a batch, "validation" before or in one; else where Lightning saves itself
+        self._swapped = False  # the model holds the averaged weights
+
+    # Where a run starts or goes on.
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Tidy up after a killed process."""
+        if stage == "fit" and trainer.is_global_zero:
+            remove_leftovers(self.file.parent)
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Let last.ckpt be what the run goes on from. Hide max_steps, lest Lightning count its last epoch twice."""
+        self._max_steps, trainer.fit_loop.epoch_loop.max_steps = trainer.max_steps, -1
+        source = Path(trainer.ckpt_path).resolve() if trainer.ckpt_path else None
+        beside = source and source.parent == self.file.parent.resolve() and source.name != self.file.name
+        if source and beside and trainer.is_global_zero:
+            go_back_to(source, self.file)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock."""
+        trainer.fit_loop.epoch_loop.max_steps = self._max_steps
+        self._saved_step = trainer.global_step
+        self._due_at = time.monotonic() + self.seconds
+
+    # Where to save.
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Save what came before this batch, if it is time to. Not half way through an accumulated gradient."""
+        if batch_idx % trainer.accumulate_grad_batches:
+            return
+        signum, due = collectives.agree(signals.pending(), self._is_due(trainer))
+        if not (signum or due):
+            return
+        if batch_idx and self._saved_step != trainer.global_step:
+            self._save(trainer, "batch")
+        if signum and self._saved_step == trainer.global_step > 0:
+            self._stop(trainer, signum)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save before a validation, which may be long, if it is time to."""
+        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
+            return
+        trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.reset_on_restart()  # else it stays one off
+        self._where = "validation"
+        self._save_and_stop_in_validation(trainer, clock=True)
+
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Note that the averaged weights are in the model now; their callback has come first."""
+        averaging = any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+        self._swapped = averaging and self._where == "validation"
+
+    def on_validation_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
+        """Obey a signal."""
+        self._save_and_stop_in_validation(trainer)
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Note that the weights in training are back."""
+        self._where, self._swapped = "", False
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save the end of the epoch."""
+        self._save(trainer)
+        (signum,) = collectives.agree(signals.pending())
+        if signum:
+            self._stop(trainer, signum)
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Describe in `checkpoint` the place between two batches at which the run stands."""
+        if self._where == "batch":
+            before_batch(checkpoint)
+        if self._where == "validation":
+            before_validation(checkpoint)
+        if self._swapped:
+            exchange_weights(checkpoint)
+
+    def _save_and_stop_in_validation(self, trainer: L.Trainer, clock: bool = False) -> None:
+        if self._where != "validation":
+            return
+        signum, due = collectives.agree(signals.pending(), clock and time.monotonic() >= self._due_at)
+        half_way = trainer.fit_loop.epoch_loop._should_accumulate()
+        if not half_way and (signum or due):
+            self._save(trainer, "validation")
+        if signum:
+            self._stop(trainer, signum)
+
+    def _is_due(self, trainer: L.Trainer) -> bool:
+        steps = self.every_n_steps
+        return bool(steps and trainer.global_step % steps == 0) or time.monotonic() >= self._due_at
+
+    def _save(self, trainer: L.Trainer, where: str = "") -> None:
+        begin = time.monotonic()
+        before, self._where = self._where, where
+        try:
+            trainer.save_checkpoint(self.file)
+            self.failed = False
+        except CheckpointNotWrittenError as error:
+            self.failed = True
+            _say(trainer, f"{error}; training goes on")
+        self._where = before
+        self._saved_step = trainer.global_step
+        end = time.monotonic()
+        self._due_at = end + max(self.seconds, (end - begin) / COST)
+
+    def _stop(self, trainer: L.Trainer, signum: int) -> None:
+        saved = "the newest checkpoint is older" if self.failed else f"saved after step {trainer.global_step}"
+        signals.obey(signum, f"{saved}; {resume_command(self.file.parent.parent)}")
+
+
+def _say(trainer: L.Trainer, line: str) -> None:
+    if trainer.is_global_zero:
+        print(line, file=sys.stderr, flush=True)

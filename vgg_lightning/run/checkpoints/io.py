@@ -1,0 +1,109 @@
+"""Write checkpoints so that there is a valid one at any moment, whatever happens to process, machine or disk."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+from pathlib import Path
+from typing import IO, Any, cast
+
+import torch
+from lightning.fabric.plugins import CheckpointIO
+
+from vgg_lightning.base.files import sync_folder
+from vgg_lightning.run.checkpoints.read import read_checkpoint
+from vgg_lightning.run.checkpoints.seal import SealedWriter, damage_of
+
+
+class CheckpointNotWrittenError(OSError):
+    """A checkpoint could not be written; the one before is untouched."""
+
+    def __init__(self, file: Path, error: OSError) -> None:
+        super().__init__(f"checkpoint {file} is not written: {error.strerror or error}")
+
+
+class VerifiedCheckpointIO(CheckpointIO):
+    """Lightning's door to checkpoint files: sealed, verified and atomic.
+
+    A file is written under another name in the same folder, flushed to the disk, read back and verified, and only
+    then put in the place of the old one, which stays as `NAME-prev.ckpt`.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
+    ) -> None:
+        """Write `checkpoint`. Raises CheckpointNotWrittenError if that fails."""
+        file = Path(path)
+        part = file.with_name(f".{file.name}.part")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            _write(checkpoint, part)
+            if file.exists():
+                _keep(file, previous_of(file))
+            os.replace(part, file)
+            sync_folder(file.parent)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+            raise CheckpointNotWrittenError(file, error) from error
+
+    def load_checkpoint(
+        self, path: str | os.PathLike[str], map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read a checkpoint: verified, tensors and plain values only. Raises UserError if it is damaged."""
+        return read_checkpoint(Path(path))
+
+    def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
+        """Remove a checkpoint and the one before it."""
+        for file in (Path(path), previous_of(Path(path))):
+            file.unlink(missing_ok=True)
+
+
+def previous_of(file: Path) -> Path:
+    """Return the name under which the generation before `file` is kept."""
+    return file.with_name(f"{file.stem}-prev{file.suffix}")
+
+
+def go_back_to(file: Path, newest: Path) -> None:
+    """Put a copy of `file` in the place of `newest`, which is kept as its previous generation unless it is damaged.
+
+    Raises:
+        OSError: if that fails; `newest` is untouched then.
+    """
+    part = newest.with_name(f".{newest.name}.part")
+    shutil.copyfile(file, part)
+    if newest.exists() and not damage_of(newest):
+        _keep(newest, previous_of(newest))
+    os.replace(part, newest)
+    sync_folder(newest.parent)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed process has left half written in a folder of checkpoints."""
+    for part in folder.glob(".*.ckpt.part"):
+        part.unlink(missing_ok=True)
+
+
+def _write(checkpoint: dict[str, Any], file: Path) -> None:
+    with file.open("w+b") as stream:
+        writer = SealedWriter(stream)
+        torch.save(checkpoint, cast(IO[bytes], writer))  # it calls write and flush
+        writer.seal()
+        os.fsync(stream.fileno())
+    if damage := damage_of(file):
+        raise OSError(errno.EIO, f"read back, {damage}")
+
+
+def _keep(file: Path, previous: Path) -> None:
+    """Keep `file` as `previous`, without a moment in which it is missing where the file system has hard links."""
+    part = previous.with_name(f".{previous.name}.part")
+    part.unlink(missing_ok=True)
+    try:
+        os.link(file, part)
+        os.replace(part, previous)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        os.replace(file, previous)

@@ -1,0 +1,139 @@
+"""Which checkpoint file is meant: of a run folder, or the newest valid one that a run goes on from."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vgg_lightning.base.errors import UserError
+from vgg_lightning.run.checkpoints.loop_state import epochs_done
+from vgg_lightning.run.checkpoints.seal import damage_of
+
+KEPT = ("last", "last-prev", "best", "best-prev")  # where two are equally new, the first
+
+
+class RunFinished(Exception):  # noqa: N818 - like StopIteration no error
+    """There is nothing left to train."""
+
+
+def find_checkpoint(path: str | Path, prefer: str = "best") -> Path:
+    """Return the checkpoint file that `path` means.
+
+    Args:
+        path: a checkpoint file, or a run folder such as `lightning_logs/quick/version_0`.
+        prefer: "best" or "last", which of a run folder's two.
+
+    Raises:
+        UserError: if there is none; the message names what is near.
+    """
+    path = Path(path).expanduser()
+    if path.is_file():
+        return path
+    if not path.exists():
+        raise UserError(f"checkpoint {path} does not exist{_found_near(path)}")
+    names = [prefer, *({"best", "last"} - {prefer})]
+    candidates = [folder / f"{name}.ckpt" for name in names for folder in (path / "checkpoints", path)]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    raise UserError(f"{path} is a folder without checkpoints/best.ckpt{_found_near(path / 'x')}")
+
+
+def newest_valid(run_folder: Path) -> Path | None:
+    """Return last.ckpt, or if it is damaged the newest valid one, saying which are passed over."""
+    last, *others = [run_folder / "checkpoints" / f"{name}.ckpt" for name in KEPT]
+    others = sorted(filter(Path.is_file, others), key=lambda file: -file.stat().st_mtime_ns)
+    passed_over: list[str] = []
+    for file in filter(Path.is_file, [last, *others]):
+        if not (damage := _damage(file)):
+            if passed_over:
+                print(f"resuming from {file}: {', '.join(passed_over)}", file=sys.stderr)
+            return file
+        passed_over.append(f"{file.name} is damaged ({damage})")
+    return None
+
+
+def newest_beside(file: Path) -> str:
+    """Return a remark on the newest valid checkpoint in the folder of a damaged one, or an empty string."""
+    others = [other for other in file.parent.glob("*.ckpt") if other != file]
+    valid = (other for other in sorted(others, key=lambda other: -other.stat().st_mtime_ns) if not _damage(other))
+    newest = next(valid, None)
+    return f"; the newest valid one beside it is {newest}" if newest else ""
+
+
+def newest_run() -> Path:
+    """Return the run folder that `--ckpt_path last` means: the current folder, or the newest run below it.
+
+    Raises:
+        UserError: if there is none.
+    """
+    if Path("checkpoints").is_dir():
+        return Path()
+    files = list(Path("lightning_logs").glob("*/version_*/checkpoints/*.ckpt"))
+    if not files:
+        raise UserError("--ckpt_path last: there is no run in ./lightning_logs; train first, with vgg-lightning fit")
+    return max(files, key=lambda file: file.stat().st_mtime_ns).parent.parent
+
+
+def check_unfinished(checkpoint: dict[str, Any], trainer: Any, early_stopping: int, run_folder: Path) -> None:
+    """Raise RunFinished if a resumed run has nothing left to do, its report included."""
+    if not (run_folder / "results.json").is_file():
+        return
+    epochs, steps = epochs_done(checkpoint), int(checkpoint["global_step"])
+    waits = [s["wait_count"] for k, s in checkpoint.get("callbacks", {}).items() if k.startswith("EarlyStopping")]
+    text = f"run {run_folder} is finished: {epochs} epochs, {steps:,} steps"
+    if early_stopping and any(wait >= early_stopping for wait in waits):
+        raise RunFinished(f"{text}; it was stopped early, raise --early_stopping to go on")
+    if 0 <= trainer.max_steps <= steps:
+        raise RunFinished(f"{text}; raise --trainer.max_steps to go on")
+    if trainer.max_epochs is not None and 0 <= trainer.max_epochs <= epochs:
+        raise RunFinished(f"{text}; raise --trainer.max_epochs to go on")
+
+
+def check_space(folder: Path, model: torch.nn.Module, hparams: dict[str, Any]) -> None:
+    """Raise UserError if the disk has too little space for the checkpoints of a run."""
+    weights = sum(t.numel() * t.element_size() for t in model.state_dict().values())
+    copies = (
+        1 + bool(hparams["ema_decay"]) + {"adam": 2, "adamw": 2}.get(hparams["optimizer"], bool(hparams["momentum"]))
+    )
+    there = sum(file.stat().st_size for file in folder.glob("checkpoints/*.ckpt"))
+    number = len(KEPT) + 1  # one more while it is written
+    need, free = weights * copies * number - there, shutil.disk_usage(folder).free
+    if need > free:
+        raise UserError(
+            f"{folder} lies on a full disk: need ~{need / 1e6:,.0f} MB for {number} checkpoints, "
+            f"{free / 1e6:,.0f} MB free; choose another place with --trainer.default_root_dir"
+        )
+
+
+def check_writable(folder: Path) -> None:
+    """Raise UserError if nothing can be written into a run folder."""
+    probe = folder / "checkpoints" / ".probe.ckpt.part"
+    try:
+        probe.parent.mkdir(exist_ok=True)
+        probe.write_bytes(b"\0")
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"cannot write to the run folder {folder}: {error.strerror}; copy it to a place where you may write, or "
+            "start a new run elsewhere with --trainer.default_root_dir"
+        ) from error
+
+
+def _found_near(path: Path) -> str:
+    folder = next((parent for parent in path.parents if parent.is_dir()), Path())
+    patterns = ("*.ckpt", "checkpoints/*.ckpt", "*/checkpoints/*.ckpt", "*/*/checkpoints/*.ckpt")
+    near = [file for pattern in patterns for file in folder.glob(pattern)]
+    near.sort(key=lambda file: file.stat().st_mtime, reverse=True)
+    return f": near it are {', '.join(map(str, near[:3]))}" if near else ": train first, with vgg-lightning fit"
+
+
+def _damage(file: Path) -> str | None:
+    try:
+        return damage_of(file)
+    except OSError as error:
+        return str(error.strerror or error)

@@ -1,0 +1,150 @@
+"""Lightning's strategies for several processes, as this project uses them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
+from torch.nn.parallel import DistributedDataParallel
+
+from vgg_lightning.base.process import Seat
+from vgg_lightning.run import collectives
+from vgg_lightning.run.checkpoints.io import CheckpointNotWrittenError
+from vgg_lightning.run.checkpoints.read import read_checkpoint
+from vgg_lightning.run.parallel.devices import SHARDED, processes
+from vgg_lightning.run.parallel.launcher import Launcher, stop_if_lost
+from vgg_lightning.run.parallel.rendezvous import Meeting, patience
+
+Facts = Callable[[], Mapping[str, str]]
+
+
+class _Together:
+    """What both strategies do beyond Lightning's.
+
+    Attributes:
+        command: the verb and its options, for the processes that Lightning starts.
+        facts: what must be equal on all.
+        meeting: where processes that were started all at once have met already.
+    """
+
+    command: Sequence[str]
+    facts: Facts
+    meeting: Meeting | None
+
+    def _configure_launcher(self: Any) -> None:
+        started = Launcher(self.cluster_environment, self.num_processes, self.num_nodes, self.command)
+        setattr(self, "_launcher", started)  # noqa: B010 - typed in each of Lightning's classes
+
+    def _meet(self: Any) -> None:
+        """Wait for all processes and compare them, before any of them waits for another one without an end."""
+        if torch.distributed.is_initialized():
+            return
+        self.set_world_ranks()
+        cluster = self.cluster_environment
+        if self.meeting is None and self.world_size > 1:
+            self.meeting = Meeting(self.global_rank, self.world_size, cluster.main_address, cluster.main_port)
+        if self.meeting is not None:
+            self.meeting.compare(self.facts(), look=stop_if_lost)
+
+    def _save(self: Any, save: Callable[[], None]) -> None:
+        """Save in the first process, and let all of them know where that fails: none shall wait for another."""
+        failure: CheckpointNotWrittenError | None = None
+        try:
+            save()
+        except CheckpointNotWrittenError as error:
+            failure = error
+        if any(collectives.agree(failure is not None)):
+            raise failure or CheckpointNotWrittenError(Path("of the run"), OSError("another process says why"))
+
+
+class DataParallel(_Together, DDPStrategy):
+    """DDP: each process has the whole network, and a share of every batch.
+
+    The statistics of BatchNorm are those of the first process, as always with DDP; they are handed on before a
+    validation and not with every step.
+    """
+
+    def __init__(self, command: Sequence[str], facts: Facts, meeting: Meeting | None, unused: bool = False) -> None:
+        names = inspect.signature(DistributedDataParallel).parameters
+        buffers = (
+            "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
+        )  # before torch 2.15
+        options: dict[str, Any] = {"gradient_as_bucket_view": True, "find_unused_parameters": unused, buffers: False}
+        super().__init__(timeout=timedelta(seconds=patience()), **options)
+        self.command, self.facts, self.meeting = command, facts, meeting
+
+    def setup_distributed(self) -> None:
+        """Meet, then let Lightning and torch connect the processes."""
+        self._meet()
+        super().setup_distributed()
+        collectives.open_control()
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
+        """Write a checkpoint in the first process. Raises CheckpointNotWrittenError in all of them."""
+        self._save(lambda: super(DataParallel, self).save_checkpoint(checkpoint, filepath, storage_options))
+
+
+class Sharded(_Together, ModelParallelStrategy):
+    """FSDP: each process holds a part of the weights, gradients and optimizer states, and a share of every batch.
+
+    It is torch's `fully_shard` under Lightning's ModelParallelStrategy, which works on CPUs too; Lightning's
+    FSDPStrategy asks for GPUs. A checkpoint is one file, as a single process writes it.
+    """
+
+    def __init__(self, command: Sequence[str], facts: Facts, meeting: Meeting | None) -> None:
+        super().__init__(
+            tensor_parallel_size=1, save_distributed_checkpoint=False, timeout=timedelta(seconds=patience())
+        )
+        self.command, self.facts, self.meeting = command, facts, meeting
+
+    def setup_environment(self) -> None:
+        """Give all processes a part."""
+        self._data_parallel_size = self.num_nodes * self.num_processes
+        super().setup_environment()
+
+    def _setup_distributed(self) -> None:
+        self._meet()
+        super()._setup_distributed()
+        collectives.open_control()
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
+        """Write a checkpoint in the first process. Raises CheckpointNotWrittenError in all of them."""
+        self._save(lambda: super(Sharded, self).save_checkpoint(checkpoint, filepath, storage_options))
+
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+        """Read a checkpoint that has been verified."""
+        read_checkpoint(Path(checkpoint_path))
+        return super().load_checkpoint(checkpoint_path, weights_only=True)
+
+
+def choose_strategy(
+    config: dict[str, Any], seat: Seat, command: Sequence[str], facts: Facts, meeting: Meeting | None
+) -> None:
+    """Put the strategy and the number of processes into the options of the Trainer, if there are several.
+
+    Where torchrun or SLURM has started the processes, their number counts.
+
+    Args:
+        config: options of the Trainer, which are changed.
+        seat: of this process.
+        command: the verb and its options.
+        facts: what must be equal on all processes.
+        meeting: where those met that were started all at once.
+    """
+    name = str(config["strategy"]).lower()
+    if seat.launcher:
+        config["devices"], config["num_nodes"] = seat.local_size, seat.world_size // seat.local_size
+    if seat.launcher == "slurm":
+        config["plugins"] = [*config["plugins"], SLURMEnvironment(auto_requeue=False)]  # docs/scale.md: the script does
+    if name == "auto" and processes(config, seat) == 1:
+        return
+    if name in SHARDED:
+        config["strategy"] = Sharded(command, facts, meeting)
+    else:
+        config["strategy"] = DataParallel(command, facts, meeting, unused=name.endswith("_true"))

@@ -1,0 +1,255 @@
+"""`vgg-lightning serve`: a page on this machine that says what is in a picture that one drops or draws.
+
+The page comes from Gradio, with all of its ways to the outside shut: no analytics, no share link, no fonts or scripts
+from elsewhere. What the browser sends is read by the code that reads files for `predict`, not by Gradio's.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import socket
+import tempfile
+import threading
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.text import printable
+from vgg_lightning.cli.network_arguments import Parser
+from vgg_lightning.data.images.decode import MOST_BYTES
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from vgg_lightning.classifier import Classifier
+
+LOCAL = ("127.0.0.1", "localhost", "::1")
+ENLARGED = 8  # times, so that 28 x 28 pixels can be seen
+HEADERS = {  # the browser keeps to this origin, whatever the page asks for
+    b"content-security-policy": b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'none'",
+    b"referrer-policy": b"no-referrer",
+    b"x-content-type-options": b"nosniff",
+}
+HELLO = """## What is it?
+Drop a picture of one piece of clothing on a plain background, or draw its shape and fill it."""
+CANVAS = """<canvas width="336" height="336" aria-label="Draw here with the mouse or a finger"></canvas>
+<div><button disabled>Undo</button> <button disabled>Clear</button></div>"""
+CANVAS_STYLE = """
+canvas {width: 100%; max-width: 336px; display: block; margin: 0 auto 8px; touch-action: none; cursor: crosshair;
+        border: 1px solid var(--border-color-primary); border-radius: 4px}
+div {text-align: center}
+button {padding: 4px 16px; border: 1px solid var(--border-color-primary); border-radius: 4px; cursor: pointer;
+        color: var(--body-text-color)}
+button:disabled {opacity: 0.4; cursor: default}
+"""
+PAGE_STYLE = """
+.gradio-container {width: 100%; max-width: 960px !important; margin: auto}
+#seen img {image-rendering: pixelated}
+"""
+
+Message = MutableMapping[str, Any]
+Send = Callable[[Message], Awaitable[None]]
+
+
+def main(args: list[str]) -> int:
+    """Serve a page on which a checkpoint classifies pictures, until Ctrl-C or SIGTERM."""
+    parser = Parser("serve", main.__doc__ or "")
+    parser.add_argument("--ckpt_path", required=True, metavar="FILE_OR_RUN_FOLDER", help="whose weights to use")
+    parser.add_argument("--host", default=LOCAL[0], help="address to listen at (default: this machine only)")
+    parser.add_argument("--port", type=int, default=7860, help="(default: %(default)s; 0 takes a free one)")
+    options = parser.parse_args(args)
+    from vgg_lightning.classifier import load_classifier
+
+    with _listening(options.host, options.port) as listener, tempfile.TemporaryDirectory() as folder:
+        classifier = load_classifier(options.ckpt_path)
+        app = application(classifier, folder, _hosts(options.host))
+        _serve(app, listener, options.host)
+    return 0
+
+
+@contextmanager
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
+    """Take the port before anything else is done."""
+    if not 0 <= port <= 65535:
+        raise UserError(f"--port {port} is out of range: it takes 0 to 65535")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot listen at --host {host} --port {port}: {reason}; choose another port") from error
+    with listener:
+        yield listener
+
+
+def _hosts(host: str) -> list[str]:
+    """Return the names under which a browser may ask, so that no page from elsewhere passes for this one."""
+    return ["127.0.0.1", "localhost", "[::1]"] if host in LOCAL else ["*"]
+
+
+def _serve(app: Any, listener: socket.socket, host: str) -> None:
+    """Serve in a thread of its own: signals come to this one, which ends the other in order."""
+    import uvicorn
+
+    config = uvicorn.Config(app, log_level="error", access_log=False, timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    try:
+        shown = f"[{host}]" if ":" in host else host
+        print(f"open http://{shown}:{listener.getsockname()[1]} in the browser; Ctrl-C ends this", flush=True)
+        while thread.is_alive():
+            thread.join(0.5)
+    finally:
+        server.should_exit = True
+        thread.join(5)
+
+
+class Headers:
+    """Puts `HEADERS` on every answer of an application.
+
+    Args:
+        app: the application (ASGI).
+    """
+
+    def __init__(self, app: Callable[[Message, Any, Send], Awaitable[None]]) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Message, receive: Any, send: Send) -> None:
+        """Answer one request."""
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *HEADERS.items()]
+            await send(message)
+
+        await self.app(scope, receive, with_headers)
+
+
+def application(classifier: Classifier, folder: str, hosts: list[str]) -> Any:
+    """Return the page as an application (ASGI).
+
+    Args:
+        classifier: what answers.
+        folder: for what the browser uploads.
+        hosts: names under which the page may be asked for; "*" is any.
+
+    Raises:
+        UserError: if Gradio is not installed.
+    """
+    os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1", "GRADIO_TEMP_DIR": folder}
+    try:
+        import gradio as gr
+    except ImportError as error:
+        raise UserError("serve needs the package gradio: pip install 'vgg-lightning[serve]'") from error
+    from fastapi import FastAPI
+    from PIL import Image
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    Image.MAX_IMAGE_PIXELS = 64_000_000  # for what Gradio itself may open
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    gr.mount_gradio_app(
+        app, _page(gr, classifier, Path(folder).resolve()), "/", footer_links=[], run_history=False, show_error=False,
+        max_file_size=MOST_BYTES, ssr_mode=False, pwa=False, mcp_server=False, enable_monitoring=False,
+        theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
+        css=PAGE_STYLE,
+    )  # fmt: skip
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
+    return Headers(app)
+
+
+def _page(gr: Any, classifier: Classifier, folder: Path) -> Any:
+    with gr.Blocks(title="What is it?", analytics_enabled=False) as page:
+        gr.Markdown(HELLO)
+        with gr.Row():
+            with gr.Column():
+                with gr.Tab("Drop a picture") as drop:
+                    dropped = gr.Image(sources=["upload", "clipboard"], show_label=False, height=400, buttons=[])
+                with gr.Tab("Draw one") as draw:
+                    drawn = gr.HTML(
+                        html_template=CANVAS, css_template=CANVAS_STYLE, js_on_load=_sketch(), apply_default_css=False
+                    )
+            with gr.Column():
+                label = gr.Label(label="classes", num_top_classes=5)
+                note = gr.Textbox(label="note", visible=False, elem_id="note")
+                seen = gr.Image(
+                    label="what the network sees", elem_id="seen", height=300, interactive=False, buttons=[]
+                )
+        for tab, component, sent in ((drop, dropped, _upload(folder)), (draw, drawn, _drawing)):
+            component.preprocess = sent  # in place of Gradio's, which would decode the picture
+            component.async_move_resource_to_block_cache = _where_it_is
+            gr.on(
+                [component.change, tab.select], _answer(gr, classifier), component, [label, seen, note],
+                trigger_mode="always_last", show_progress="hidden",
+            )  # fmt: skip
+    return page
+
+
+def _sketch() -> str:
+    return Path(__file__).with_name("sketch.js").read_text(encoding="utf-8")
+
+
+async def _where_it_is(path: Any) -> Any:
+    """Return a path as it came: Gradio would fetch an address, and copy a file from anywhere, if a call asks for it."""
+    return path
+
+
+def _upload(folder: Path) -> Callable[[Any], str | bytes | None]:
+    """Return what takes the path out of what the browser sends; a path to other than uploads is no picture."""
+
+    def preprocess(payload: Any) -> str | bytes | None:
+        if not payload or not payload.path:
+            return None
+        try:
+            path = Path(os.path.realpath(payload.path))
+        except ValueError:
+            return b""
+        return str(path) if path.is_relative_to(folder) else b""
+
+    return preprocess
+
+
+def _drawing(payload: Any) -> bytes | None:
+    """Return the file in what the canvas sends, a data URL; without strokes nothing, and of nonsense no picture."""
+    if not payload:
+        return None
+    try:
+        return base64.b64decode(str(payload).partition(",")[2])
+    except ValueError:
+        return b""
+
+
+def _answer(gr: Any, classifier: Classifier) -> Callable[[str | bytes | None], tuple[Any, Any, Any]]:
+    """Return what fills the right side of the page."""
+
+    def answer(picture: str | bytes | None) -> tuple[dict[str, float] | None, Image.Image | None, Any]:
+        if picture is None:
+            return None, None, gr.update(visible=False)
+        try:
+            classes, image = classify(classifier, picture)
+        except UserError as error:
+            return None, None, gr.update(value=getattr(error, "reason", str(error)), visible=True)
+        return classes, image, gr.update(visible=False)
+
+    return answer
+
+
+def classify(classifier: Classifier, picture: str | bytes) -> tuple[dict[str, float], Image.Image]:
+    """Return the probability of every class, and the picture as the network sees it, enlarged.
+
+    Raises:
+        UnreadablePictureError: a UserError with the reason.
+    """
+    from PIL import Image
+
+    from vgg_lightning.data.images.prepare import to_uint8
+
+    pixels = to_uint8(picture)
+    probabilities = classifier.predict(pixels).probabilities[0].tolist()
+    image = Image.fromarray(pixels[0, 0].numpy())
+    size = (image.width * ENLARGED, image.height * ENLARGED)
+    names = map(printable, classifier.class_names)
+    return dict(zip(names, probabilities, strict=True)), image.resize(size, Image.Resampling.NEAREST)

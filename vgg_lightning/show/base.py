@@ -1,0 +1,109 @@
+"""What the callbacks of --show have in common: when they are called, and that none of them can end a run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from torchmetrics.utilities.distributed import gather_all_tensors
+
+from vgg_lightning.run.loggers.tensorboard import write
+
+
+class Show(Callback):
+    """A callback that writes into the TensorBoard of a run.
+
+    It draws no random numbers and leaves the network as it was, so that a run ends with the same bits with and
+    without it. Where it fails it says so once, and training goes on.
+    """
+
+    def __init__(self) -> None:
+        self._broken = False
+
+    def attempt(self, trainer: L.Trainer, draw: Callable[[SummaryWriter, int], None]) -> None:
+        """Call `draw` with the writer and the step, on the first process of a run that has TensorBoard."""
+        if self._broken or not trainer.is_global_zero:
+            return
+        step = max(trainer.global_step - 1, 0)  # of the last batch: a resumed run drops what is of later steps
+        try:
+            write(trainer, lambda board: draw(board, step))
+        except Exception as error:  # whatever it is, a picture is not worth a run
+            self._broken = True
+            reason = " ".join(str(error).split())[:200]
+            print(f"{type(self).__name__} is not shown: {type(error).__name__}: {reason}", file=sys.stderr, flush=True)
+
+
+class Answers(NamedTuple):
+    """What the network said in a validation, on all processes, in the order of the pictures.
+
+    Attributes:
+        indices: of the pictures in the validation set, int64 (N,).
+        logits: float32 (N, num_classes).
+        labels: int64 (N,).
+    """
+
+    indices: Tensor
+    logits: Tensor
+    labels: Tensor
+
+
+class ValidationShow(Show):
+    """A `Show` that is called at the end of every validation of a fit, with all that the network has answered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._parts: list[tuple[int, Tensor, Tensor]] = []
+
+    def show(self, board: SummaryWriter, step: int, trainer: L.Trainer, model: Any, answers: Answers) -> None:
+        """Write to `board`; the model is in evaluation, and holds the averaged weights if there are any."""
+        raise NotImplementedError
+
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Forget a validation that was broken off."""
+        self._parts = []
+
+    def on_validation_batch_end(  # type: ignore[override]  # Classifier returns the logits
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Tensor, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
+        """Keep the answers."""
+        self._parts.append((batch_idx, outputs, batch[1]))
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Bring the answers of all processes together and show something of them."""
+        parts, self._parts = self._parts, []
+        if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING or not parts:
+            return
+        answers = _gather(trainer, parts)
+        self.attempt(trainer, lambda board, step: self.show(board, step, trainer, pl_module, answers))
+
+
+def _gather(trainer: L.Trainer, parts: list[tuple[int, Tensor, Tensor]]) -> Answers:
+    """Return the answers of all processes; each has every `world_size`-th picture of a batch (see BatchLoader)."""
+    batch_size = trainer.datamodule.hparams["batch_size"]  # type: ignore[attr-defined]
+    rank, ranks = trainer.global_rank, trainer.world_size
+    indices = [k * batch_size + rank + ranks * torch.arange(len(y), device=y.device) for k, _, y in parts]
+    columns = [torch.cat(indices), torch.cat([p[1].float() for p in parts]), torch.cat([p[2] for p in parts])]
+    if ranks > 1:
+        columns = [torch.cat(gather_all_tensors(column)) for column in columns]
+    order = columns[0].argsort()
+    return Answers(*(column[order].cpu() for column in columns))
+
+
+def some_pictures(trainer: L.Trainer, count: int) -> tuple[Tensor, Tensor]:
+    """Return about `count` validation pictures (N, 1, 28, 28) and their labels (N,), always the same ones.
+
+    Every class has as many as any other, the first ones, class after class.
+    """
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    images, labels = data.pictures("val")
+    classes = len(data.class_names)
+    chosen = [(labels == c).nonzero().flatten()[: max(1, count // classes)] for c in range(classes)]
+    which = torch.cat(chosen)[:count]
+    return images[which], labels[which]

@@ -1,0 +1,57 @@
+"""The filters of the first layer, and what they make of a picture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+
+from vgg_lightning.show.base import Answers, ValidationShow, some_pictures
+from vgg_lightning.show.drawing import INK, SIGNED, Page, add_picture, colours, enlarged
+
+MOST, COLUMNS, SIDE, GAP = 32, 16, 56, 8
+PICTURE = -1  # which of the pictures: the last one, an ankle boot
+
+
+class FirstLayer(ValidationShow):
+    """Draws each filter of the first convolution, and below it its answer to one validation picture."""
+
+    def show(self, board: SummaryWriter, step: int, trainer: L.Trainer, model: Any, answers: Answers) -> None:
+        """Write the picture `val_pictures/first_layer`."""
+        layer = next((m for m in model.network.modules() if isinstance(m, nn.Conv2d)), None)
+        if layer is None:
+            return
+        image = some_pictures(trainer, 10)[0][PICTURE:]
+        maps: list[Tensor] = []
+        handle = layer.register_forward_hook(lambda module, args, output: maps.append(output))
+        try:
+            model(model.preprocess(image.to(model.device)))
+        finally:
+            handle.remove()
+        filters = layer.weight.detach().sum(dim=1)  # over the channels, which hold the same grey picture
+        page = _draw(filters.float().cpu()[:MOST], maps[0][0].detach().float().cpu()[:MOST], image[0, 0])
+        add_picture(board, "val_pictures/first_layer", page.picture, step)
+
+
+def _draw(filters: Tensor, maps: Tensor, image: Tensor) -> Page:
+    rows = -(-len(filters) // COLUMNS)
+    pitch, pair = SIDE + GAP, 2 * SIDE + 3 * GAP
+    page = Page(2 * 14 + COLUMNS * pitch, 44 + rows * pair + SIDE + 30, "filters of the first layer, and their answers")
+    for i, (weights, answer) in enumerate(zip(filters, maps, strict=True)):
+        x, y = 14 + i % COLUMNS * pitch, 44 + i // COLUMNS * pair
+        page.paste(_signed(weights, weights.abs().max()), (x, y))
+        page.paste(_signed(answer, maps.abs().amax()), (x, y + SIDE + GAP // 2))
+    y = 44 + rows * pair
+    page.paste(enlarged(image.numpy(), SIDE), (14, y))
+    text = "the picture; red is positive, blue negative; each filter on a scale of its own, the answers on one"
+    page.text((14 + SIDE + 12, y + SIDE / 2), text, anchor="lm", ink=INK)
+    return page
+
+
+def _signed(values: Tensor, largest: Tensor) -> Any:
+    shares = 0.5 + 0.5 * values / torch.clamp(largest, min=1e-12)
+    picture = enlarged(colours(shares.numpy(), SIGNED), SIDE)
+    return picture.resize((SIDE, SIDE)) if picture.size != (SIDE, SIDE) else picture

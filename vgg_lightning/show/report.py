@@ -1,0 +1,180 @@
+"""What a finished run says: results.json, and the lines at the end of fit."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from vgg_lightning.base.text import program
+from vgg_lightning.base.versions import versions
+from vgg_lightning.show.class_table import class_accuracies
+
+if TYPE_CHECKING:
+    from vgg_lightning.data.datamodule import FashionMNISTDataModule
+
+
+class RunReport(Callback):
+    """Times a run, tests its best checkpoint, and writes results.json.
+
+    Args:
+        run_folder: where results.json goes.
+    """
+
+    def __init__(self, run_folder: Path) -> None:
+        self.run_folder = run_folder
+        self.checkpoint: Path | None = None
+        self.metrics: dict[str, float] = {}  # of the last epoch in training, of the best one in validation
+        self.seconds = 0.0  # of fit, validation included, over all launches of a resumed run
+        self.train_seconds = 0.0  # of the training batches alone
+        self.examples = 0
+        self._fit_begin = self._train_begin = time.monotonic()
+        self._training = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return clocks and best metrics, so that a resumed run reports all of its launches."""
+        now = time.monotonic()
+        return {
+            "seconds": self.seconds + now - self._fit_begin,
+            "train_seconds": self.train_seconds + (now - self._train_begin if self._training else 0.0),
+            "examples": self.examples,
+            "metrics": dict(self.metrics),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from the launch before; but once fit is over, what is loaded is the best checkpoint, to test it."""
+        if self.checkpoint is not None:
+            return
+        self.metrics = dict(state_dict["metrics"])
+        self.seconds = state_dict["seconds"]
+        self.train_seconds = state_dict["train_seconds"]
+        self.examples = state_dict["examples"]
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock of fit, and say what is about to run."""
+        self._fit_begin = time.monotonic()
+        parameters = sum(p.numel() for p in pl_module.parameters())
+        hparams = pl_module.hparams
+        if trainer.is_global_zero:
+            print(
+                f"{hparams['network']}: {parameters:,} parameters, pictures of {hparams['image_size']} x "
+                f"{hparams['image_size']}, {trainer.max_epochs} epochs on {trainer.strategy.root_device}"
+            )
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock of training."""
+        self._train_begin, self._training = time.monotonic(), True
+
+    on_train_epoch_start = on_train_start  # which is left out where a run goes on within an epoch
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count the examples; stop the clock of training after the last batch, before validation."""
+        share = getattr(getattr(trainer, "datamodule", None), "share", None)
+        self.examples += share.total if share else len(batch[1])
+        if trainer.is_last_batch:
+            self.train_seconds += time.monotonic() - self._train_begin
+            self._training = False
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Keep the validation metrics of the best epoch, by the rule of the best checkpoint."""
+        found = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val_")}
+        if found.get("val_acc", 0.0) > self.metrics.get("val_acc", -1.0):
+            self.metrics |= found
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Save the training means of the epoch, which are known only now."""
+        means = {k: trainer.callback_metrics[k] for k in ("train_loss", "train_acc") if k in trainer.callback_metrics}
+        self.metrics |= {name: float(mean) for name, mean in means.items()}
+        checkpoint["callbacks"][self.state_key]["metrics"] = dict(self.metrics)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Keep the training means of the last epoch."""
+        self.metrics |= {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("train_")}
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Stop the clock of fit, and note the checkpoint."""
+        self.seconds += time.monotonic() - self._fit_begin
+        best = getattr(trainer.checkpoint_callback, "best_model_path", "")
+        candidates = [Path(best)] if best else []
+        candidates.append(self.run_folder / "checkpoints" / "last.ckpt")
+        self.checkpoint = next((file for file in candidates if file.is_file()), None)
+
+    def test(self, trainer: L.Trainer, model: L.LightningModule, data: FashionMNISTDataModule) -> None:
+        """Test the best checkpoint, or the weights at hand if none was saved."""
+        path = str(self.checkpoint) if self.checkpoint else None
+        trainer.test(model, data, ckpt_path=path, weights_only=True, verbose=False)
+        self.metrics |= {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+    def write(self, trainer: L.Trainer, data: FashionMNISTDataModule) -> None:
+        """Write results.json."""
+        results = {
+            **{name: self.metrics.get(name) for name in ("test_acc", "test_loss", "val_acc", "val_loss")},
+            **{name: value for name, value in self.metrics.items() if name.endswith("_tta")},
+            "train_acc": self.metrics.get("train_acc"),
+            "train_loss": self.metrics.get("train_loss"),
+            "test_acc_per_class": class_accuracies(trainer),
+            "epochs": trainer.current_epoch,
+            "steps": trainer.global_step,
+            "seconds": round(self.seconds, 1),
+            "examples_per_second": round(self.examples / max(self.train_seconds, 1e-9), 1),
+            "peak_memory_mb": round(peak_memory_mb()),
+            "checkpoint": _below(self.run_folder, self.checkpoint),
+            "device": trainer.strategy.root_device.type,
+            "precision": trainer.precision,
+            "processes": trainer.world_size,
+            "threads": torch.get_num_threads(),
+            "versions": versions(),
+            "data_checksums": data.prepared.checksums if data.prepared else {},
+        }
+        temporary = self.run_folder / ".results.json.part"
+        try:
+            temporary.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+            os.replace(temporary, self.run_folder / "results.json")
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _below(folder: Path, file: Path | None) -> str | None:
+    return str(file.resolve().relative_to(folder.resolve())) if file else None
+
+
+def peak_memory_mb() -> float:
+    """Return the most memory that this process has held, in MB: of the GPU if there is one, else resident."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+
+
+def in_percent(metrics: Mapping[str, Any], name: str) -> str:
+    """Return an accuracy in words, and beside it that with test-time augmentation if there is one."""
+    tta = (
+        f", {100 * float(metrics[f'{name}_tta']):.2f} % with test-time augmentation" if f"{name}_tta" in metrics else ""
+    )
+    return f"{100 * float(metrics[name]):.2f} %{tta}"
+
+
+def print_next_steps(report: RunReport) -> None:
+    """Print accuracy, time, place, and the next three commands."""
+    run = report.run_folder
+    if "test_acc" in report.metrics:
+        print(f"\ntest accuracy  {in_percent(report.metrics, 'test_acc')} on the official test pictures")
+    if "val_acc" in report.metrics:
+        print(f"validation     {in_percent(report.metrics, 'val_acc')}")
+    print(f"time           {report.seconds / 60:.1f} min, peak memory {peak_memory_mb():.0f} MB")
+    print(f"run folder     {run}")
+    print(
+        "\nnext:\n"
+        f"  {program('tensorboard')} --logdir {run.parent.parent}\n"
+        f"  {program('vgg-lightning')} predict --ckpt_path {run}\n"
+        f"  {program('jupyter')} notebook notebooks/01_reuse_a_checkpoint.ipynb"
+    )

@@ -1,0 +1,79 @@
+"""Examples per second, and how much of the processor's peak the network uses."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import ThroughputMonitor
+from lightning.pytorch.trainer.states import RunningStage, TrainerFn
+from torch.utils.tensorboard import SummaryWriter
+
+from vgg_lightning.networks.tracing import trace_layers
+from vgg_lightning.run.loggers.tensorboard import write
+
+WINDOW = 50  # batches over which the speed is averaged
+SHOWN = {
+    "samples_per_sec": "examples_per_second",
+    "device/samples_per_sec": "examples_per_second_per_device",
+    "device/flops_per_sec": "flops_per_second_per_device",
+    "device/mfu": "mfu",
+}
+
+
+class Throughput(ThroughputMonitor):
+    """Lightning's ThroughputMonitor for this project's batches; it writes its curves to TensorBoard alone.
+
+    metrics.csv stays free of them: two runs with the same seed have the same one. MFU is the share of the device's
+    peak that the multiply-adds of the network take: of the peak that Lightning knows for a GPU, else of the fastest
+    matrix product that is measured when the run starts.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(batch_size_fn=lambda batch: len(batch[1]), window_size=WINDOW)
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Count the floating-point operations of a batch, and find the device's peak."""
+        super().setup(trainer, pl_module, stage)
+        if stage != TrainerFn.FITTING or not trainer.is_global_zero:
+            return
+        pl_module.flops_per_batch = training_flops(pl_module, trainer)  # type: ignore[assignment]
+        self.available_flops = self.available_flops or measured_peak(trainer.strategy.root_device)
+        for throughput in self._throughputs.values():
+            throughput.available_flops = self.available_flops
+
+    def _compute(self, trainer: L.Trainer, iter_num: int | None = None) -> None:
+        if trainer.state.stage != RunningStage.TRAINING or not trainer._logger_connector.should_update_logs:
+            return
+        found = self._throughputs[RunningStage.TRAINING].compute()
+        step = max(trainer.global_step - 1, 0)
+
+        def show(board: SummaryWriter) -> None:
+            for key in SHOWN.keys() & found.keys():
+                board.add_scalar(f"throughput/{SHOWN[key]}", float(found[key]), step)
+
+        write(trainer, show)
+
+
+def training_flops(model: Any, trainer: L.Trainer) -> int:
+    """Return the floating-point operations of one batch on one device, forward and backward: 2 a multiply-add."""
+    size = model.hparams["image_size"]
+    with torch.device("meta"):
+        layers = trace_layers(model.build(), (model.hparams["in_channels"], size, size))
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    batch_size: int = math.ceil(data.hparams["batch_size"] / trainer.world_size)
+    return 2 * batch_size * sum(layer.training_macs for layer in layers)
+
+
+def measured_peak(device: torch.device, size: int = 1024) -> int:
+    """Return the operations per second of a float32 matrix product, the fastest of five."""
+    a = torch.ones(size, size, device=device)
+    seconds = []
+    for _ in range(5):
+        begin = time.perf_counter()
+        float((a @ a)[0, 0])  # waits for the device
+        seconds.append(time.perf_counter() - begin)
+    return round(2 * size**3 / min(seconds))

@@ -1,0 +1,53 @@
+"""Test-time augmentation: a network's answer is averaged over several views of the picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from vgg_lightning.base.errors import UserError, nearest
+
+View = Callable[[Tensor], Tensor]
+
+
+def mirror(x: Tensor) -> Tensor:
+    """Return pictures (..., W), left and right exchanged."""
+    return x.flip(-1)
+
+
+def shifted(x: Tensor, pixels: int) -> Tensor:
+    """Return pictures (N, C, H, W) moved down and right by `pixels` (up and left if negative); the edge is mirrored."""
+    size = abs(pixels)
+    begin = size - pixels
+    padded = F.pad(x, (size, size, size, size), mode="reflect")
+    return padded[..., begin : begin + x.shape[-2], begin : begin + x.shape[-1]]
+
+
+def _diagonal(pixels: int) -> tuple[View, ...]:
+    return partial(shifted, pixels=pixels), lambda x: mirror(shifted(x, pixels))
+
+
+# For each name the views beside the plain one, and the weights of all views, the plain one's first.
+VIEWS: dict[str, tuple[tuple[View, ...], tuple[float, ...]]] = {
+    "none": ((), (1.0,)),
+    "flip": ((mirror,), (0.5, 0.5)),
+    "flip_shift": ((mirror, *_diagonal(-1), *_diagonal(1)), (0.25, 0.25, 0.125, 0.125, 0.125, 0.125)),
+}
+
+
+def check_tta(name: str) -> None:
+    """Raise UserError if `name` is not a key of `VIEWS`."""
+    if name not in VIEWS:
+        raise UserError(f"tta {name!r} is unknown{nearest(name, VIEWS)}: --model.tta takes {', '.join(VIEWS)}")
+
+
+def average_views(name: str, network: Callable[[Tensor], Tensor], x: Tensor, logits: Tensor) -> Tensor:
+    """Return the weighted mean of `logits`, which `network` gave for `x`, and of those of the other views."""
+    views, (first, *weights) = VIEWS[name]
+    mean = first * logits
+    for view, weight in zip(views, weights, strict=True):
+        mean = mean + weight * network(view(x))
+    return mean
