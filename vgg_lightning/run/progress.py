@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from tqdm import tqdm
 
 from vgg_lightning.base.progress import bar_colour
+from vgg_lightning.run.lightning_private import batches_begun
 
 LINE_EVERY = 30.0  # seconds from one line to the next where there is no bar
 MOST_LINES = 20  # of one epoch, test or prediction
@@ -28,12 +29,12 @@ class EpochLines(Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock, maybe in the middle of an epoch."""
-        self._begin, self._first = time.monotonic(), _batches(trainer)
+        self._begin, self._first = time.monotonic(), batches_begun(trainer)
         self._done = self._first
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Count the batches; the means of the epoch are known only after this hook."""
-        self._done = _batches(trainer)
+        self._done = batches_begun(trainer)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Print the line of the epoch before."""
@@ -58,11 +59,6 @@ class EpochLines(Callback):
             f"{seconds:.0f} s an epoch, {left / 60:.1f} min left"
         )
         sys.stdout.flush()
-
-
-def _batches(trainer: L.Trainer) -> int:
-    """Return how many batches the run was trained on, before it was resumed too."""
-    return int(trainer.fit_loop.epoch_loop.batch_progress.total.ready)
 
 
 class Bar(TQDMProgressBar):

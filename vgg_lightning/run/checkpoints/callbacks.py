@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, WeightAveraging
+from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
 
 from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.base.text import program
-from vgg_lightning.run import collectives, signals
+from vgg_lightning.run import collectives, lightning_private, signals
 from vgg_lightning.run.checkpoints.io import CheckpointNotWrittenError, go_back_to, remove_leftovers
 from vgg_lightning.run.checkpoints.loop_state import before_batch, before_validation, exchange_weights
 from vgg_lightning.run.checkpoints.seal import damage_of
@@ -27,7 +27,7 @@ def resume_command(run_folder: Path) -> str:
     return f"resume with: {program('vgg-lightning')} fit --ckpt_path {shlex.quote(str(run_folder))}"
 
 
-class BestCheckpoint(ModelCheckpoint):
+class BestCheckpoint(lightning_private.BestModelCheckpoint):
     """Keeps the epoch with the best val_acc. A save that fails is said and tried again with the next better epoch.
 
     Args:
@@ -38,10 +38,11 @@ class BestCheckpoint(ModelCheckpoint):
         super().__init__(folder, filename="best", monitor="val_acc", mode="max", enable_version_counter=False)
         self.failed = False
 
-    def _save_topk_checkpoint(self, trainer: L.Trainer, monitor_candidates: dict[str, Any]) -> None:
+    def save_best(self, trainer: L.Trainer, metrics: dict[str, Any]) -> None:
+        """Save the epoch if it is the best so far."""
         before = {**self.state_dict(), "best_k_models": dict(self.best_k_models)}
         try:
-            super()._save_topk_checkpoint(trainer, monitor_candidates)
+            super().save_best(trainer, metrics)
             self.failed = False
         except CheckpointNotWrittenError as error:
             self.failed = True
@@ -109,7 +110,8 @@ class LastCheckpoint(Checkpoint):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Let last.ckpt be what the run goes on from. Hide max_steps, lest Lightning count its last epoch twice."""
-        self._max_steps, trainer.fit_loop.epoch_loop.max_steps = trainer.max_steps, -1
+        self._max_steps = trainer.max_steps
+        lightning_private.set_max_steps(trainer, -1)
         source = Path(trainer.ckpt_path).resolve() if trainer.ckpt_path else None
         beside = source and source.parent == self.file.parent.resolve() and source.name != self.file.name
         if source and beside and trainer.is_global_zero:
@@ -117,7 +119,7 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock."""
-        trainer.fit_loop.epoch_loop.max_steps = self._max_steps
+        lightning_private.set_max_steps(trainer, self._max_steps)
         self._saved_step = trainer.global_step
         self._due_at = time.monotonic() + self.seconds
 
@@ -141,7 +143,7 @@ class LastCheckpoint(Checkpoint):
         """Save before a validation, which may be long, if it is time to."""
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return
-        trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.reset_on_restart()  # else it stays one off
+        lightning_private.count_validation_batches_anew(trainer)
         self._where = "validation"
         self._save_and_stop_in_validation(trainer, clock=True)
 
@@ -178,8 +180,7 @@ class LastCheckpoint(Checkpoint):
         if self._where != "validation":
             return
         signum, due = collectives.agree(signals.pending(), clock and time.monotonic() >= self._due_at)
-        half_way = trainer.fit_loop.epoch_loop._should_accumulate()
-        if not half_way and (signum or due):
+        if (signum or due) and not lightning_private.accumulates(trainer):
             self._save(trainer, "validation")
         if signum:
             self._stop(trainer, signum)

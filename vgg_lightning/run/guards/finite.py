@@ -12,6 +12,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor
 
 from vgg_lightning.base.errors import NonFiniteError, option
+from vgg_lightning.base.torch_private import has_overflowed, mark_non_finite, skip_if
 from vgg_lightning.run import collectives
 from vgg_lightning.run.parallel.shard import own_part
 
@@ -95,7 +96,7 @@ class FiniteGuard(Callback):
             self._found = trainer.strategy.reduce(self._found, reduce_op="max")
         deferred = self._defers(optimizer) and scaler is None
         if deferred:
-            optimizer.found_inf = self._found.max()  # type: ignore[attr-defined]
+            skip_if(optimizer, self._found.max())
         self._note(trainer, optimizer)
         self._read(trainer, wait=not deferred)
 
@@ -127,8 +128,7 @@ class FiniteGuard(Callback):
 
     def _count_skips(self, trainer: L.Trainer, optimizer: torch.optim.Optimizer, scaler: Any) -> None:
         # The scaler has its own finding; it is read here since the scaler reads it as well, right after.
-        found = scaler._found_inf_per_device(optimizer).values()
-        self._skips = self._skips + 1 if any(bool(flag) for flag in found) else 0
+        self._skips = self._skips + 1 if has_overflowed(scaler, optimizer) else 0
         if self._skips > MOST_SKIPS:
             what = f"the gradient has overflowed in {self._skips} steps in a row"
             raise NonFiniteError(_message(what, self._place(trainer, optimizer), trainer))
@@ -160,10 +160,7 @@ class FiniteGuard(Callback):
 
 
 def look(optimizer: torch.optim.Optimizer, found: Tensor) -> None:
-    """Set `found` to 1 if a gradient of `optimizer` is not finite: one kernel a device and type, no wait.
-
-    It is the check of automatic mixed precision with a scale of one, which leaves the gradients as they are.
-    """
+    """Set `found` to 1 if a gradient of `optimizer` is not finite: one kernel a device and type, no wait."""
     kinds: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
     for group in optimizer.param_groups:
         for parameter in group["params"]:
@@ -172,7 +169,7 @@ def look(optimizer: torch.optim.Optimizer, found: Tensor) -> None:
                 kinds.setdefault((gradient.device, gradient.dtype), []).append(gradient)
     for (device, _), gradients in kinds.items():
         here = torch.zeros((), device=device)
-        torch._amp_foreach_non_finite_check_and_unscale_(gradients, here, torch.ones((), device=device))
+        mark_non_finite(gradients, here)
         torch.maximum(found, here.to(found.device), out=found)
 
 
