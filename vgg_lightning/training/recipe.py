@@ -35,7 +35,8 @@ def callbacks_of(model: Trained) -> list[Callback]:
     """Guard the numbers, and average the weights if asked to."""
     decay, steps = model.hparams["ema_decay"], model.hparams["lookahead_steps"]
     averages = [Lookahead(steps)] if steps else []
-    return lean([FiniteGuard(), ChanceNote(), *averages, *([AveragedWeights(decay=decay)] if decay else [])])
+    guard = FiniteGuard(remedy="lower --model.lr, or clip with --trainer.gradient_clip_val 1")
+    return lean([guard, ChanceNote(), *averages, *([AveragedWeights(decay=decay)] if decay else [])])
 
 
 def optimizer_of(model: Trained) -> OptimizerLRSchedulerConfig:

@@ -12,8 +12,15 @@ from typing import Any
 Checkpoint = dict[str, Any]
 
 
-def before_batch(checkpoint: Checkpoint) -> None:
-    """Describe `on_train_batch_start` as the end of the batch before: the batch at hand is not begun."""
+def before_batch(checkpoint: Checkpoint, data: str = "", loaders: list[dict[str, Any]] | None = None) -> None:
+    """Describe `on_train_batch_start` as the end of the batch before: the batch at hand is not begun.
+
+    Args:
+        checkpoint: is changed.
+        data: the key under which Lightning saves the state of the data module.
+        loaders: the states of the loaders before the batch at hand was read; by default a `position` in those of now
+            goes back by one.
+    """
     loop = checkpoint["loops"]["fit_loop"]
     progress = loop["epoch_loop.batch_progress"]
     for counts in (progress["total"], progress["current"]):
@@ -21,10 +28,12 @@ def before_batch(checkpoint: Checkpoint) -> None:
         counts["completed"] -= 1  # Lightning counts a batch as completed only after on_train_batch_end
     progress["is_last_batch"] = False
     loop["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1  # likewise
-    loaders = [checkpoint.get("FashionMNISTDataModule", {}), *loop["state_dict"].get("combined_loader", [])]
-    for loader in loaders:
-        if "position" in loader:
-            loader["position"] -= 1
+    if loaders is not None:
+        loop["state_dict"]["combined_loader"] = loaders
+        return
+    for state in (checkpoint.get(data, {}), *loop["state_dict"].get("combined_loader", [])):
+        if "position" in state:
+            state["position"] -= 1
 
 
 def before_validation(checkpoint: Checkpoint) -> None:
