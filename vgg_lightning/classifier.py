@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MetricCollection
 
-from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
 from vgg_lightning.data.files import CLASSES
 from vgg_lightning.data.images.prepare import Pictures
@@ -209,7 +209,7 @@ class Classifier(Scored):
         if len(data.class_names) != self.hparams["num_classes"]:
             raise UserError(
                 f"the data has {len(data.class_names)} classes, the model {self.hparams['num_classes']}: "
-                f"leave --model.num_classes out, or give {len(data.class_names)}"
+                f"leave {option('model.num_classes')} out, or give {len(data.class_names)}"
             )
         for name in ("image_size", "in_channels"):
             if data.hparams[name] != self.hparams[name]:

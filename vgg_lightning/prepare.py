@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import (
     LearningRateMonitor,
 )
 
-from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.base.text import program
 from vgg_lightning.run.hooks import lean
 from vgg_lightning.run.kit import run_callbacks
@@ -54,26 +54,23 @@ def fit_callbacks(
         show: what to show in TensorBoard beside the curves (see `show`).
     """
     validates = bool(data.hparams["val_size"]) and trainer["limit_val_batches"] != 0
-    saves = trainer["enable_checkpointing"] is not False
-    try:
-        callbacks = run_callbacks(
-            run_folder,
-            resume_command(run_folder),
-            "val_acc" if validates else None,
-            "max",
-            every_n_steps,
-            minutes,
-            saves=saves,
-            progress=trainer["enable_progress_bar"] is not False,
-            metrics=SHOWN_METRICS,
-        )
-    except UserError as error:
-        raise UserError(f"--checkpoint_{error}") from error
+    callbacks = run_callbacks(
+        run_folder,
+        resume_command(run_folder),
+        "val_acc" if validates else None,
+        "max",
+        every_n_steps,
+        minutes,
+        saves=trainer["enable_checkpointing"] is not False,
+        progress=trainer["enable_progress_bar"] is not False,
+        metrics=SHOWN_METRICS,
+    )
     callbacks += [RunReport(run_folder), ClassTable()]
     if trainer["logger"] is not False:
         callbacks += [LearningRateMonitor(logging_interval="step"), *show_callbacks(show)]
     if early_stopping:
         if not validates:
-            raise UserError("--early_stopping needs validation pictures: give --data.val_size 1000 or more")
+            give = f"give {option('data.val_size')} 1000 or more"
+            raise UserError(f"{option('early_stopping')} needs validation pictures: {give}")
         callbacks.append(EarlyStopping("val_acc", mode="max", patience=early_stopping))
     return lean(callbacks)

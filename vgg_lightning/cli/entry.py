@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from vgg_lightning.base.errors import UserError, nearest
+from vgg_lightning.base.errors import UserError, command_line, nearest
 from vgg_lightning.base.process import follow_parent
 from vgg_lightning.run.exits import exit_code, report
 from vgg_lightning.version import __version__
@@ -62,7 +62,8 @@ def main(args: list[str] | None = None) -> int:
 def guarded(run: Callable[[], int], debug: bool = False) -> int:
     """Return what `run` returns, or the exit code of how it failed, of which one line is printed."""
     try:
-        return exit_code(run, debug)
+        with command_line():
+            return exit_code(run, debug)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader, such as head, has left
         return 1

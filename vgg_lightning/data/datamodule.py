@@ -11,7 +11,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.base.progress import say
 from vgg_lightning.data.augment import Augment, Place
 from vgg_lightning.data.batches import Batch, BatchLoader, Share
@@ -79,7 +79,7 @@ class FashionMNISTDataModule(L.LightningDataModule):
         super().__init__()
         self.save_hyperparameters(ignore=["data_dir", "predict_path"])  # a path means nothing on another machine
         if batch_size < 1:
-            raise UserError(f"batch_size {batch_size} is out of range: --data.batch_size takes 1 or more")
+            raise UserError(f"batch_size {batch_size} is out of range: {option('data.batch_size')} takes 1 or more")
         self.class_names = class_names(dataset, classes, data_dir)
         known = DATASETS[dataset]
         own_dir = None if dataset == "folder" else default_data_dir()

@@ -35,8 +35,8 @@ class RunKit:
         folder: of the run. It gets checkpoints/, metrics.csv and TensorBoard's events.
         monitor: the logged metric of the validation that decides which epoch is kept as best.ckpt; None keeps none.
         mode: "min" if less of it is better, else "max".
-        every_n_steps: steps between checkpoints within an epoch; 0 is none.
-        minutes: minutes between them; 0 is none.
+        checkpoint_every_n_steps: steps between checkpoints within an epoch; 0 is none.
+        checkpoint_minutes: minutes between them; 0 is none.
         seed: of what a step draws, such as dropout.
         resume: what to type to go on, said when a signal stops the run; by default the command of this process.
         progress: whether to print a line after every epoch, and a bar on a terminal.
@@ -55,8 +55,8 @@ class RunKit:
         monitor: str | None = "val_loss",
         mode: Mode = "min",
         *,
-        every_n_steps: int = 0,
-        minutes: float = 0.0,
+        checkpoint_every_n_steps: int = 0,
+        checkpoint_minutes: float = 0.0,
         seed: int = 0,
         resume: str | None = None,
         progress: bool = True,
@@ -70,7 +70,9 @@ class RunKit:
         self._callbacks = [
             SeedSteps(seed),
             FiniteGuard(metrics=self._metrics),
-            *run_callbacks(self.folder, note, monitor, mode, every_n_steps, minutes, progress=progress),
+            *run_callbacks(
+                self.folder, note, monitor, mode, checkpoint_every_n_steps, checkpoint_minutes, progress=progress
+            ),
         ]
 
     def plugs(self, *callbacks: Callback) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
-from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.errors import UserError, option
 
 Range = tuple[Callable[[float], bool], str]
 
@@ -42,4 +42,4 @@ def check_ranges(options: Mapping[str, float]) -> None:
     """Raise UserError for the first option that is not finite or out of its range."""
     for name, (fits, remedy) in RANGES.items():
         if not (math.isfinite(options[name]) and fits(options[name])):
-            raise UserError(f"{name} {options[name]} is out of range: --model.{name} takes {remedy}")
+            raise UserError(f"{name} {options[name]} is out of range: {option(f'model.{name}')} takes {remedy}")

@@ -11,7 +11,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, WeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
 
-from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.run import collectives, signals
 from vgg_lightning.run.checkpoints.io import CheckpointNotWrittenError, go_back_to, remove_leftovers
 from vgg_lightning.run.checkpoints.loaders import Restores, loader_states, restore_loaders, restores, unrestorable
@@ -89,7 +89,7 @@ class LastCheckpoint(Checkpoint):
     def __init__(self, folder: Path, every_n_steps: int = 0, minutes: float = 0.0, note: str = "") -> None:
         for name, value in (("every_n_steps", every_n_steps), ("minutes", minutes)):
             if not value >= 0:
-                raise UserError(f"{name} {value} is out of range: it takes 0 or more")
+                raise UserError(f"{option(f'checkpoint_{name}')} {value} is out of range: it takes 0 or more")
         self.note = note
         self.file = folder / "last.ckpt"
         self.every_n_steps = every_n_steps

@@ -12,11 +12,10 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor
 
-from vgg_lightning.base.errors import NonFiniteError
+from vgg_lightning.base.errors import NonFiniteError, option
 from vgg_lightning.run import collectives
 from vgg_lightning.run.parallel.shard import own_part
 
-REMEDY = "lower the learning rate, or clip the gradients (gradient_clip_val of the Trainer)"
 MOST_SKIPS = 25  # steps in a row that 16-mixed may skip while its scale falls: 2 ** -25 of where it was
 
 
@@ -55,15 +54,11 @@ class FiniteGuard(Callback):
     Args:
         deferred: whether to leave the finding on the device; by default if the optimizer is fused and on a GPU.
         metrics: of the validation, to look at before a checkpoint is saved on their account.
-        remedy: what the error advises.
     """
 
-    def __init__(
-        self, deferred: bool | None = None, metrics: Sequence[str] = ("val_loss",), remedy: str = REMEDY
-    ) -> None:
+    def __init__(self, deferred: bool | None = None, metrics: Sequence[str] = ("val_loss",)) -> None:
         self.deferred = deferred
         self.metrics = tuple(metrics)
-        self.remedy = remedy
         self._found: Tensor | None = None  # float32 (2,) on the device: what was found since the run began
         self._pending: deque[Pending] = deque()
         self._batch = 0
@@ -117,19 +112,19 @@ class FiniteGuard(Callback):
             value = trainer.callback_metrics.get(name)
             if value is not None and not bool(torch.isfinite(value)):
                 place = self._place(trainer, trainer.optimizers[0]) if trainer.optimizers else None
-                raise NonFiniteError(_message(f"{name} is {float(value)}", place, trainer, self.remedy))
+                raise NonFiniteError(_message(f"{name} is {float(value)}", place, trainer))
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Look at the last step's weights, which no later loss has shown."""
         self._read(trainer, wait=True)
         weights = {name: own_part(tensor) for name, tensor in pl_module.state_dict().items()}
-        check_weights(weights, trainer, self.remedy)
+        check_weights(weights, trainer)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Let no checkpoint with weights that are not finite replace a good one."""
         self._read(trainer, wait=True)
         for key in ("state_dict", "current_model_state"):
-            check_weights(checkpoint.get(key, {}), trainer, self.remedy)
+            check_weights(checkpoint.get(key, {}), trainer)
 
     def _defers(self, optimizer: torch.optim.Optimizer) -> bool:
         fused = all(group.get("fused") for group in optimizer.param_groups)
@@ -141,7 +136,7 @@ class FiniteGuard(Callback):
         self._skips = self._skips + 1 if any(bool(flag) for flag in found) else 0
         if self._skips > MOST_SKIPS:
             what = f"the gradient has overflowed in {self._skips} steps in a row"
-            raise NonFiniteError(_message(what, self._place(trainer, optimizer), trainer, self.remedy))
+            raise NonFiniteError(_message(what, self._place(trainer, optimizer), trainer))
 
     def _place(self, trainer: L.Trainer, optimizer: torch.optim.Optimizer) -> Place:
         return Place(trainer.current_epoch, self._batch, trainer.global_step, float(optimizer.param_groups[0]["lr"]))
@@ -166,7 +161,7 @@ class FiniteGuard(Callback):
             if loss or gradient:
                 self._pending.clear()
                 what = "the loss" if loss else "the gradient"
-                raise NonFiniteError(_message(f"{what} is not finite", place, trainer, self.remedy))
+                raise NonFiniteError(_message(f"{what} is not finite", place, trainer))
 
 
 def look(optimizer: torch.optim.Optimizer, found: Tensor) -> None:
@@ -186,7 +181,7 @@ def look(optimizer: torch.optim.Optimizer, found: Tensor) -> None:
         torch.maximum(found, here.to(found.device), out=found)
 
 
-def check_weights(state_dict: dict[str, Any], trainer: L.Trainer, remedy: str = REMEDY) -> None:
+def check_weights(state_dict: dict[str, Any], trainer: L.Trainer) -> None:
     """Raise NonFiniteError for the first tensor that is not finite."""
     tensors = {k: v for k, v in state_dict.items() if isinstance(v, Tensor) and v.is_floating_point()}
     if not tensors:
@@ -197,14 +192,15 @@ def check_weights(state_dict: dict[str, Any], trainer: L.Trainer, remedy: str = 
         return
     for name, tensor in tensors.items():
         if not bool(tensor.isfinite().all()):
-            raise NonFiniteError(_message(f"{name} is not finite", None, trainer, remedy))
+            raise NonFiniteError(_message(f"{name} is not finite", None, trainer))
 
 
-def _message(what: str, place: Place | None, trainer: L.Trainer, remedy: str) -> str:
+def _message(what: str, place: Place | None, trainer: L.Trainer) -> str:
     where = f" in epoch {trainer.current_epoch}, step {trainer.global_step}"
     if place is not None:
         where = f" in epoch {place.epoch}, step {place.step}, batch {place.batch}, at the learning rate {place.lr:g}"
     saver: Any = trainer.checkpoint_callback
     kept = getattr(saver, "last_model_path", "") or getattr(saver, "best_model_path", "")
-    last = f"the last finite checkpoint is {kept}" if kept else "no checkpoint was saved yet"
-    return f"{what}{where}: {remedy}; {last}"
+    last = f"; the last finite checkpoint is {kept}" if kept else "; no checkpoint was saved yet"
+    remedy = f"lower {option('model.lr')}, or clip with {option('trainer.gradient_clip_val')} 1"
+    return f"{what}{where}: {remedy}{last}"
