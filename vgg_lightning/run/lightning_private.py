@@ -6,6 +6,7 @@ installed version, so that the name of a failing test says what a new version ha
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
@@ -44,6 +45,24 @@ def count_validation_batches_anew(trainer: L.Trainer) -> None:
     trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.reset_on_restart()
 
 
+def training_loaders(trainer: L.Trainer) -> Sequence[Any]:
+    """Return the training loaders one by one: `trainer.train_dataloader` gives them as they were handed in."""
+    combined = trainer.fit_loop._combined_loader
+    return combined.flattened if combined is not None else []
+
+
+def restore_loaders(trainer: L.Trainer) -> None:
+    """Restore the training loaders where Lightning has not. Call it in `on_train_start`.
+
+    `Trainer.estimated_stepping_batches`, which schedules are made with, builds the loaders before the checkpoint's
+    loops are read; their states are then left where they are.
+    """
+    loop = trainer.fit_loop
+    if loop._combined_loader_states_to_load and loop.restarting and loop._data_fetcher is not None:
+        loop._load_combined_loader_states()
+        iter(loop._data_fetcher)  # the iterator at hand began with the first batch
+
+
 def attached_trainer(module: L.LightningModule) -> L.Trainer | None:
     """Return the Trainer of a module, or None where it has none: `module.trainer` raises there."""
     return module._trainer
@@ -69,10 +88,15 @@ def take_back_batch(checkpoint: Saved) -> None:
     loop["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1  # likewise
 
 
-def loader_states(checkpoint: Saved) -> list[Saved]:
+def saved_loader_states(checkpoint: Saved) -> list[Saved]:
     """Return the states of the training loaders, which those with a `state_dict` have saved."""
     found: list[Saved] = checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader", [])
     return found
+
+
+def save_loader_states(checkpoint: Saved, states: list[Saved]) -> None:
+    """Put other states of the training loaders into a checkpoint."""
+    checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"] = states
 
 
 def before_validation(checkpoint: Saved) -> None:

@@ -21,9 +21,14 @@ MOST_LINES = 20  # of one epoch, test or prediction
 
 
 class EpochLines(Callback):
-    """Prints a line after every epoch: metrics, seconds, and the time left."""
+    """Prints a line after every epoch: metrics, seconds, and the time left.
 
-    def __init__(self) -> None:
+    Args:
+        metrics: which to print, if they are logged; by default all that are logged once an epoch.
+    """
+
+    def __init__(self, metrics: Sequence[str] | None = None) -> None:
+        self.metrics = metrics
         self._begin = 0.0
         self._first = self._done = 0  # batches of the whole training: before this process, and by now
 
@@ -48,11 +53,9 @@ class EpochLines(Callback):
         if self._done == self._first or not trainer.is_global_zero:
             return
         seconds = (time.monotonic() - self._begin) / (self._done - self._first) * trainer.num_training_batches
-        metrics = ", ".join(
-            f"{name} {float(trainer.callback_metrics[name]):.4f}"
-            for name in ("train_loss", "train_acc", "val_loss", "val_acc", "val_acc_tta")
-            if name in trainer.callback_metrics
-        )
+        logged = trainer.callback_metrics
+        names = [name for name in logged if not name.endswith("_step")] if self.metrics is None else self.metrics
+        metrics = ", ".join(f"{name} {float(logged[name]):.4f}" for name in names if name in logged)
         left = seconds * ((trainer.max_epochs or 0) - trainer.current_epoch)
         tqdm.write(  # which does not tear a bar, and is print where there is none
             f"epoch {trainer.current_epoch}/{trainer.max_epochs}: {metrics}, "

@@ -9,19 +9,35 @@ from __future__ import annotations
 
 from typing import Any
 
-from vgg_lightning.run.lightning_private import before_validation, epochs_done, loader_states, take_back_batch
+from vgg_lightning.run.lightning_private import (
+    before_validation,
+    epochs_done,
+    save_loader_states,
+    saved_loader_states,
+    take_back_batch,
+)
 
 __all__ = ["before_batch", "before_validation", "epochs_done", "exchange_weights"]
 
 Checkpoint = dict[str, Any]
 
 
-def before_batch(checkpoint: Checkpoint) -> None:
-    """Describe `on_train_batch_start` as the end of the batch before: the batch at hand is not begun."""
+def before_batch(checkpoint: Checkpoint, data: str = "", loaders: list[dict[str, Any]] | None = None) -> None:
+    """Describe `on_train_batch_start` as the end of the batch before: the batch at hand is not begun.
+
+    Args:
+        checkpoint: is changed.
+        data: the key under which Lightning saves the state of the data module.
+        loaders: the states of the loaders before the batch at hand was read; by default a `position` in those of now
+            goes back by one.
+    """
     take_back_batch(checkpoint)
-    for loader in (checkpoint.get("FashionMNISTDataModule", {}), *loader_states(checkpoint)):
-        if "position" in loader:
-            loader["position"] -= 1
+    if loaders is not None:
+        save_loader_states(checkpoint, loaders)
+        return
+    for state in (checkpoint.get(data, {}), *saved_loader_states(checkpoint)):
+        if "position" in state:
+            state["position"] -= 1
 
 
 def exchange_weights(checkpoint: Checkpoint) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning as L
@@ -24,11 +24,13 @@ class RunTensorBoard(TensorBoardLogger):
 
     Args:
         step: the run goes on here; TensorBoard drops what was logged at this step and later.
+        metrics: that the HPARAMS tab shows.
         kwargs: of TensorBoardLogger.
     """
 
-    def __init__(self, step: int | None = None, **kwargs: Any) -> None:
+    def __init__(self, step: int | None = None, metrics: Sequence[str] = HPARAMS_METRICS, **kwargs: Any) -> None:
         super().__init__(**kwargs, default_hp_metric=False, log_graph=step is None, purge_step=step)
+        self.metrics = tuple(metrics)
         self._failed = False
         self._draws = step is None
         quiet_writer_threads()
@@ -38,7 +40,7 @@ class RunTensorBoard(TensorBoardLogger):
         """Write the hyperparameters, and the names of the metrics whose curves are their result."""
         super().log_hyperparams(params, metrics, step)
         plain = {k: v for k, v in dict(params).items() if isinstance(v, str | int | float | bool)}
-        for summary in hparams_summary(plain, dict.fromkeys(HPARAMS_METRICS, 0.0)):  # type: ignore[no-untyped-call]
+        for summary in hparams_summary(plain, dict.fromkeys(self.metrics, 0.0)):  # type: ignore[no-untyped-call]
             add_summary(self.experiment, summary)
 
     @rank_zero_only
