@@ -283,7 +283,7 @@ def saved(folder, hook, at, change, **options):
 
 def step_back(checkpoint):
     lightning_private.take_back_batch(checkpoint)
-    for loader in lightning_private.loader_states(checkpoint):
+    for loader in lightning_private.saved_loader_states(checkpoint):
         loader["position"] -= 1
 
 
@@ -296,11 +296,11 @@ def _(folder):
     assert (trainer.global_step, lightning_private.batches_begun(trainer)) == (4, 4)
 
 
-@holds(lightning_private.loader_states)
+@holds(lightning_private.saved_loader_states)
 def _(folder):
     found = []
     saved(
-        folder, "on_train_batch_start", 2, lambda checkpoint: found.extend(lightning_private.loader_states(checkpoint))
+        folder, "on_train_batch_start", 2, lambda checkpoint: found.extend(lightning_private.saved_loader_states(checkpoint))
     )
     assert found == [{"position": 3}]
 
