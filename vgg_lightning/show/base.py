@@ -75,12 +75,12 @@ class ValidationShow(Show):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Tensor, batch: Any, batch_idx: int, *_: Any
     ) -> None:
         """Keep the answers."""
-        _, labels, indices, share, *_ = Batch.of(batch)
+        ours = Batch.of(batch)
+        indices, own = ours.indices, slice(ours.share.own)
         if not isinstance(batch, Batch):  # of another loader: each process has every `world_size`-th image in order
             seen = sum(len(part.labels) for part in self._parts)
-            indices = trainer.global_rank + trainer.world_size * torch.arange(seen, seen + share.own)
-        own = slice(share.own)
-        self._parts.append(Answers(indices[own].to(outputs.device), outputs.float(), labels[own]))
+            indices = trainer.global_rank + trainer.world_size * torch.arange(seen, seen + ours.share.own)
+        self._parts.append(Answers(indices[own].to(outputs.device), outputs.float(), ours.labels[own]))
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Bring the answers of all processes together and show something of them."""
