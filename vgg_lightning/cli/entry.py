@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from vgg_lightning.base.errors import LostProcessError, NonFiniteError, UserError, nearest
+from vgg_lightning.base.errors import LostProcessError, NonFiniteError, UserError, command_line, nearest
 from vgg_lightning.base.process import follow_parent, seat
 from vgg_lightning.run import signals
 from vgg_lightning.version import __version__
@@ -63,7 +63,7 @@ def main(args: list[str] | None = None) -> int:
 def guarded(run: Callable[[], int], debug: bool = False) -> int:
     """Return what `run` returns, or the exit code of how it failed, of which one line is printed."""
     try:
-        with signals.handled():
+        with signals.handled(), command_line():
             return run()
     except signals.Interrupted as stop:
         return _report(str(stop), debug, stop.code, everywhere=True)

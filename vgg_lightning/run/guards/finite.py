@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor
 
-from vgg_lightning.base.errors import NonFiniteError
+from vgg_lightning.base.errors import NonFiniteError, option
 from vgg_lightning.run import collectives
 from vgg_lightning.run.parallel.shard import own_part
 
@@ -201,4 +201,4 @@ def _remedy(trainer: L.Trainer) -> str:
     saver: Any = trainer.checkpoint_callback
     kept = getattr(saver, "last_model_path", "") or getattr(saver, "best_model_path", "")
     last = f"; the last finite checkpoint is {kept}" if kept else "; no checkpoint was saved yet"
-    return f"lower --model.lr, or clip with --trainer.gradient_clip_val 1{last}"
+    return f"lower {option('model.lr')}, or clip with {option('trainer.gradient_clip_val')} 1{last}"
