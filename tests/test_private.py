@@ -300,7 +300,10 @@ def _(folder):
 def _(folder):
     found = []
     saved(
-        folder, "on_train_batch_start", 2, lambda checkpoint: found.extend(lightning_private.saved_loader_states(checkpoint))
+        folder,
+        "on_train_batch_start",
+        2,
+        lambda checkpoint: found.extend(lightning_private.saved_loader_states(checkpoint)),
     )
     assert found == [{"position": 3}]
 
