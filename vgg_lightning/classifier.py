@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from lightning.pytorch.callbacks import Callback
@@ -22,7 +22,7 @@ from vgg_lightning.data.files import CLASSES
 from vgg_lightning.data.images.prepare import Pictures
 from vgg_lightning.data.transforms import Preprocess
 from vgg_lightning.loading.load import load_model, load_weights
-from vgg_lightning.networks import build_network
+from vgg_lightning.networks import build_network, skeleton
 from vgg_lightning.networks.init import initialize
 from vgg_lightning.networks.whitened_vgg import WhiteningConv
 from vgg_lightning.run import collectives
@@ -31,7 +31,7 @@ from vgg_lightning.training.compiling import GRAPH_MODES, compile_network
 from vgg_lightning.training.losses import Teacher, check_distillation, label_loss, teacher_loss
 from vgg_lightning.training.memory import check_weights_fit
 from vgg_lightning.training.metrics import Scored
-from vgg_lightning.training.options import NETWORK_OPTIONS, PLACES, check_options
+from vgg_lightning.training.options import PLACES, check_options, network_arguments
 from vgg_lightning.training.predictions import Predictions, predict
 from vgg_lightning.training.recipe import callbacks_of, check_trainable, optimizer_of, restart_schedules, seed_step
 from vgg_lightning.training.sam import sharpness_aware
@@ -122,7 +122,9 @@ class Classifier(Scored):
         self.save_hyperparameters(ignore=PLACES)
         check_options(self.hparams)
         check_distillation(teacher, distill)
-        check_weights_fit(self.build, picture_bytes=4 * in_channels * image_size**2)
+        check_weights_fit(
+            partial(skeleton, **network_arguments(self.hparams)), picture_bytes=4 * in_channels * image_size**2
+        )
         self.network: nn.Module = self.build()
         initialize(self.network, init)
         if channels_last:
@@ -138,9 +140,7 @@ class Classifier(Scored):
 
     def build(self) -> nn.Module:
         """Return a new network of the kind that the options name, with torch's own initial weights."""
-        common = {name: self.hparams[name] for name in ("in_channels", "num_classes", "image_size")}
-        options = {k: self.hparams[k] for k, v in NETWORK_OPTIONS.items() if self.hparams[k] != v}
-        return build_network(self.hparams["network"], **common, **options)
+        return build_network(**network_arguments(self.hparams))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (N, num_classes) of preprocessed pictures (N, in_channels, image_size, image_size)."""
@@ -168,6 +168,33 @@ class Classifier(Scored):
             UserError: if a picture cannot be read or an array has another shape or type.
         """
         return predict(self, images, batch_size)
+
+    @classmethod
+    def load_from_checkpoint(
+        cls,
+        checkpoint_path: Any,
+        map_location: Any = None,
+        hparams_file: Any = None,
+        strict: bool | None = None,
+        weights_only: bool | None = True,
+        **options: Any,
+    ) -> Self:
+        """Open a checkpoint as `load_classifier` does: verified, with its preprocessing and class names.
+
+        Args:
+            checkpoint_path: run folder or file. An open file or an address goes to Lightning.
+            map_location: the device to put the model on.
+            hparams_file: options to use in place of those in the checkpoint; goes to Lightning.
+            strict: the weights must be those of the network; True unless given.
+            weights_only: always true: nothing in a checkpoint is run.
+            options: to use in place of those in the checkpoint.
+
+        Raises:
+            UserError: as `load_classifier`.
+        """
+        if hparams_file is not None or hasattr(checkpoint_path, "read") or "://" in str(checkpoint_path):
+            return super().load_from_checkpoint(checkpoint_path, map_location, hparams_file, strict, True, **options)
+        return load_model(cls, checkpoint_path, map_location or "cpu", strict is not False, **options).train()
 
     # Lightning's hooks, in the order in which a run calls them.
 

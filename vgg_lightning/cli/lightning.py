@@ -31,6 +31,7 @@ from vgg_lightning.data.datamodule import FashionMNISTDataModule
 from vgg_lightning.prepare import fit_callbacks
 from vgg_lightning.run.checkpoints.io import VerifiedCheckpointIO
 from vgg_lightning.run.checkpoints.locate import RunFinished, check_space, check_writable
+from vgg_lightning.run.checkpoints.read import one_launch
 from vgg_lightning.run.folders import discard_run_folder, run_folder_of, shared_run_folder
 from vgg_lightning.run.folders import loggers as run_loggers
 from vgg_lightning.run.parallel.devices import check_processes, processes
@@ -59,7 +60,7 @@ def main(args: list[str], launch: Callable[[str, list[str]], VGGLightningCLI] | 
     os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
     speaks: contextlib.AbstractContextManager[Any] = contextlib.nullcontext() if seat().rank == 0 else silence()
     try:
-        with speaks, together():
+        with speaks, together(), one_launch():
             return (launch or VGGLightningCLI)(verb, with_defaults(verb, options)).exit_code
     except RunFinished as finished:
         print(finished)
