@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import lightning as L
+
 from vgg_lightning.base.errors import UserError
-from vgg_lightning.classifier import Classifier
 from vgg_lightning.loading.load import check_shapes, data_options, model_options, read_checkpoint
 from vgg_lightning.run.checkpoints.locate import check_unfinished
 from vgg_lightning.run.folders import run_folder_of
@@ -23,12 +26,13 @@ STRUCTURE = {
 RESUMED: dict[str, tuple[str, ...]] = {"model": ("optimizer",), "data": ("batch_size", "val_size", "dataset")}
 
 
-def agree(verb: str, config: Any) -> int | None:
+def agree(verb: str, config: Mapping[str, Any], owner: type[L.LightningModule]) -> int | None:
     """Hold the options of a verb against those in its checkpoint.
 
     Args:
         verb: "fit", "validate", "test" or "predict".
-        config: its options, with a `ckpt_path`.
+        config: its options by name, the groups "model", "data" and "trainer" as tables, with a `ckpt_path`.
+        owner: the class of the model.
 
     Returns:
         The step at which a run goes on; None if the verb is not fit.
@@ -37,10 +41,10 @@ def agree(verb: str, config: Any) -> int | None:
         UserError: if an option contradicts the checkpoint, or the checkpoint cannot be used.
         RunFinished: if the run has nothing left to do.
     """
-    file = Path(config.ckpt_path)
+    file = Path(config["ckpt_path"])
     checkpoint = read_checkpoint(file)
-    check_shapes(checkpoint, file, Classifier)
-    saved = {"model": model_options(checkpoint, Classifier), "data": data_options(checkpoint)}
+    check_shapes(checkpoint, file, owner)
+    saved = {"model": model_options(checkpoint, owner), "data": data_options(checkpoint)}
     for group, names in STRUCTURE.items():
         names += RESUMED[group] if verb == "fit" else ()
         for name in [name for name in names if name in saved[group]]:
@@ -51,11 +55,11 @@ def agree(verb: str, config: Any) -> int | None:
     return _step(checkpoint, config) if verb == "fit" else None
 
 
-def _step(checkpoint: dict[str, Any], config: Any) -> int:
+def _step(checkpoint: dict[str, Any], config: Mapping[str, Any]) -> int:
     try:
         step = int(checkpoint["global_step"])
-        if run := run_folder_of(Path(config.ckpt_path)):
-            check_unfinished(checkpoint, config.trainer, config.early_stopping, run)
+        if run := run_folder_of(Path(config["ckpt_path"])):
+            check_unfinished(checkpoint, SimpleNamespace(**config["trainer"]), config["early_stopping"], run)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{config.ckpt_path} is refused: it does not say how far its run was") from error
+        raise UserError(f"{config['ckpt_path']} is refused: it does not say how far its run was") from error
     return step
