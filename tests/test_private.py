@@ -604,6 +604,7 @@ def id_of(interface):
     return f"{library}-{version(library)}-{interface.__name__}"
 
 
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage")  # which Optuna says where `ask` is used
 @pytest.mark.parametrize("interface", CHECKS, ids=id_of)
 def test_it_does_what_is_relied_on(interface, tmp_path):
     CHECKS[interface](tmp_path)
