@@ -50,7 +50,15 @@ OUTSIDE = [name for name in MODULES if not name.endswith(("_private", ".__main__
 # Nothing private is used outside of the modules above.
 
 UNDERSCORE = re.compile(r"_[A-Za-z]\w*")
-OF_PYTHON = {"_exit", "_asdict", "_fields", "_replace", "_abc_impl", "_is_protocol"}  # documented, or in every class
+OF_PYTHON = {
+    "_exit",
+    "_asdict",
+    "_fields",
+    "_replace",
+    "_abc_impl",
+    "_is_protocol",
+    "_is_runtime_protocol",
+}  # documented, or in every class
 # No underscore, but no documentation either.
 INNER = {"fit_loop", "epoch_loop", "val_loop", "loops", "combined_loader", "found_inf"} | {
     "async_move_resource_to_block_cache"
@@ -60,14 +68,6 @@ INNER = {"fit_loop", "epoch_loop", "val_loop", "loops", "combined_loader", "foun
 LATER = {
     "vgg_lightning.classifier": {"_trainer"},
     "vgg_lightning.training.metrics": {"_update_count"},
-    "vgg_lightning.cli.lightning": {
-        "_instantiate_trainer",
-        "_parse_ckpt_path",
-        "_parser",
-        "_prepare_subcommand_kwargs",
-    },
-    "vgg_lightning.sweep.trial": {"_instantiate_trainer", "_storage", "_trial_id"},
-    "vgg_lightning.sweep.options": {"_parser", "_run_subcommand", "_actions", "_typehint"},
 }
 
 

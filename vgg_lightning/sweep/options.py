@@ -13,6 +13,7 @@ import torch
 from vgg_lightning.base.errors import UserError
 from vgg_lightning.classifier import Classifier
 from vgg_lightning.cli.defaults import with_defaults
+from vgg_lightning.cli.jsonargparse_private import type_hints
 from vgg_lightning.cli.lightning import VGGLightningCLI, quiet
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
 from vgg_lightning.prepare import complete
@@ -60,12 +61,10 @@ class FitOptions:
     def hints(self) -> dict[str, tuple[type, ...]]:
         """Return option -> the kinds of number that it takes, for all that a search may vary."""
         found: dict[str, tuple[type, ...]] = {}
-        for action in self.parser._actions:
-            for option in action.option_strings:
-                if option.startswith("--") and option[2:] not in FIXED:
-                    hint = getattr(action, "_typehint", None)
-                    kinds = (hint, *typing.get_args(hint))
-                    found[option[2:]] = tuple(kind for kind in (int, float) if kind in kinds)
+        for name, hint in type_hints(self.parser).items():
+            if name not in FIXED:
+                kinds = (hint, *typing.get_args(hint))
+                found[name] = tuple(kind for kind in (int, float) if kind in kinds)
         return {name: kinds for name, kinds in found.items() if "." in name or name in vars(self.config)}
 
     def check(self, space: Space) -> None:

@@ -25,6 +25,7 @@ from vgg_lightning.prepare import fit, prepare
 from vgg_lightning.run import signals
 from vgg_lightning.run.checkpoints.locate import RunFinished, newest_valid
 from vgg_lightning.run.session import session
+from vgg_lightning.sweep.optuna_private import give_sign_of_life, stored
 from vgg_lightning.sweep.study import HEARTBEAT, hold_alive, open_storage, put_back, quiet
 
 PRUNED = 10  # exit code of a trial that was ended early
@@ -87,8 +88,7 @@ def run_trial(study: Study, trial: Trial, job: Job) -> Outcome:
 
 def _wait(process: Any, study: Study, trial: Trial) -> int:
     while process.is_alive():
-        storage: Any = study._storage
-        storage.record_heartbeat(trial._trial_id)
+        give_sign_of_life(study, trial)
         process.join(HEARTBEAT)
     if process.exitcode in STOPPED:
         time.sleep(1)  # whoever stopped the trial may be about to stop this process too, and then it is put back
@@ -98,7 +98,7 @@ def _wait(process: Any, study: Study, trial: Trial) -> int:
 def _outcome(study: Study, trial: Trial, job: Job, code: int) -> Outcome:
     if code == PRUNED:
         return Outcome(TrialState.PRUNED)
-    fresh: Any = study._storage.get_trial(trial._trial_id)  # its process has written there
+    fresh = stored(study, trial)  # its process has written there
     results = results_of(fresh.user_attrs)
     if code == 0 and results.get("val_acc") is not None:
         for name in ("epochs", "seconds", "device", "threads"):
