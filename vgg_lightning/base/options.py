@@ -11,10 +11,16 @@ from vgg_lightning.base.errors import UserError, nearest, option
 
 
 class Range(NamedTuple):
-    """The values that fit, and a phrase that says which these are."""
+    """The values that fit, and a phrase that says which these are; it may end with the name of another option."""
 
     fits: Callable[[Any], bool]
     text: str
+    other: str = ""
+
+    @property
+    def phrase(self) -> str:
+        """The whole phrase, with the other option as its reader knows it."""
+        return f"{self.text} {option(self.other)}" if self.other else self.text
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,7 @@ def check(group: str, rows: Rows, options: Mapping[str, Any]) -> None:
     for name, row in rows.items():
         if row.takes and not in_range(options[name], row.takes):
             named = option(f"{group}.{name}")
-            raise UserError(f"{name} {options[name]} is out of range: {named} takes {row.takes.text}")
+            raise UserError(f"{name} {options[name]} is out of range: {named} takes {row.takes.phrase}")
     for name, row in rows.items():
         if row.choices and options[name] not in row.choices:
             near, named = nearest(str(options[name]), row.choices), option(f"{group}.{name}")

@@ -60,7 +60,7 @@ def _check_ranges(prefix: str, rows: Rows, options: Mapping[str, Any]) -> None:
     for name, row in rows.items():
         value = options.get(name)
         if row.takes and isinstance(value, int | float) and not in_range(value, row.takes):
-            raise UserError(f"{option(prefix + name)} {value} is out of range: it takes {row.takes.text}")
+            raise UserError(f"{option(prefix + name)} {value} is out of range: it takes {row.takes.phrase}")
 
 
 def _check_name(name: str, value: Any, known: Collection[str]) -> None:

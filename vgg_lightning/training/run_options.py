@@ -32,7 +32,9 @@ FIT: dict[str, Option] = {
     "resume": Option(launch=True, apart=True),
 }
 TRAINER: dict[str, Option] = {
-    "max_epochs": Option(Range(lambda value: value >= 1 or value == -1, "1 or more, or -1 with max_steps")),
+    "max_epochs": Option(
+        Range(lambda value: value >= 1 or value == -1, "1 or more, or -1 with", other="trainer.max_steps")
+    ),
     "min_epochs": Option(_ZERO_OR_MORE),
     "max_steps": Option(Range(lambda value: value >= 1 or value == -1, "1 or more, or -1 for no limit")),
     "min_steps": Option(_ZERO_OR_MORE),
