@@ -106,7 +106,7 @@ MOVED: dict[str, str | tuple[str, ...]] = {
     "parallel.strategies": "run.parallel.strategies",
     "parallel.talk": "run.collectives",
     "parser": "cli.parser",
-    "predictions": "training.predictions",
+    "predictions": "training.tta",
     "runs": ("run.folders", "base.text"),
     "scoring": "training.metrics",
     "seeds": "base.seeds",

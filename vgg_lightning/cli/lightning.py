@@ -181,7 +181,9 @@ class VGGLightningCLI(LightningCLI):
         self.datamodule.prepare_data()  # before the run folder is made: without data there is no run
         self.datamodule.setup("fit")
         batch_size = min(self.datamodule.hparams["batch_size"], len(self.datamodule.pictures("train")[1]))
-        needed = check_training_fits(self.model, batch_size, str(config.trainer.precision))
+        needed = check_training_fits(
+            self.model.build, self.model.example_input_array.shape[1:], batch_size, str(config.trainer.precision)
+        )
         if 0 < ROOM_TO_KEEP * needed < free_memory():
             keep_freed_memory()
         if config.trainer.fast_dev_run:

@@ -12,15 +12,13 @@ import lightning as L
 import torch
 
 from vgg_lightning.base.errors import UserError, option
-from vgg_lightning.data.datamodule import FashionMNISTDataModule
-from vgg_lightning.data.sources.catalogue import MEAN, STD
+from vgg_lightning.data.options import MEAN, STD, DataOptions
 from vgg_lightning.data.transforms import Preprocess
 from vgg_lightning.loading.options import checked_options, fits
 from vgg_lightning.loading.safetensors import SUFFIX, read_shared
 from vgg_lightning.run.checkpoints import read
 from vgg_lightning.run.checkpoints.locate import find_checkpoint
 from vgg_lightning.run.checkpoints.read import Checkpoint
-from vgg_lightning.training.trained import Trained
 
 Plain = str | int | float | bool | None
 Model = TypeVar("Model", bound=L.LightningModule)
@@ -45,7 +43,7 @@ def model_options(checkpoint: Checkpoint, owner: type[L.LightningModule]) -> dic
 
 def data_options(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return the options of the data in a checkpoint, empty if it was trained on other data."""
-    options = checked_options(checkpoint.get("datamodule_hyper_parameters", {}), FashionMNISTDataModule)
+    options = checked_options(checkpoint.get("datamodule_hyper_parameters", {}), DataOptions)
     if not options:
         return {}
     names = checkpoint.get("class_names")
@@ -61,7 +59,7 @@ def load_model(owner: type[Model], path: str | Path, map_location: str | torch.d
     anything is built from them.
 
     Args:
-        owner: the class of the model; it has the attributes of a `Trained` one.
+        owner: the class of the model; `Classifier`, or one with its attributes.
         path: a run folder (its best checkpoint is taken), a checkpoint file, or a .safetensors file with its card.
         map_location: the device to put it on.
 
@@ -112,7 +110,7 @@ def check_shapes(checkpoint: Checkpoint, file: Path, owner: type[L.LightningModu
         raise UserError(f"{file} is refused: its options have no {min(extra)[:80]!r}")
 
 
-def class_names_of(checkpoint: Checkpoint, classifier: Trained) -> list[str]:
+def class_names_of(checkpoint: Checkpoint, classifier: Any) -> list[str]:
     """Return the class names in a checkpoint, one for each class, or numbers if it has none. Raises UserError."""
     names = checkpoint.get("class_names", list(classifier.class_names))
     if not fits(names, list[str]) or len(names) != classifier.hparams["num_classes"]:

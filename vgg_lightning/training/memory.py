@@ -9,7 +9,6 @@ from torch import nn
 
 from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.base.machine import free_memory
-from vgg_lightning.training.trained import Trained
 
 
 def check_weights_fit(build: Callable[[], nn.Module], picture_bytes: int) -> None:
@@ -31,14 +30,17 @@ def check_weights_fit(build: Callable[[], nn.Module], picture_bytes: int) -> Non
     _check(needed, "the network", remedy)
 
 
-def check_training_fits(classifier: Trained, batch_size: int, precision: str) -> int:
+def check_training_fits(
+    build: Callable[[], nn.Module], shape: tuple[int, int, int], batch_size: int, precision: str
+) -> int:
     """Return the bytes that a training step on a CPU needs at least: weights, gradients, and what is kept for them.
 
     It counts less than any run needs, so that nothing is refused that could work. A GPU says so itself, and at once.
 
     Args:
-        classifier: what is trained.
-        batch_size: pictures in a batch.
+        build: makes the network; called on the device "meta".
+        shape: of a preprocessed image, (channels, height, width).
+        batch_size: images in a batch.
         precision: the Trainer's.
 
     Returns:
@@ -49,18 +51,13 @@ def check_training_fits(classifier: Trained, batch_size: int, precision: str) ->
     """
     if torch.cuda.is_available():
         return 0
-    network = _skeleton(classifier.build).eval()
-    picture = torch.empty(1, *_picture(classifier), device="meta")
+    network = _skeleton(build).eval()
+    picture = torch.empty(1, *shape, device="meta")
     kept = _kept(network, picture) * (2 if "16" in precision else 4)
     needed = 2 * _bytes(network) + (kept + 3 * 4 * picture.numel()) * batch_size  # 3: to normalise makes two copies
     remedy = f"lower {option('data.batch_size')} or {option('data.image_size')}, or raise {option('model.ratio')}"
     _check(needed, f"training on batches of {batch_size}", remedy)
     return needed
-
-
-def _picture(classifier: Trained) -> tuple[int, int, int]:
-    size = classifier.hparams["image_size"]
-    return classifier.hparams["in_channels"], size, size
 
 
 def _kept(network: nn.Module, picture: torch.Tensor) -> int:

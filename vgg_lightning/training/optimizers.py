@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -11,6 +11,7 @@ from torch import nn
 from vgg_lightning.base.errors import UserError, nearest, option
 from vgg_lightning.training.muon import Muon
 
+OptimizerName = Literal["sgd", "adam", "adamw", "muon"]
 ParameterGroups = list[dict[str, Any]]
 
 
@@ -38,7 +39,7 @@ def _muon(
     return Muon(groups, lr=lr, momentum=momentum, nesterov=nesterov and momentum > 0)
 
 
-OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+OPTIMIZERS: dict[OptimizerName, Callable[..., torch.optim.Optimizer]] = {
     "sgd": _sgd,
     "adam": _adam,
     "adamw": _adamw,
@@ -56,7 +57,7 @@ def check_optimizer(name: str) -> None:
 
 
 def build_optimizer(
-    name: str,
+    name: OptimizerName,
     network: nn.Module,
     lr: float,
     momentum: float,
