@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -59,3 +60,15 @@ def set_random_state(device: torch.device, state: torch.Tensor) -> None:
         torch.mps.set_rng_state(state)
     else:
         torch.set_rng_state(state)
+
+
+def seed_all(seed: int, device: torch.device | None = None) -> None:
+    """Seed Python's, NumPy's and torch's draws on the CPU, and those on `device`."""
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed & 0xFFFFFFFF)  # all that it takes
+    torch.default_generator.manual_seed(seed)
+    if device is not None and device.type != "cpu":
+        seed_device(device, seed)

@@ -7,12 +7,12 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import ThroughputMonitor
-from lightning.pytorch.trainer.states import RunningStage, TrainerFn
+from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.tensorboard import SummaryWriter
 
 from vgg_lightning.data.batches import Batch
 from vgg_lightning.networks.tracing import trace_layers
+from vgg_lightning.run.lightning_private import MeasuringThroughput
 from vgg_lightning.run.loggers.tensorboard import write
 
 WINDOW = 50  # batches over which the speed is averaged
@@ -24,7 +24,7 @@ SHOWN = {
 }
 
 
-class Throughput(ThroughputMonitor):
+class Throughput(MeasuringThroughput):
     """Lightning's ThroughputMonitor for this project's batches; it writes its curves to TensorBoard alone.
 
     metrics.csv stays free of them: two runs with the same seed have the same one. MFU is the share of the device's
@@ -40,9 +40,7 @@ class Throughput(ThroughputMonitor):
         super().setup(trainer, pl_module, stage)
         if stage != TrainerFn.FITTING or not trainer.is_global_zero:
             return
-        self.available_flops = self.available_flops or measured_peak(trainer.strategy.root_device)
-        for throughput in self._throughputs.values():
-            throughput.available_flops = self.available_flops
+        self.expect(self.available_flops or measured_peak(trainer.strategy.root_device))
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
@@ -51,17 +49,15 @@ class Throughput(ThroughputMonitor):
         if trainer.is_global_zero and not hasattr(pl_module, "flops_per_batch"):
             pl_module.flops_per_batch = training_flops(pl_module, len(batch[1]))  # type: ignore[assignment]
 
-    def _compute(self, trainer: L.Trainer, iter_num: int | None = None) -> None:
-        if trainer.state.stage != RunningStage.TRAINING or not trainer._logger_connector.should_update_logs:
-            return
-        found = self._throughputs[RunningStage.TRAINING].compute()
+    def show(self, trainer: L.Trainer, measured: dict[str, Any]) -> None:
+        """Write the curves."""
         step = max(trainer.global_step - 1, 0)
 
-        def show(board: SummaryWriter) -> None:
-            for key in SHOWN.keys() & found.keys():
-                board.add_scalar(f"throughput/{SHOWN[key]}", float(found[key]), step)
+        def add(board: SummaryWriter) -> None:
+            for key in SHOWN.keys() & measured.keys():
+                board.add_scalar(f"throughput/{SHOWN[key]}", float(measured[key]), step)
 
-        write(trainer, show)
+        write(trainer, add)
 
 
 def training_flops(model: Any, batch_size: int) -> int:

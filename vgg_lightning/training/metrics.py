@@ -13,6 +13,7 @@ from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from vgg_lightning.run import collectives
+from vgg_lightning.training.torchmetrics_private import count_as_updated
 
 Sums = dict[str, dict[str, Tensor]]
 
@@ -98,7 +99,7 @@ class Scores(Callback):
         for name, metric in _of(pl_module, "train").items(keep_base=True):
             for key, value in found.get(name, {}).items():
                 setattr(metric, key, value.to(metric.device))
-                metric._update_count = max(metric._update_count, 1)
+                count_as_updated(metric)
 
 
 def logs_this_step(trainer: L.Trainer) -> bool:
