@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import lightning as L
 import torch
-from lightning.pytorch.strategies import ModelParallelStrategy
-from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from vgg_lightning.data.batches import Batch, ImageData, check_agreement
 from vgg_lightning.data.images.prepare import Pictures, to_uint8
 from vgg_lightning.data.options import CLASSES
 from vgg_lightning.data.transforms import Preprocess
-from vgg_lightning.loading.load import load_model, load_weights
+from vgg_lightning.loading.load import load_model, load_weights, reopen
 from vgg_lightning.networks import Head, InitScheme, build_network, initialize
 from vgg_lightning.run.parallel.shard import shard
 from vgg_lightning.training import losses, memory, metrics, recipe, sam
@@ -28,7 +26,9 @@ from vgg_lightning.training.tta import Predictions, ViewsName, average_views
 
 
 class Classifier(L.LightningModule):
-    """A network that is trained to tell the classes of images apart. All arguments are keywords, by theme.
+    """A network that is trained to tell the classes of images apart.
+
+    Arguments are keywords, sorted by theme; one that is unknown or out of its range raises UserError.
 
     Args:
         network: "vgg11", "vgg13", "vgg16", "vgg19" or another name of the table of networks.
@@ -63,9 +63,6 @@ class Classifier(L.LightningModule):
         tta: test-time augmentation, over which logits are averaged: "none", "flip" (2 views) or "flip_shift" (6).
         channels_last: memory layout in which convolutions are faster.
         compile: torch.compile in training: "none", "default", "reduce-overhead", "max-autotune" or "aot_eager".
-
-    Raises:
-        UserError: if an argument is unknown or out of its range.
     """
 
     def __init__(
@@ -93,7 +90,7 @@ class Classifier(L.LightningModule):
         super().__init__()
         self.save_hyperparameters(ignore=PLACES)
         check_options(self.hparams)
-        memory.check_weights_fit(self.build, picture_bytes=4 * in_channels * image_size**2)
+        memory.check_weights_fit(self.hparams)
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self.network = initialize(self.build(), init).to(memory_format=self.layout)
         self.example_input_array = torch.zeros(()).expand(2, in_channels, image_size, image_size)  # for the graph
@@ -108,7 +105,7 @@ class Classifier(L.LightningModule):
 
     def build(self) -> nn.Module:
         """Return a new network of the kind that the options name, with torch's own initial weights."""
-        return build_network(self.hparams["network"], **network_arguments(self.hparams))
+        return build_network(**network_arguments(self.hparams))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (N, num_classes) of preprocessed images (N, in_channels, image_size, image_size)."""
@@ -133,28 +130,28 @@ class Classifier(L.LightningModule):
         self.train(was_training)
         return Predictions.of(torch.cat(logits), self.class_names)
 
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **options: Any) -> Self:
+        """Open a checkpoint as `load_classifier` does, in training mode; see `reopen` for the arguments."""
+        return reopen(cls, super().load_from_checkpoint, checkpoint_path, *args, **options)
+
     def configure_callbacks(self) -> list[L.Callback]:
         """Attach what belongs to every fit: guards, averages of the weights, metrics."""
         return recipe.callbacks_of(self.hparams)
 
-    def check_data(self, data: ImageData) -> None:
-        """Raise UserError if the network does not fit the data."""
-        check_agreement(data, *(self.hparams[name] for name in ("num_classes", "image_size", "in_channels")))
-
     def setup(self, stage: str) -> None:
         """Take over the data's preprocessing and class names, which travel with the checkpoint."""
         if isinstance(data := getattr(self.trainer, "datamodule", None), ImageData):
-            self.check_data(data)
+            check_agreement(data, self.hparams)
             self.preprocess, self.class_names = data.preprocess, data.class_names
         if stage == "fit":
             self.criterion.check(self.hparams, self.preprocess.normalize)
 
     def configure_model(self) -> None:
         """Give each process its part of the network, if the strategy is FSDP."""
-        if self._trainer is not None and isinstance(self._trainer.strategy, ModelParallelStrategy):
-            shard(self.network, self.device_mesh)
+        shard(self.network, self._trainer)
 
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+    def configure_optimizers(self) -> recipe.Optimization:
         """Build optimizer and schedule by name; the schedule moves with every step."""
         return recipe.optimization(self.hparams, self.network, self.trainer, self.device)
 
@@ -176,10 +173,9 @@ class Classifier(L.LightningModule):
     def validation_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Count a batch of validation or test, and return its logits (N, num_classes) for the callbacks."""
         x, y, _, share, *_ = Batch.of(batch)
-        every: Tensor = self(x)
+        every, counted = self(x), self.test_metrics if self.trainer.testing else self.val_metrics
         logits, y = every[: share.own], y[: share.own]
         tta = average_views(self.hparams["tta"], self, x, every)[: share.own]
-        counted = self.test_metrics if self.trainer.testing else self.val_metrics
         metrics.count(counted, losses.label_loss(logits, y, 0.0), logits, y, tta)
         return logits
 

@@ -27,7 +27,7 @@ MOVED: dict[str, str | tuple[str, ...]] = {
     "callbacks.csv_log": "run.loggers.csv",
     "callbacks.finite": "run.guards.finite",
     "callbacks.lean": "run.hooks",
-    "callbacks.lookahead": "training.lookahead",
+    "callbacks.lookahead": "training.averaging",
     "callbacks.position": "run.checkpoints.loop_state",
     "callbacks.progress": "run.progress",
     "callbacks.report": "show.report",
@@ -115,6 +115,7 @@ MOVED: dict[str, str | tuple[str, ...]] = {
     "training.allocator": "base.machine",
     "training.limits": "cli.limits",
     "training.ranges": "training.options",
+    "training.muon": "training.optimizers",
     "tta": "training.tta",
     "wording": "cli.messages",
 }

@@ -8,7 +8,7 @@ from typing import Any
 from vgg_lightning.base.errors import UserError
 from vgg_lightning.classifier import Classifier
 from vgg_lightning.cli.options import GROUPS
-from vgg_lightning.loading.load import check_shapes, data_options, model_options, read_checkpoint
+from vgg_lightning.loading.opened import open_checkpoint
 from vgg_lightning.run.checkpoints.locate import check_unfinished
 from vgg_lightning.run.folders import run_folder_of
 
@@ -27,10 +27,8 @@ def agree(verb: str, config: Any) -> int | None:
         UserError: if an option contradicts the checkpoint, or the checkpoint cannot be used.
         RunFinished: if the run has nothing left to do.
     """
-    file = Path(config.ckpt_path)
-    checkpoint = read_checkpoint(file)
-    check_shapes(checkpoint, file, Classifier)
-    saved = {"model": model_options(checkpoint, Classifier), "data": data_options(checkpoint)}
+    opened = open_checkpoint(config.ckpt_path, Classifier, hand_on=True)
+    saved = {"model": opened.model_options, "data": opened.data_options}
     for group, has in saved.items():
         for name, row in GROUPS[group].items():
             if name not in has or not (row.structure or (row.fixed and verb == "fit")):
@@ -41,7 +39,7 @@ def agree(verb: str, config: Any) -> int | None:
                 raise UserError(
                     f"--{option} {asked} contradicts the checkpoint, which has {has[name]}: leave the option out"
                 )
-    return _step(checkpoint, config) if verb == "fit" else None
+    return _step(opened.checkpoint, config) if verb == "fit" else None
 
 
 def _step(checkpoint: dict[str, Any], config: Any) -> int:

@@ -27,10 +27,12 @@ from vgg_lightning.cli.fit_options import add_fit_options
 from vgg_lightning.cli.limits import check_run, check_sharded, check_trainer
 from vgg_lightning.cli.options import LINKED, equal_on_all
 from vgg_lightning.cli.parser import Parser, prefer_whole_numbers
+from vgg_lightning.data.batches import check_agreement
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
 from vgg_lightning.prepare import fit_callbacks
 from vgg_lightning.run.checkpoints.io import VerifiedCheckpointIO
 from vgg_lightning.run.checkpoints.locate import RunFinished, check_space, check_writable
+from vgg_lightning.run.checkpoints.read import one_launch
 from vgg_lightning.run.folders import discard_run_folder, run_folder_of, shared_run_folder
 from vgg_lightning.run.folders import loggers as run_loggers
 from vgg_lightning.run.parallel.devices import check_processes, processes
@@ -59,7 +61,7 @@ def main(args: list[str], launch: Callable[[str, list[str]], VGGLightningCLI] | 
     os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
     speaks: contextlib.AbstractContextManager[Any] = contextlib.nullcontext() if seat().rank == 0 else silence()
     try:
-        with speaks, together():
+        with speaks, together(), one_launch():
             return (launch or VGGLightningCLI)(verb, with_defaults(verb, options)).exit_code
     except RunFinished as finished:
         print(finished)
@@ -172,7 +174,7 @@ class VGGLightningCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Build the Trainer, with loggers and callbacks of a run folder if the verb is fit."""
-        self.model.check_data(self.datamodule)
+        check_agreement(self.datamodule, self.model.hparams)
         config = self.config_init[self.verb]
         if self.verb != "fit":
             if processes(config.trainer, self.seat) > 1:
@@ -181,9 +183,7 @@ class VGGLightningCLI(LightningCLI):
         self.datamodule.prepare_data()  # before the run folder is made: without data there is no run
         self.datamodule.setup("fit")
         batch_size = min(self.datamodule.hparams["batch_size"], len(self.datamodule.pictures("train")[1]))
-        needed = check_training_fits(
-            self.model.build, self.model.example_input_array.shape[1:], batch_size, str(config.trainer.precision)
-        )
+        needed = check_training_fits(self.model.hparams, batch_size, str(config.trainer.precision))
         if 0 < ROOM_TO_KEEP * needed < free_memory():
             keep_freed_memory()
         if config.trainer.fast_dev_run:

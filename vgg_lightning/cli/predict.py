@@ -12,7 +12,7 @@ import torch
 from vgg_lightning.base.errors import UserError
 from vgg_lightning.cli.prediction_files import Answers, report, write
 from vgg_lightning.data.batches import in_order
-from vgg_lightning.loading.load import class_names_of, read_checkpoint
+from vgg_lightning.loading.opened import open_checkpoint
 from vgg_lightning.run import collectives
 from vgg_lightning.run.folders import run_folder_of
 
@@ -88,7 +88,7 @@ def predict(
     if trainer.world_size > 1:
         raise UserError("--data.predict_path is for a single process: give --trainer.devices 1")
     data.setup("predict")
-    names = class_names_of(read_checkpoint(checkpoint), model)
+    names = open_checkpoint(checkpoint, type(model)).class_names
     top_k = _checked(options.top_k, len(names))
     folder = writable(options.output or Path())
     batches = trainer.predict(**arguments, return_predictions=True)

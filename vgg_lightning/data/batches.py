@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -74,15 +74,16 @@ class ImageData(Protocol):
     class_names: Sequence[str]
 
 
-def check_agreement(data: ImageData, num_classes: int, image_size: int, in_channels: int) -> None:
-    """Raise UserError if the images or the classes of `data` are not those of a network with these arguments."""
+def check_agreement(data: ImageData, options: Mapping[str, Any]) -> None:
+    """Raise UserError if the images or the classes of `data` are not those of a network with these options."""
+    num_classes = options["num_classes"]
     if len(data.class_names) != num_classes:
         raise UserError(
             f"the data has {len(data.class_names)} classes, the model {num_classes}: "
             f"leave {option('model.num_classes')} out, or give {len(data.class_names)}"
         )
-    for name, asked in (("image_size", image_size), ("in_channels", in_channels)):
-        has = getattr(data.preprocess, name)
+    for name in ("image_size", "in_channels"):
+        has, asked = getattr(data.preprocess, name), options[name]
         if has != asked:
             raise UserError(f"the data has {name} {has}, the model {asked}: give both the same")
 

@@ -17,6 +17,7 @@ from lightning.pytorch.cli import LightningCLI
 from vgg_lightning.base.files import replace
 from vgg_lightning.cli.defaults import with_defaults
 from vgg_lightning.cli.lightning import VGGLightningCLI, quiet
+from vgg_lightning.data.batches import check_agreement
 
 
 class FinderCLI(VGGLightningCLI):
@@ -37,7 +38,7 @@ class FinderCLI(VGGLightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Build a Trainer without logger, checkpoints, bar and validation."""
-        self.model.check_data(self.datamodule)
+        check_agreement(self.datamodule, self.model.hparams)
         self.datamodule.prepare_data()
         self.datamodule.setup("fit")
         batches = len(self.datamodule.train_dataloader())

@@ -62,10 +62,9 @@ NETWORK_OPTIONS = {name: default for name, default in network_options("vgg11").i
 
 
 def network_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of the network: what every network takes, and what differs from the defaults of a VGG."""
-    return {name: options[name] for name in GIVEN} | {
-        name: options[name] for name, default in NETWORK_OPTIONS.items() if options[name] != default
-    }
+    """Return the arguments of `build_network` among the options of a Classifier."""
+    changed = {name: options[name] for name, default in NETWORK_OPTIONS.items() if options[name] != default}
+    return {"name": options["network"], **{name: options[name] for name in GIVEN}, **changed}
 
 
 def check_options(options: Mapping[str, Any]) -> None:

@@ -19,14 +19,14 @@ from vgg_lightning.networks.whitened_vgg import WhiteningConv
 from vgg_lightning.run import collectives
 from vgg_lightning.run.guards.finite import FiniteGuard
 from vgg_lightning.run.hooks import lean
-from vgg_lightning.training.averaging import AveragedWeights
+from vgg_lightning.training.averaging import AveragedWeights, Lookahead
 from vgg_lightning.training.chance import ChanceNote
 from vgg_lightning.training.compiling import CompileMode, compile_network
-from vgg_lightning.training.lookahead import Lookahead
 from vgg_lightning.training.metrics import Scores
 from vgg_lightning.training.optimizers import build_optimizer
 from vgg_lightning.training.schedules import build_schedule, restart_schedule
 
+Optimization = OptimizerLRSchedulerConfig
 WHITENED_FROM = 5000  # images
 
 
@@ -91,7 +91,7 @@ class Start(Callback):
 
 def optimization(
     options: Mapping[str, Any], network: nn.Module, trainer: L.Trainer, device: torch.device
-) -> OptimizerLRSchedulerConfig:
+) -> Optimization:
     """Return optimizer and schedule by name; the schedule moves with every step.
 
     Args:

@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from vgg_lightning.base.process import Seat
 from vgg_lightning.run import collectives
 from vgg_lightning.run.checkpoints.io import CheckpointNotWrittenError
-from vgg_lightning.run.checkpoints.read import read_checkpoint
+from vgg_lightning.run.checkpoints.read import take
 from vgg_lightning.run.parallel.devices import SHARDED, processes
 from vgg_lightning.run.parallel.launcher import Launcher, stop_if_lost
 from vgg_lightning.run.parallel.rendezvous import Meeting, patience
@@ -125,8 +125,8 @@ class Sharded(_Together, ModelParallelStrategy):
         self._save(lambda: super(Sharded, self).save_checkpoint(checkpoint, filepath, storage_options))
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
-        """Read a checkpoint that has been verified."""
-        read_checkpoint(Path(checkpoint_path))
+        """Read a checkpoint that has been verified: each process keeps its part alone, so the file is read again."""
+        take(Path(checkpoint_path))
         return super().load_checkpoint(checkpoint_path, weights_only=True)
 
 
