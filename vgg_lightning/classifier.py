@@ -172,12 +172,12 @@ class Classifier(L.LightningModule):
 
     def validation_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Count a batch of validation or test, and return its logits (N, num_classes) for the callbacks."""
-        x, y, _, share, *_ = Batch.of(batch)
-        every, counted = self(x), self.test_metrics if self.trainer.testing else self.val_metrics
-        logits, y = every[: share.own], y[: share.own]
-        tta = average_views(self.hparams["tta"], self, x, every)[: share.own]
-        metrics.count(counted, losses.label_loss(logits, y, 0.0), logits, y, tta)
-        return logits
+        x, y, _, (own, *_), *_ = Batch.of(batch)
+        logits: Tensor = self(x)
+        tta = average_views(self.hparams["tta"], self, x, logits)[:own]
+        counted = self.test_metrics if self.trainer.testing else self.val_metrics
+        metrics.count(counted, losses.label_loss(logits[:own], y[:own], 0.0), logits[:own], y[:own], tta)
+        return logits[:own]
 
     test_step = validation_step
 

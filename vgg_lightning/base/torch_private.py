@@ -6,7 +6,6 @@ version, so that the name of a failing test says what a new version has changed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,11 +13,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def copy_each(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
+def copy_each(targets: list[Tensor], sources: list[Tensor]) -> None:
     """Copy each tensor into its target: on a GPU all at once, where `Tensor.copy_` takes a kernel for each."""
     import torch
 
-    torch._foreach_copy_(list(targets), list(sources))
+    torch._foreach_copy_(targets, sources)
 
 
 def standard_gamma(shape: Tensor, generator: torch.Generator) -> Tensor:

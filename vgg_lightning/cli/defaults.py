@@ -10,15 +10,14 @@ import yaml
 
 from vgg_lightning.base.errors import UserError
 from vgg_lightning.classifier import Classifier
-from vgg_lightning.cli.options import LINKED
 from vgg_lightning.cli.run_config import plain_config
-from vgg_lightning.data.files import class_names
 from vgg_lightning.loading.opened import Opened, open_checkpoint
 from vgg_lightning.loading.safetensors import SUFFIX
 from vgg_lightning.networks.vgg import OWN_BLOCKS, VGG_BLOCKS
 from vgg_lightning.presets import DEFAULT, check_config, find_config, presets
 from vgg_lightning.run.checkpoints.locate import meant_by, newest_beside, newest_of
 from vgg_lightning.run.folders import run_folder_of
+from vgg_lightning.training.run_options import LINKED
 
 
 def with_defaults(verb: str, options: list[str]) -> list[str]:
@@ -90,12 +89,6 @@ def run_name(files: list[Path]) -> str:
     """Return the name of a run that is made from these configurations: that of the last."""
     known = {file.resolve(): name for name, file in presets().items()}
     return [known.get(file.resolve(), file.stem) for file in files][-1].replace("/", "-")
-
-
-def follow_data(config: Any) -> None:
-    """Set the number of classes, where it is not given, to that of the data."""
-    if config.model.num_classes is None:
-        config.model.num_classes = len(class_names(config.data.dataset, config.data.classes, config.data.data_dir))
 
 
 def _open(path: str, verb: str) -> Opened:

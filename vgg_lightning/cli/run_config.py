@@ -14,9 +14,9 @@ import yaml
 
 from vgg_lightning.base.errors import UserError
 from vgg_lightning.classifier import Classifier
-from vgg_lightning.cli.options import FIT, places
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
 from vgg_lightning.loading.options import LONGEST, checked_options
+from vgg_lightning.training.run_options import FIT, places
 
 LARGEST = 1_000_000  # bytes
 GROUPS = {"model": Classifier, "data": FashionMNISTDataModule}

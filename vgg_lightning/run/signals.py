@@ -71,8 +71,11 @@ def release() -> None:
 
 @contextmanager
 def handled() -> Iterator[None]:
-    """Handle the signals within, and leave them as they were found."""
+    """Handle the signals within, and leave them as they were found; within another `handled` change nothing."""
     global _pending, _obeyed
+    if all(signal.getsignal(signum) is _handle for signum in _signals()):
+        yield
+        return
     before = _install()
     try:
         yield

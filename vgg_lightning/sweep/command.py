@@ -94,10 +94,10 @@ class _Sweep:
     """
 
     def __init__(self, own: argparse.Namespace, options: list[str], args: list[str]) -> None:
-        from vgg_lightning.cli.limits import check_run
         from vgg_lightning.sweep.options import FitOptions
         from vgg_lightning.sweep.space import read_space
         from vgg_lightning.sweep.study import quiet
+        from vgg_lightning.training.limits import check_run
 
         quiet()
         self.command = args
