@@ -35,7 +35,9 @@ def prepare(name: str, folder: Path) -> None:
 
     options = MODELS[name][0]
     torch.manual_seed(0)
-    model = load_classifier(REFERENCE) if options is None else Classifier("vgg11", init="kaiming", **options).eval()
+    model = (
+        load_classifier(REFERENCE) if options is None else Classifier(network="vgg11", init="kaiming", **options).eval()
+    )
     fp32 = onnx_file.checked_onnx(model, folder / "onnx")
     images = int8.spread(FashionMNISTDataModule().pictures("train")[0], int8.CALIBRATED_ON if options is None else 200)
     (folder / "onnx").write_bytes(fp32.SerializeToString())

@@ -25,7 +25,7 @@ def trainer(tmp_path, **options):
         ({"ratio": 3}, "does not divide"),
         ({"image_size": 16}, "at least 32"),
         ({"lr": -1.0}, "lr takes a positive number"),
-        ({"lr": float("nan")}, "lr takes"),
+        ({"lr": float("nan")}, "lr nan is out of range"),
         ({"momentum": 1.0}, "momentum takes"),
         ({"num_classes": 0}, "num_classes takes"),
         ({"optimizer": "sdg"}, "did you mean sgd"),
@@ -114,7 +114,7 @@ def test_predict_takes_arrays_tensors_pictures_and_paths(tmp_path):
 
 
 def test_tta_averages_the_logits_of_both_views():
-    model = Classifier("whitened_vgg", image_size=28, tta="flip").eval()
+    model = Classifier(network="whitened_vgg", image_size=28, tta="flip").eval()
     images = torch.randint(0, 256, (3, 28, 28), dtype=torch.uint8)
     plain, mirrored = (model(model.preprocess(x[:, None])) for x in (images, images.flip(-1)))
     expected = ((plain + mirrored) / 2).softmax(dim=1)

@@ -76,7 +76,7 @@ class OneBuffer(torch.nn.Module):
 @torch.no_grad()
 def test_views_are_averaged_where_outputs_are_written_over_each_other():
     options = {"ratio": 32, "head": "gap", "tta": "flip_shift", "compile": "reduce-overhead"}
-    model = Classifier("vgg11", **options).eval()
+    model = Classifier(network="vgg11", **options).eval()
     x = torch.randn(2, 1, 32, 32)
     expected = model.average(x)
     model.network = OneBuffer(model.network)

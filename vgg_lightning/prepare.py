@@ -31,7 +31,7 @@ from vgg_lightning.base.machine import ROOM_TO_KEEP, free_memory, keep_freed_mem
 from vgg_lightning.base.process import SHARED, Seat, own_environment, seat
 from vgg_lightning.base.text import program
 from vgg_lightning.classifier import Classifier
-from vgg_lightning.data.batches import in_order
+from vgg_lightning.data.batches import check_agreement, in_order
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
 from vgg_lightning.data.files import class_names, default_data_dir
 from vgg_lightning.loading.agreement import agree
@@ -172,7 +172,7 @@ def prepare(
         run.model = model if isinstance(model, Classifier) else Classifier(**run.options["model"])
         run.data = data if isinstance(data, FashionMNISTDataModule) else build(**run.options["data"])
         run.data.hparams["seed"] = run.options["data"]["seed"]
-        run.model.check_data(run.data)
+        check_agreement(run.data, run.model.hparams)
         _ready_data(run, record)
         if stage == "fit" and record and not run.options["trainer"]["fast_dev_run"]:
             _make_folder(run, meeting)
@@ -416,7 +416,7 @@ def _ready_data(run: Run, record: bool) -> None:
     if not record:
         return
     batch_size = min(run.data.hparams["batch_size"], len(run.data.pictures("train")[1]))
-    needed = check_training_fits(run.model, batch_size, str(trainer["precision"]))
+    needed = check_training_fits(run.model.hparams, batch_size, str(trainer["precision"]))
     if 0 < ROOM_TO_KEEP * needed < free_memory():
         keep_freed_memory()
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
-from vgg_lightning.training.lookahead import DECAY, Lookahead
+from vgg_lightning.training.averaging import DECAY, Lookahead
 
 
 def run(values, total, steps=2, resume_at=None):

@@ -54,7 +54,7 @@ def test_every_network_becomes_onnx(network, tmp_path):
 
 @pytest.mark.parametrize(("size", "channels"), [(28, 1), (32, 3), (96, 1)])
 def test_preprocessing_travels_with_the_model(size, channels, tmp_path):
-    classifier = Classifier("whitened_vgg", ratio=32, image_size=size, in_channels=channels).eval()
+    classifier = Classifier(network="whitened_vgg", ratio=32, image_size=size, in_channels=channels).eval()
     checked_onnx(classifier, tmp_path / "x.onnx")
     program.write(classifier, {}, tmp_path / "x.pt2")
 

@@ -14,7 +14,7 @@ from vgg_lightning.run.parallel.strategies import Sharded
 
 def main(folder):
     torch.manual_seed(0)
-    model = Classifier("vgg19", in_channels=3, num_classes=1000, image_size=224, lr=0.01)
+    model = Classifier(network="vgg19", in_channels=3, num_classes=1000, image_size=224, lr=0.01)
     model.class_names = [str(i) for i in range(1000)]
     pictures = torch.utils.data.TensorDataset(torch.rand(4, 3, 224, 224), torch.arange(4))
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}

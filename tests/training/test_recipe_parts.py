@@ -14,7 +14,8 @@ from vgg_lightning.base.errors import UserError
 from vgg_lightning.classifier import load_classifier
 from vgg_lightning.loading.load import read_checkpoint
 from vgg_lightning.training.losses import label_loss, teacher_loss
-from vgg_lightning.training.muon import Muon, orthogonal
+from vgg_lightning.training.metrics import count
+from vgg_lightning.training.optimizers import Muon, orthogonal
 from vgg_lightning.training.sam import sharpness_aware
 
 SMALL = {"ratio": 32, "batch_norm": True, "head": "gap", "dropout": 0.2}
@@ -57,13 +58,15 @@ def test_mixed_targets_and_label_smoothing_add_up_as_written():
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true", "64-true"])
-def test_mixed_batches_train_in_every_precision_and_validation_stays_plain(tmp_path, precision):
+def test_mixed_batches_train_in_every_precision_and_validation_stays_plain(tmp_path, precision, monkeypatch):
     model = Classifier(**SMALL, label_smoothing=0.1)
     seen = {}
-    model.count = lambda metrics, loss, logits, y: (
-        seen.update({metrics.prefix: y}),
-        Classifier.count(model, metrics, loss, logits, y),
-    )
+
+    def counted(metrics, loss, logits, y, tta=None):
+        seen[metrics.prefix] = y
+        count(metrics, loss, logits, y, tta)
+
+    monkeypatch.setattr("vgg_lightning.training.metrics.count", counted)
     data = FashionMNISTDataModule(
         dataset="idx", data_dir=str(data_folder()), val_size=64, batch_size=16, augment=["mixup", "cutmix:1:1", "flip"]
     )
@@ -81,7 +84,7 @@ def test_mixed_batches_train_in_every_precision_and_validation_stays_plain(tmp_p
 def test_train_acc_of_mixed_targets_goes_by_the_largest_share():
     model = Classifier(**SMALL)
     targets = torch.tensor([[0.6, 0.4, *[0.0] * 8], [0.3, 0.7, *[0.0] * 8]])
-    model.count(model.train_metrics, torch.tensor(1.0), 9.0 * torch.eye(10)[:2], targets)
+    count(model.train_metrics, torch.tensor(1.0), 9.0 * torch.eye(10)[:2], targets)
     assert model.train_metrics.compute()["train_acc"] == 1.0
 
 
@@ -287,7 +290,9 @@ def test_mistakes_are_one_line_and_leave_nothing_behind(tmp_path, options, words
 
 
 def test_six_views_have_the_weights_that_they_should(monkeypatch):
-    model = Classifier("vgg_small", poolings=2, batch_norm=True, head="gap", image_size=28, tta="flip_shift").eval()
+    model = Classifier(
+        network="vgg_small", poolings=2, batch_norm=True, head="gap", image_size=28, tta="flip_shift"
+    ).eval()
     x = torch.randn(3, 1, 28, 28)
     big = F.pad(x, (1, 1, 1, 1), mode="reflect")
     centre, one, other = (big[..., a : a + 28, a : a + 28] for a in (1, 0, 2))
@@ -308,15 +313,15 @@ def test_both_accuracies_are_reported(tmp_path):
 
 
 def test_three_poolings_leave_three_pixels_of_28():
-    network = Classifier("vgg13", poolings=3, batch_norm=True, head="gap", image_size=28).network
+    network = Classifier(network="vgg13", poolings=3, batch_norm=True, head="gap", image_size=28).network
     kinds = {torch.nn.Conv2d: lambda m: m.out_channels, torch.nn.MaxPool2d: lambda m: "M"}
     layers = [kinds[type(m)](m) for m in network.blocks.modules() if type(m) in kinds]
     assert layers == [64, 64, "M", 128, 128, "M", 256, 256, "M", 512, 512, 512, 512]
     assert network.blocks(torch.zeros(1, 1, 28, 28)).shape == (1, 512, 3, 3)
     with pytest.raises(UserError, match="5 poolings need at least 32"):
-        Classifier("vgg13", image_size=28)
+        Classifier(network="vgg13", image_size=28)
 
 
 def test_vgg_small_has_at_most_300_000_parameters():
-    network = Classifier("vgg_small", poolings=2, batch_norm=True, head="gap", image_size=28).network
+    network = Classifier(network="vgg_small", poolings=2, batch_norm=True, head="gap", image_size=28).network
     assert sum(p.numel() for p in network.parameters()) <= 300_000

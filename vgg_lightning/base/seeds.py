@@ -41,6 +41,27 @@ def seed_device(device: torch.device, seed: int) -> None:
         torch.manual_seed(seed)
 
 
+def random_state(device: torch.device) -> torch.Tensor:
+    """Return the state of the generator that dropout on `device` draws from."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_rng_state(device)
+    return torch.mps.get_rng_state() if device.type == "mps" else torch.get_rng_state()
+
+
+def set_random_state(device: torch.device, state: torch.Tensor) -> None:
+    """Let dropout on `device` draw again what it drew after `random_state` returned `state`."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    elif device.type == "mps":
+        torch.mps.set_rng_state(state)
+    else:
+        torch.set_rng_state(state)
+
+
 def seed_all(seed: int, device: torch.device | None = None) -> None:
     """Seed Python's, NumPy's and torch's draws on the CPU, and those on `device`."""
     import numpy as np

@@ -110,4 +110,6 @@ def _wrong_value(found: re.Match[str], text: str, hints: dict[str, Any]) -> str:
         return f"--{key} takes a configuration file; single options are --{key}.NAME VALUE"
     value = re.search(r"(?:Got|Given) value: (.*)$", text)
     got = f", got {value[1][:60]!r}" if value else ""
+    if value and get_origin(hints.get(key)) is Literal:
+        got += nearest(value[1], get_args(hints[key]))
     return f"--{key} takes {takes(hints[key])}{got}" if hints.get(key) is not None else text[:300]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.base.seeds import derive_seed
+from vgg_lightning.data.transforms import Preprocess
 
 
 class Share(NamedTuple):
@@ -57,6 +59,33 @@ class Batch(NamedTuple):
             return batch
         images, labels = batch
         return cls(images, labels, torch.arange(0), Share(len(labels), len(labels)))
+
+
+@runtime_checkable
+class ImageData(Protocol):
+    """A data module whose preprocessing and class names a Classifier takes over, as `FashionMNISTDataModule`.
+
+    Attributes:
+        preprocess: maps uint8 images to the input of the network.
+        class_names: names of the labels, from 0.
+    """
+
+    preprocess: Preprocess
+    class_names: Sequence[str]
+
+
+def check_agreement(data: ImageData, options: Mapping[str, Any]) -> None:
+    """Raise UserError if the images or the classes of `data` are not those of a network with these options."""
+    num_classes = options["num_classes"]
+    if len(data.class_names) != num_classes:
+        raise UserError(
+            f"the data has {len(data.class_names)} classes, the model {num_classes}: "
+            f"leave {option('model.num_classes')} out, or give {len(data.class_names)}"
+        )
+    for name in ("image_size", "in_channels"):
+        has, asked = getattr(data.preprocess, name), options[name]
+        if has != asked:
+            raise UserError(f"the data has {name} {has}, the model {asked}: give both the same")
 
 
 class BatchLoader:

@@ -17,8 +17,8 @@ from vgg_lightning.data.augment import Augment, Place
 from vgg_lightning.data.batches import Batch, BatchLoader
 from vgg_lightning.data.files import Prepared, class_names, default_data_dir, load, prepare
 from vgg_lightning.data.images.folder import Found, PictureLoader, find_pictures
-from vgg_lightning.data.options import OPTIONS, PLACES
-from vgg_lightning.data.sources.catalogue import CLASSES, DATASETS, MEAN, STD
+from vgg_lightning.data.options import CLASSES, MEAN, OPTIONS, PLACES, STD
+from vgg_lightning.data.sources.catalogue import DATASETS, DatasetName
 from vgg_lightning.data.splits import stratified_split
 from vgg_lightning.data.statistics import mean_and_std
 from vgg_lightning.data.transforms import Preprocess
@@ -29,31 +29,33 @@ FEWEST = 2  # images in a training batch of a process: BatchNorm needs as many
 
 
 class FashionMNISTDataModule(L.LightningDataModule):
-    """Fashion-MNIST: 55,000 training, 5,000 validation, the 10,000 official test pictures; or data of the same form.
+    """Fashion-MNIST: 55,000 training, 5,000 validation, the 10,000 official test images; or data of the same form.
+
+    All arguments are keywords, by theme.
 
     Args:
-        image_size: height and width in pixels that the network sees. 28 to 32 adds a black frame, more enlarges.
-        batch_size: examples in a batch, over all devices.
-        val_size: how many of the 60,000 official training pictures to hold out for validation, every class
-            in its share, always the same ones; 0 trains on all.
-        augment: what to do to the training pictures, in order: "flip" (left to right, or not, by chance),
-            "alternating_flip" (in every other epoch), "shift" (by up to 2 pixels, black comes in), "crop" (the same,
-            the mirrored edge comes in), "erase", "cutout", "affine", "tone", "randaugment"; and "mixup" or "cutmix",
-            which mix labels too. Parameters stand behind colons: "crop:3", "erase:0.5:0.02:0.4"; see docs/recipes.md.
-        normalize: subtract the mean and divide by the standard deviation of the training pictures.
-        in_channels: channels of a batch; the grey channel is repeated.
-        data_dir: folder of the data; by default $VGG_LIGHTNING_DATA or ~/.cache/vgg_lightning.
         dataset: "fashion_mnist", "mnist", "kmnist", "emnist_letters" (or _balanced, _digits, _mnist, _bymerge,
             _byclass), "idx" for your own four IDX files of MNIST's names in `data_dir`, or "folder" for your own
-            pictures in `data_dir`, in a subfolder for each class.
-        on_device: hold the pictures in the memory of the GPU that trains, so that no batch is copied there.
-        seed: of the order and of the augmentation; by default that of seed_everything.
+            images in `data_dir`, in a subfolder for each class.
+        data_dir: folder of the data; by default $VGG_LIGHTNING_DATA or ~/.cache/vgg_lightning.
         classes: names of the classes of your own data, in the order of their labels; by default 0 to 9 for "idx",
             and the sorted names of the subfolders for "folder".
-        mean: of the pixels of the training pictures, scaled to 0..1; by default it is computed.
+        val_size: number of the official training images (60,000) that are held out for validation, every class in
+            its share, always the same ones; 0 trains on all.
+        image_size: height and width in pixels that the network sees. 28 to 32 adds a black frame, more enlarges.
+        in_channels: channels of a batch; the grey channel is repeated.
+        normalize: subtract the mean and divide by the standard deviation of the training images.
+        mean: mean of the pixels of the training images, scaled to 0..1; by default it is computed.
         std: their standard deviation.
-        predict_path: your own pictures for `predict`: a file, or a folder with all that is below it; by default
-            the official test pictures are predicted.
+        batch_size: images in a batch, over all devices.
+        augment: what to do to the training images, in order: "flip" (left to right, with probability one half),
+            "alternating_flip" (in every other epoch), "shift" (by up to 2 pixels, black comes in), "crop" (the same,
+            the mirrored edge comes in), "erase", "cutout", "affine", "tone", "randaugment"; and "mixup" or "cutmix",
+            which mix labels too. Parameters follow after colons: "crop:3", "erase:0.5:0.02:0.4"; see docs/recipes.md.
+        seed: seed of the order and of the augmentation; by default that of seed_everything.
+        on_device: hold the images in the memory of the GPU that trains, so that no batch is copied there.
+        predict_path: your own images for `predict`: a file, or a folder with everything below it; by default
+            the official test images are predicted.
 
     Raises:
         UserError: if an option is out of its range.
@@ -63,19 +65,24 @@ class FashionMNISTDataModule(L.LightningDataModule):
 
     def __init__(
         self,
-        image_size: int = 32,
-        batch_size: int = 128,
-        val_size: int = 5000,
-        augment: list[str] | None = None,
-        normalize: bool = True,
-        in_channels: int = 1,
+        *,
+        # data set
+        dataset: DatasetName = "fashion_mnist",
         data_dir: str | None = None,
-        dataset: str = "fashion_mnist",
-        on_device: bool = True,
-        seed: int | None = None,
         classes: list[str] | None = None,
+        val_size: int = 5000,
+        # images
+        image_size: int = 32,
+        in_channels: int = 1,
+        normalize: bool = True,
         mean: float | None = None,
         std: float | None = None,
+        # batches
+        batch_size: int = 128,
+        augment: list[str] | None = None,
+        seed: int | None = None,
+        on_device: bool = True,
+        # prediction
         predict_path: str | None = None,
     ) -> None:
         super().__init__()

@@ -14,8 +14,9 @@ from filelock import FileLock, Timeout
 from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.base.progress import say
 from vgg_lightning.data.images.dataset import folder_checksums, folder_classes, read_pictures
+from vgg_lightning.data.options import CLASSES
 from vgg_lightning.data.sources import obtain
-from vgg_lightning.data.sources.catalogue import CLASSES, DATASETS, SPLITS, Dataset, Split, find_dataset
+from vgg_lightning.data.sources.catalogue import DATASETS, SPLITS, Dataset, Split, find_dataset
 from vgg_lightning.data.sources.idx import Fault, read, read_shape, verify
 from vgg_lightning.data.sources.store import ELSEWHERE, Job, leftovers, sweep
 

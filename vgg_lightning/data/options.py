@@ -1,8 +1,27 @@
-"""The options of the data module: one row for each argument of its `__init__`."""
+"""The options of the data module, and what is known of Fashion-MNIST before it is read.
+
+Nothing here needs the data, so a Classifier knows it without the modules that fetch and read files.
+"""
 
 from __future__ import annotations
 
+from typing import TypedDict
+
 from vgg_lightning.base.options import COUNT, Option
+
+MEAN, STD = 0.2860, 0.3530  # of the 60,000 training images of Fashion-MNIST, scaled to 0..1
+CLASSES: tuple[str, ...] = (
+    "t-shirt/top",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle boot",
+)
 
 OPTIONS: dict[str, Option] = {
     "image_size": Option(structure=True),
@@ -21,3 +40,20 @@ OPTIONS: dict[str, Option] = {
     "predict_path": Option(place=True),
 }
 PLACES = [name for name, row in OPTIONS.items() if row.place]
+
+
+class DataOptions(TypedDict, total=False):
+    """The types of the options of a data module that a checkpoint may hold."""
+
+    image_size: int
+    batch_size: int
+    val_size: int
+    augment: list[str] | None
+    normalize: bool
+    in_channels: int
+    dataset: str
+    on_device: bool
+    seed: int | None
+    classes: list[str] | None
+    mean: float | None
+    std: float | None

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vgg_lightning.base.errors import UserError, option
-from vgg_lightning.data.sources.catalogue import MEAN, STD
+from vgg_lightning.data.options import MEAN, STD
 
 NATIVE_SIZE = 28  # pixels of a Fashion-MNIST picture
 LARGEST_PADDED = 32  # up to here a picture is framed in black; beyond, it is enlarged

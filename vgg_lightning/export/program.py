@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from vgg_lightning.base.errors import UserError
 from vgg_lightning.base.files import replace
 from vgg_lightning.data.transforms import NATIVE_SIZE
-from vgg_lightning.training.tta import average_views
+from vgg_lightning.training.tta import ViewsName, average_views
 
 if TYPE_CHECKING:
     from vgg_lightning.classifier import Classifier
@@ -38,7 +38,7 @@ class PictureModel(nn.Module):
         super().__init__()
         self.preprocess = copy.deepcopy(classifier.preprocess)
         self.network = copy.deepcopy(classifier.network).cpu().to(memory_format=torch.contiguous_format)
-        self.tta: str = classifier.hparams["tta"]
+        self.tta: ViewsName = classifier.hparams["tta"]
         self.eval()
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -9,7 +10,7 @@ import lightning as L
 import torch
 
 from vgg_lightning.base.errors import UserError, option
-from vgg_lightning.data.sources.catalogue import MEAN, STD
+from vgg_lightning.data.options import MEAN, STD
 from vgg_lightning.data.transforms import Preprocess
 from vgg_lightning.loading.opened import (
     Opened,
@@ -37,6 +38,7 @@ __all__ = [
     "model_options",
     "open_checkpoint",
     "read_checkpoint",
+    "reopen",
 ]
 
 Model = TypeVar("Model", bound=L.LightningModule)
@@ -55,7 +57,7 @@ def load_model(
     anything is built from them.
 
     Args:
-        owner: the class of the model; it has the attributes of a `Trained` one.
+        owner: the class of the model; `Classifier`, or one with its attributes.
         path: a run folder (its best checkpoint is taken), a checkpoint file, or a .safetensors file with its card.
         map_location: the device to put it on.
         strict: the weights must be those of the network.
@@ -90,6 +92,36 @@ def model_of(opened: Opened, owner: type[Model], strict: bool = True, **options:
         )
     loaded: Model = model.eval()
     return loaded
+
+
+def reopen(
+    owner: type[Model],
+    lightning: Callable[..., Model],
+    checkpoint_path: Any,
+    map_location: Any = None,
+    hparams_file: Any = None,
+    strict: bool | None = None,
+    weights_only: bool | None = True,
+    **options: Any,
+) -> Model:
+    """Open a checkpoint as `load_model` does, for `load_from_checkpoint` of a LightningModule; in training mode.
+
+    Args:
+        owner: the class of the model.
+        lightning: Lightning's own `load_from_checkpoint`, for what is no file of this machine.
+        checkpoint_path: run folder or file; an open file or an address goes to Lightning.
+        map_location: the device to put the model on.
+        hparams_file: options to use instead of those in the checkpoint; goes to Lightning.
+        strict: the weights must be those of the network; True unless given.
+        weights_only: always true: nothing in a checkpoint is run.
+        options: to use instead of those in the checkpoint.
+
+    Raises:
+        UserError: as `load_model`.
+    """
+    if hparams_file is not None or hasattr(checkpoint_path, "read") or "://" in str(checkpoint_path):
+        return lightning(checkpoint_path, map_location, hparams_file, strict, True, **options)
+    return load_model(owner, checkpoint_path, map_location or "cpu", strict is not False, **options).train()
 
 
 def load_weights(classifier: L.LightningModule, path: str | Path) -> list[str]:

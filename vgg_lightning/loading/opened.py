@@ -13,8 +13,7 @@ from typing import Any
 import lightning as L
 
 from vgg_lightning.base.errors import UserError
-from vgg_lightning.data.datamodule import FashionMNISTDataModule
-from vgg_lightning.data.sources.catalogue import CLASSES, MEAN, STD
+from vgg_lightning.data.options import CLASSES, MEAN, STD, DataOptions
 from vgg_lightning.loading.options import checked_options, fits
 from vgg_lightning.loading.safetensors import SUFFIX, read_shared
 from vgg_lightning.networks import skeleton
@@ -93,7 +92,7 @@ def model_options(checkpoint: Checkpoint, owner: type[L.LightningModule]) -> dic
 
 def data_options(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return the options of the data in a checkpoint, empty if it was trained on other data."""
-    options = checked_options(checkpoint.get("datamodule_hyper_parameters", {}), FashionMNISTDataModule)
+    options = checked_options(checkpoint.get("datamodule_hyper_parameters", {}), DataOptions)
     if not options:
         return {}
     names = checkpoint.get("class_names")

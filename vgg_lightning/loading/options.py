@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import types
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 from vgg_lightning.base.errors import UserError
 from vgg_lightning.data import options as data
@@ -20,7 +19,7 @@ def checked_options(found: Any, owner: type, where: str = "the checkpoint") -> d
 
     Args:
         found: what a file holds in the place of its options.
-        owner: the class whose `__init__` takes them.
+        owner: the class whose `__init__` takes them, or a TypedDict of them.
         where: what to call the file.
 
     Raises:
@@ -28,8 +27,8 @@ def checked_options(found: Any, owner: type, where: str = "the checkpoint") -> d
     """
     if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
         raise UserError(f"{where} is refused: its options are not a table of names and values")
-    hints = get_type_hints(owner.__init__)  # type: ignore[misc]
-    known = inspect.signature(owner).parameters.keys() - NEVER_TAKEN
+    hints = get_type_hints(owner if is_typeddict(owner) else owner.__init__)  # type: ignore[misc]
+    known = hints.keys() - {"return", *NEVER_TAKEN}
     for name, value in found.items():
         if name not in known:
             raise UserError(f"{where} is refused: {owner.__name__} has no option {name[:80]!r}")

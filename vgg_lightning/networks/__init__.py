@@ -21,17 +21,19 @@ from vgg_lightning.networks.alexnet import AlexNet
 from vgg_lightning.networks.batch_norm import BatchNorm
 from vgg_lightning.networks.densenet import DenseNet
 from vgg_lightning.networks.googlenet import GoogLeNet
-from vgg_lightning.networks.init import INIT_SCHEMES, initialize
+from vgg_lightning.networks.init import INIT_SCHEMES, InitScheme, initialize
 from vgg_lightning.networks.lenet import LeNet
 from vgg_lightning.networks.nin import NiN
 from vgg_lightning.networks.resnet import ResNet18
-from vgg_lightning.networks.vgg import OWN_BLOCKS, VGG, VGG_BLOCKS, load_torchvision_weights
+from vgg_lightning.networks.vgg import OWN_BLOCKS, VGG, VGG_BLOCKS, Head, load_torchvision_weights
 from vgg_lightning.networks.whitened_vgg import DeepWhitenedVGG, WhitenedVGG
 
 __all__ = [
     "DROPOUT",
     "INIT_SCHEMES",
     "NETWORKS",
+    "Head",
+    "InitScheme",
     "build_network",
     "initialize",
     "load_torchvision_weights",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import nn
@@ -38,7 +39,8 @@ def _dirac(layer: nn.Module) -> None:
         nn.init.dirac_(layer.weight[: layer.in_channels])
 
 
-INIT_SCHEMES: dict[str, Callable[[nn.Module], None]] = {
+InitScheme = Literal["default", "xavier", "kaiming", "dirac"]
+INIT_SCHEMES: dict[InitScheme, Callable[[nn.Module], None]] = {
     "default": _default,
     "xavier": _xavier,
     "kaiming": _kaiming,
@@ -47,7 +49,7 @@ INIT_SCHEMES: dict[str, Callable[[nn.Module], None]] = {
 
 
 @torch.no_grad()
-def initialize(network: nn.Module, scheme: str) -> nn.Module:
+def initialize(network: nn.Module, scheme: InitScheme) -> nn.Module:
     """Give the convolutions and Linear layers of `network` new weights in place, and return it.
 
     Args:

@@ -6,7 +6,8 @@ https://arxiv.org/abs/1409.1556, table 1.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +53,9 @@ def vgg_block(
     if pool:
         layers.append(nn.MaxPool2d(kernel_size=2, stride=2))
     return nn.Sequential(*layers)
+
+
+Head = Literal["classic", "batchnorm", "gap"]
 
 
 def classic_head(in_features: int, hidden_units: int, num_classes: int, dropout: float) -> nn.Sequential:
@@ -120,7 +124,7 @@ class VGG(nn.Module):
         hidden_units: int = 4096,
         batch_norm: bool = False,
         norm_after_relu: bool = False,
-        head: str = "classic",
+        head: Head = "classic",
         dropout: float = 0.5,
         poolings: int = 5,
     ) -> None:
@@ -138,7 +142,7 @@ class VGG(nn.Module):
             )
         )
         in_features = channels[-1] * (image_size // 2**poolings) ** 2
-        heads = {
+        heads: dict[Head, Callable[[], nn.Module]] = {
             "classic": lambda: classic_head(in_features, hidden_units, num_classes, dropout),
             "batchnorm": lambda: batchnorm_head(in_features, hidden_units, num_classes),
             "gap": lambda: gap_head(channels[-1], num_classes, dropout),

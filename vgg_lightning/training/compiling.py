@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from vgg_lightning.base.errors import UserError, nearest, option
 
-# What `--model.compile` takes, and what it hands to torch.compile.
-COMPILE_MODES: dict[str, dict[str, Any]] = {
+CompileMode = Literal["none", "default", "reduce-overhead", "max-autotune", "aot_eager"]
+
+# What torch.compile is given for each mode.
+COMPILE_MODES: dict[CompileMode, dict[str, Any]] = {
     "none": {},
     "default": {"backend": "inductor"},  # fuses what lies between the convolutions
     "reduce-overhead": {"mode": "reduce-overhead"},  # and replays a step as one CUDA graph: for small networks
@@ -18,6 +20,11 @@ COMPILE_MODES: dict[str, dict[str, Any]] = {
 }
 
 GRAPH_MODES = ("reduce-overhead", "max-autotune")  # whose next output is written over the last one
+
+
+def kept(logits: Tensor, name: CompileMode) -> Tensor:
+    """Return logits that the next call of a network, compiled like this, does not write over."""
+    return logits.clone() if name in GRAPH_MODES else logits
 
 
 def check_compile(name: str) -> None:
@@ -29,7 +36,7 @@ def check_compile(name: str) -> None:
         )
 
 
-def compile_network(network: nn.Module, name: str) -> None:
+def compile_network(network: nn.Module, name: CompileMode) -> None:
     """Let `network` be compiled at its first call: once for every shape of a batch, in training and in evaluation."""
     if name != "none":
         network.compile(dynamic=False, **COMPILE_MODES[name])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vgg_lightning.base.errors import UserError, option
-from vgg_lightning.training.trained import Trained
+from vgg_lightning.data.transforms import Preprocess
 
 
 def label_loss(logits: Tensor, y: Tensor, label_smoothing: float) -> Tensor:
@@ -33,15 +36,30 @@ def teacher_loss(logits: Tensor, teacher_logits: Tensor, temperature: float) -> 
     return F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
 
 
+class Student(Protocol):
+    """A trained classifier, as much of it as a teacher needs; `Classifier` is one."""
+
+    network: nn.Module
+    preprocess: Preprocess
+    __call__: Callable[..., Any]
+
+    @property
+    def hparams(self) -> Mapping[str, Any]:
+        """Its options by name."""
+
+    def to(self, device: torch.device) -> Any:
+        """Move it to a device."""
+
+
 class Teacher:
-    """A trained classifier to learn from: no module of the one that learns, so it is in none of its checkpoints.
+    """A trained classifier to learn from. It is no submodule of the one that learns, so no checkpoint contains it.
 
     Args:
-        path: the run folder or checkpoint that it was loaded from, for messages.
+        path: run folder or checkpoint that it was loaded from, for messages.
         model: the classifier; its weights are frozen.
     """
 
-    def __init__(self, path: str, model: Trained) -> None:
+    def __init__(self, path: str, model: Student) -> None:
         self.path = path
         self.model = model
         self.model.network.requires_grad_(False)
@@ -50,24 +68,68 @@ class Teacher:
         """Return itself: an average of the student's weights needs no second teacher."""
         return self
 
-    def check(self, student: Trained) -> None:
-        """Raise UserError if the teacher has not the student's pictures and classes."""
-        for name in ("image_size", "in_channels", "num_classes"):
-            has, asked = self.model.hparams[name], student.hparams[name]
-            if has != asked:
-                raise UserError(f"{self._named()} has {name} {has}, the model {asked}: give both the same")
-        if self.model.preprocess.normalize != student.preprocess.normalize:
-            raise UserError(f"{self._named()} has data.normalize {self.model.preprocess.normalize}: give both the same")
+    def check(self, options: Mapping[str, Any], normalize: bool) -> None:
+        """Raise UserError if the teacher was trained on other images or classes.
 
-    def _named(self) -> str:
-        return f"{option('model.teacher')} {self.path}"
+        Args:
+            options: of the student.
+            normalize: whether the student's images are normalized.
+        """
+        named = f"{option('model.teacher')} {self.path}"
+        for name in ("image_size", "in_channels", "num_classes"):
+            has, asked = self.model.hparams[name], options[name]
+            if has != asked:
+                raise UserError(f"{named} has {name} {has}, the model {asked}: give both the same")
+        if self.model.preprocess.normalize != normalize:
+            raise UserError(f"{named} has data.normalize {self.model.preprocess.normalize}: give both the same")
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
-        """Return the teacher's logits (N, num_classes), on the device of the pictures."""
+        """Return the teacher's logits (N, num_classes), on the device of the images."""
         self.model.to(x.device)
         logits: Tensor = self.model(x)
         return logits
+
+
+class Criterion:
+    """The loss of a batch: that of the labels, and the share of it that a teacher's answers have.
+
+    Args:
+        label_smoothing: share of each target that is spread over all classes.
+        teacher: what to learn from beside the labels, or None.
+        distill: share of the loss that the teacher's answers have, 0 to 1.
+        temperature: softens the answers of both.
+
+    Raises:
+        UserError: for a teacher that nothing is learnt from.
+    """
+
+    def __init__(self, label_smoothing: float, teacher: Teacher | None, distill: float, temperature: float) -> None:
+        check_distillation(teacher.path if teacher else None, distill)
+        self.label_smoothing, self.teacher = label_smoothing, teacher
+        self.distill, self.temperature = distill, temperature
+
+    def check(self, options: Mapping[str, Any], normalize: bool) -> None:
+        """Raise UserError if it cannot be trained with; see `Teacher.check` for the arguments."""
+        if self.teacher:
+            self.teacher.check(options, normalize)
+        elif self.distill:
+            give = f"give {option('model.teacher')} a run folder or a checkpoint"
+            raise UserError(f"{option('model.distill')} needs a teacher: {give}")
+
+    def __call__(self, x: Tensor, logits: Tensor, y: Tensor) -> Tensor:
+        """Return the mean loss.
+
+        Args:
+            x: preprocessed images, for the teacher.
+            logits: of the images, (N, num_classes).
+            y: labels, int64 (N,), or the shares of the classes, floating (N, num_classes).
+        """
+        loss = label_loss(logits, y, self.label_smoothing)
+        if not self.teacher:
+            return loss
+        taught = teacher_loss(logits, self.teacher(x), self.temperature)
+        return (1 - self.distill) * loss + self.distill * taught
 
 
 def check_distillation(teacher: str | None, distill: float) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,18 +13,17 @@ from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.base.machine import free_memory
 from vgg_lightning.networks import skeleton
 from vgg_lightning.training.options import network_arguments
-from vgg_lightning.training.trained import Trained
 
 
-def check_weights_fit(build: Callable[[], nn.Module], picture_bytes: int) -> None:
-    """Raise UserError if the weights of a network, or two pictures of its input, are larger than the memory.
+def check_weights_fit(options: Mapping[str, Any]) -> None:
+    """Raise UserError if the weights of a network, or two images of its input, are larger than the memory.
 
     Args:
-        build: makes its skeleton, on the device "meta", where tensors have shapes and no content.
-        picture_bytes: of one picture of its input.
+        options: of the Classifier.
     """
+    picture_bytes = 4 * options["in_channels"] * options["image_size"] ** 2
     try:
-        needed = 2 * picture_bytes + _bytes(build())
+        needed = 2 * picture_bytes + _bytes(skeleton(**network_arguments(options)))
     except (RuntimeError, OverflowError, TypeError) as error:  # shapes that exceed 64 bits
         raise UserError(
             "the network is too large to be built: "
@@ -34,14 +34,14 @@ def check_weights_fit(build: Callable[[], nn.Module], picture_bytes: int) -> Non
     _check(needed, "the network", remedy)
 
 
-def check_training_fits(classifier: Trained, batch_size: int, precision: str) -> int:
+def check_training_fits(options: Mapping[str, Any], batch_size: int, precision: str) -> int:
     """Return the bytes that a training step on a CPU needs at least: weights, gradients, and what is kept for them.
 
     It counts less than any run needs, so that nothing is refused that could work. A GPU says so itself, and at once.
 
     Args:
-        classifier: what is trained.
-        batch_size: pictures in a batch.
+        options: of the Classifier.
+        batch_size: images in a batch.
         precision: the Trainer's.
 
     Returns:
@@ -52,18 +52,14 @@ def check_training_fits(classifier: Trained, batch_size: int, precision: str) ->
     """
     if torch.cuda.is_available():
         return 0
-    network = copy.deepcopy(skeleton(**network_arguments(classifier.hparams))).eval()
-    picture = torch.empty(1, *_picture(classifier), device="meta")
+    network = copy.deepcopy(skeleton(**network_arguments(options))).eval()
+    size = options["image_size"]
+    picture = torch.empty(1, options["in_channels"], size, size, device="meta")
     kept = _kept(network, picture) * (2 if "16" in precision else 4)
     needed = 2 * _bytes(network) + (kept + 3 * 4 * picture.numel()) * batch_size  # 3: to normalise makes two copies
     remedy = f"lower {option('data.batch_size')} or {option('data.image_size')}, or raise {option('model.ratio')}"
     _check(needed, f"training on batches of {batch_size}", remedy)
     return needed
-
-
-def _picture(classifier: Trained) -> tuple[int, int, int]:
-    size = classifier.hparams["image_size"]
-    return classifier.hparams["in_channels"], size, size
 
 
 def _kept(network: nn.Module, picture: torch.Tensor) -> int:

@@ -7,87 +7,116 @@ from typing import Any, cast
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from vgg_lightning.run import collectives
+from vgg_lightning.training.torchmetrics_private import count_as_updated
 
 Sums = dict[str, dict[str, Tensor]]
 
 
-class Scored(L.LightningModule):
-    """A LightningModule that keeps loss and accuracy, logs their means, and resumes them within an epoch."""
+def epoch_metrics(num_classes: int, tta: bool) -> tuple[MetricCollection, MetricCollection, MetricCollection]:
+    """Return the metrics of training, validation and test: loss and accuracy.
 
-    train_metrics: MetricCollection
-    val_metrics: MetricCollection
-    test_metrics: MetricCollection
+    Args:
+        num_classes: number of classes.
+        tta: whether validation and test have an accuracy with test-time augmentation as well, `acc_tta`.
+    """
+    metrics = MetricCollection(
+        {"loss": MeanMetric(nan_strategy="disable"), "acc": _accuracy(num_classes)}, compute_groups=False
+    )
+    train = metrics.clone(prefix="train_")
+    if tta:
+        metrics.add_metrics({"acc_tta": _accuracy(num_classes)})
+    return train, metrics.clone(prefix="val_"), metrics.clone(prefix="test_")
 
-    def score(self, num_classes: int, tta: bool) -> None:
-        """Make the metrics; with `tta`, validation and test have an accuracy of several views as well."""
-        metrics = MetricCollection(
-            {"loss": MeanMetric(nan_strategy="disable"), "acc": _accuracy(num_classes)}, compute_groups=False
-        )
-        self.train_metrics = metrics.clone(prefix="train_")
-        if tta:
-            metrics.add_metrics({"acc_tta": _accuracy(num_classes)})
-        self.val_metrics = metrics.clone(prefix="val_")
-        self.test_metrics = metrics.clone(prefix="test_")
 
-    def count(self, metrics: MetricCollection, loss: Tensor, logits: Tensor, y: Tensor) -> None:
-        """Add one batch to `metrics`: its mean loss, and its logits (N, num_classes) beside its labels (N,).
+def count(metrics: MetricCollection, loss: Tensor, logits: Tensor, y: Tensor, tta: Tensor | None = None) -> None:
+    """Add one batch to `metrics`.
 
-        Of mixed targets (N, num_classes) the class of the largest share counts as the label.
-        """
-        if not len(y):  # a process may have no picture of a last batch
-            return
-        metrics["loss"].update(loss.expand(len(y)))  # with nan_strategy "disable" torchmetrics drops a weight
-        metrics["acc"].update(logits, y.argmax(dim=1) if y.ndim > 1 else y)
+    Args:
+        metrics: of `epoch_metrics`.
+        loss: mean loss of the batch.
+        logits: of the images, (N, num_classes).
+        y: labels (N,), or shares of the classes (N, num_classes), of which the largest counts as the label.
+        tta: logits averaged over the views of test-time augmentation.
+    """
+    if not len(y):  # the process has no image of this batch
+        return
+    metrics["loss"].update(loss.expand(len(y)))  # with nan_strategy "disable" torchmetrics drops a weight
+    metrics["acc"].update(logits, y.argmax(dim=1) if y.ndim > 1 else y)
+    if "acc_tta" in metrics and tta is not None:
+        metrics["acc_tta"].update(tta, y)
 
-    def logs_this_step(self) -> bool:
-        """Return whether the step under way is one of those that are logged; a call of `log` costs 1 ms."""
-        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by a connector; 0 is never
-        return (self.global_step + 1) % (int(every) or sys.maxsize) == 0
 
-    def on_train_epoch_end(self) -> None:
-        """Log the means of the epoch, here and now: after this hook the checkpoint of the epoch is written."""
-        means = self.train_metrics.compute()
-        self.log_dict(means, prog_bar=True, logger=False)
-        step = max(self.global_step - 1, 0)  # that of the last batch, as for the validation metrics
+class Scores(Callback):
+    """Logs the means of the metrics that a Classifier counts, and lets the sums of a running epoch resume.
+
+    The checkpoint has the sums as `train_metrics`, and with several processes those of each one as
+    `train_metrics_by_rank`.
+    """
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Log the means of the epoch, here and now: the checkpoint of the epoch is written after this hook."""
+        metrics = _of(pl_module, "train")
+        means = metrics.compute()
+        pl_module.log_dict(means, prog_bar=True, logger=False)
+        step = max(trainer.global_step - 1, 0)  # that of the last batch, as for the validation metrics
         scalars = {name: float(value) for name, value in means.items()}
-        for logger in self.trainer.loggers:
-            logger.log_metrics({**scalars, "epoch": self.current_epoch}, step)
+        for logger in trainer.loggers:
+            logger.log_metrics({**scalars, "epoch": trainer.current_epoch}, step)
             logger.save()
-        self.train_metrics.reset()
+        metrics.reset()
 
-    def on_validation_epoch_end(self) -> None:
-        """Log loss and accuracy on the validation pictures."""
-        self._log_means(self.val_metrics)
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Let all processes validate one network: BatchNorm's statistics are those of the first process."""
+        collectives.follow_first(pl_module.network.buffers())  # type: ignore[union-attr]
 
-    def on_test_epoch_end(self) -> None:
-        """Log loss and accuracy on the official test pictures."""
-        self._log_means(self.test_metrics)
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Log loss and accuracy on the validation images."""
+        _log_means(pl_module, "val")
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save what Lightning does not: the sums behind the means of a running epoch."""
-        sums: Sums = {k: cast("dict[str, Tensor]", m.metric_state) for k, m in self.train_metrics.items(keep_base=True)}
+    def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Log loss and accuracy on the test images."""
+        _log_means(pl_module, "test")
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Save the sums behind the means of a running epoch, which Lightning does not."""
+        train = _of(pl_module, "train")
+        sums: Sums = {k: cast("dict[str, Tensor]", m.metric_state) for k, m in train.items(keep_base=True)}
         checkpoint["train_metrics"] = sums
         if collectives.several():
             here = {name: {key: value.cpu() for key, value in found.items()} for name, found in sums.items()}
             checkpoint["train_metrics_by_rank"] = collectives.gather(here)
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Restore what `on_save_checkpoint` saved."""
         ranks = checkpoint.get("train_metrics_by_rank") or [checkpoint.get("train_metrics", {})]
-        found = _own_sums(ranks, self.global_rank, self.trainer.world_size)
-        for name, metric in self.train_metrics.items(keep_base=True):
+        found = _own_sums(ranks, trainer.global_rank, trainer.world_size)
+        for name, metric in _of(pl_module, "train").items(keep_base=True):
             for key, value in found.get(name, {}).items():
                 setattr(metric, key, value.to(metric.device))
-                metric._update_count = max(metric._update_count, 1)
+                count_as_updated(metric)
 
-    def _log_means(self, metrics: MetricCollection) -> None:
-        self.log_dict(metrics.compute(), prog_bar=True)
-        metrics.reset()
+
+def logs_this_step(trainer: L.Trainer) -> bool:
+    """Return whether the step under way is one of those that are logged; a call of `log` costs 1 ms."""
+    every = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by a connector; 0 is never
+    return (trainer.global_step + 1) % (int(every) or sys.maxsize) == 0
+
+
+def _of(model: Any, split: str) -> MetricCollection:
+    metrics: MetricCollection = getattr(model, f"{split}_metrics")
+    return metrics
+
+
+def _log_means(model: L.LightningModule, split: str) -> None:
+    metrics = _of(model, split)
+    model.log_dict(metrics.compute(), prog_bar=True)
+    metrics.reset()
 
 
 def _own_sums(ranks: list[Sums], rank: int, world_size: int) -> Sums:

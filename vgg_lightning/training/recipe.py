@@ -1,81 +1,117 @@
-"""How a Classifier is trained: from its options to callbacks, optimizer and schedule."""
+"""How a Classifier is trained: its options, turned into callbacks, an optimizer and a schedule."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.base.seeds import derive_seed, seed_device
+from vgg_lightning.networks.whitened_vgg import WhiteningConv
+from vgg_lightning.run import collectives
 from vgg_lightning.run.guards.finite import FiniteGuard
 from vgg_lightning.run.hooks import lean
-from vgg_lightning.training.averaging import AveragedWeights
+from vgg_lightning.training.averaging import AveragedWeights, Lookahead
 from vgg_lightning.training.chance import ChanceNote
-from vgg_lightning.training.lookahead import Lookahead
+from vgg_lightning.training.compiling import CompileMode, compile_network
+from vgg_lightning.training.metrics import Scores
 from vgg_lightning.training.optimizers import build_optimizer
 from vgg_lightning.training.schedules import build_schedule, restart_schedule
-from vgg_lightning.training.trained import Trained
+
+Optimization = OptimizerLRSchedulerConfig
+WHITENED_FROM = 5000  # images
 
 
-def check_trainable(model: Trained) -> None:
-    """Raise UserError for options that cannot be trained with, though they can be tested."""
-    if model.teacher:
-        model.teacher.check(model)
-    elif model.hparams["distill"]:
-        give = f"give {option('model.teacher')} a run folder or a checkpoint"
-        raise UserError(f"{option('model.distill')} needs a teacher: {give}")
-    if model.hparams["sam_rho"] and model.trainer.accumulate_grad_batches > 1:
-        leave = f"leave {option('trainer.accumulate_grad_batches')} out"
-        raise UserError(f"{option('model.sam_rho')} takes whole batches: {leave}")
+def callbacks_of(options: Mapping[str, Any]) -> list[Callback]:
+    """Return the callbacks that every fit of a Classifier has: guards, averages of the weights, metrics.
+
+    Args:
+        options: of the Classifier.
+    """
+    decay, steps = options["ema_decay"], options["lookahead_steps"]
+    averages = [*([Lookahead(steps)] if steps else []), *([AveragedWeights(decay=decay)] if decay else [])]
+    start = Start(options["lr"], options["compile"], options["sam_rho"])
+    return lean([FiniteGuard(), ChanceNote(), *averages, start, SeedDropout(), Scores()])
 
 
-def callbacks_of(model: Trained) -> list[Callback]:
-    """Guard the numbers, and average the weights if asked to."""
-    decay, steps = model.hparams["ema_decay"], model.hparams["lookahead_steps"]
-    averages = [Lookahead(steps)] if steps else []
-    return lean([FiniteGuard(), ChanceNote(), *averages, *([AveragedWeights(decay=decay)] if decay else [])])
+class SeedDropout(Callback):
+    """Seeds every step by (seed, epoch, batch, rank), so that a resumed run drops what the unbroken one dropped."""
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Seed the device, whatever was drawn before."""
+        seed = getattr(getattr(trainer, "datamodule", None), "seed", 0)
+        seed_device(pl_module.device, derive_seed(seed, trainer.current_epoch, batch_idx, trainer.global_rank, 1))
 
 
-def optimizer_of(model: Trained) -> OptimizerLRSchedulerConfig:
-    """Build optimizer and schedule by name; the schedule moves with every step."""
-    hparams, trainer = model.hparams, model.trainer
-    optimizer = build_optimizer(
-        hparams["optimizer"],
-        model.network,
-        hparams["lr"],
-        hparams["momentum"],
-        hparams["nesterov"],
-        hparams["weight_decay"],
-        _fuses(trainer, model.device),
-        hparams["bias_lr_factor"],
-    )
-    total_steps = int(trainer.estimated_stepping_batches)
-    steps_per_epoch = total_steps / max(trainer.max_epochs or 1, 1)
-    warmup_steps = round(hparams["warmup_epochs"] * steps_per_epoch)
-    scheduler = build_schedule(hparams["schedule"], optimizer, warmup_steps, total_steps, hparams["schedule_end"])
+class Start(Callback):
+    """Does what a fit begins with: whitens the first layer, restarts the schedule, compiles the network.
+
+    Args:
+        lr: peak of the learning rate.
+        compile: a key of `COMPILE_MODES`.
+        sam_rho: of sharpness-aware minimization; 0 is off.
+    """
+
+    def __init__(self, lr: float, compile: CompileMode, sam_rho: float) -> None:
+        self.lr, self.compile, self.sam_rho = lr, compile, sam_rho
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Raise UserError for a step uphill along accumulated gradients: it takes that of a whole batch."""
+        if stage == "fit" and self.sam_rho and trainer.accumulate_grad_batches > 1:
+            leave = f"leave {option('trainer.accumulate_grad_batches')} out"
+            raise UserError(f"{option('model.sam_rho')} takes whole batches: {leave}")
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Compute the filters of a whitening layer from training images, unless loaded weights have them."""
+        pictures = getattr(getattr(trainer, "datamodule", None), "pictures", None)
+        for layer in pl_module.modules():
+            if isinstance(layer, WhiteningConv) and not layer.whitened and pictures is not None:
+                images = pictures("train")[0][:WHITENED_FROM]
+                layer.whiten(pl_module.preprocess(images.to(pl_module.device)))  # type: ignore[operator]
+                collectives.follow_first(layer.state_dict().values())  # other processors round otherwise
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Let learning rate, schedule and epochs asked for win over those in a resumed checkpoint; compile."""
+        for config in trainer.lr_scheduler_configs:
+            if isinstance(config.scheduler, LambdaLR):  # ours; the learning-rate finder brings its own
+                restart_schedule(config.scheduler, self.lr)
+        # Not before: TensorBoard has drawn its graph by now.
+        compile_network(pl_module.network, self.compile)  # type: ignore[arg-type]
+
+
+def optimization(
+    options: Mapping[str, Any], network: nn.Module, trainer: L.Trainer, device: torch.device
+) -> Optimization:
+    """Return optimizer and schedule by name; the schedule moves with every step.
+
+    Args:
+        options: of the Classifier.
+        network: whose parameters to optimize.
+        trainer: knows the number of steps, and how the optimizer may step.
+        device: on which the parameters are.
+    """
+    fused = can_fuse(trainer, device)
+    names = ("lr", "momentum", "nesterov", "weight_decay", "bias_lr_factor")
+    optimizer = build_optimizer(options["optimizer"], network, fused=fused, **{name: options[name] for name in names})
+    steps = int(trainer.estimated_stepping_batches)
+    warmup_steps = round(options["warmup_epochs"] * (steps / max(trainer.max_epochs or 1, 1)))
+    scheduler = build_schedule(options["schedule"], optimizer, warmup_steps, steps, options["schedule_end"])
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
-def _fuses(trainer: L.Trainer, device: torch.device) -> bool | None:
+def can_fuse(trainer: L.Trainer, device: torch.device) -> bool | None:
     """Return True on a GPU, unless Lightning refuses: where it scales gradients, or clips in mixed precision."""
     plugin = trainer.precision_plugin
     clips = isinstance(plugin, MixedPrecision) and trainer.gradient_clip_val
     scales = getattr(plugin, "scaler", None) is not None
     return True if device.type == "cuda" and not (clips or scales) else None
-
-
-def restart_schedules(trainer: L.Trainer, lr: float) -> None:
-    """Let the peak `lr`, schedule and number of epochs asked for win over those in a resumed checkpoint."""
-    for config in trainer.lr_scheduler_configs:
-        if isinstance(config.scheduler, LambdaLR):  # ours; the learning-rate finder brings its own
-            restart_schedule(config.scheduler, lr)
-
-
-def seed_step(model: Trained, batch_idx: int) -> None:
-    """Seed dropout by (seed, epoch, batch, rank), whatever was drawn before."""
-    seed = getattr(getattr(model.trainer, "datamodule", None), "seed", 0)
-    seed_device(model.device, derive_seed(seed, model.current_epoch, batch_idx, model.global_rank, 1))

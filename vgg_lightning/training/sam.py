@@ -12,7 +12,46 @@ from typing import Any
 import torch
 from torch import nn
 
+from vgg_lightning.base.seeds import random_state, set_random_state
+
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+
+class SharpnessAware:
+    """Makes the closures of an optimizer take two passes; see `sharpness_aware`.
+
+    Args:
+        network: whose weights climb.
+        rho: length of the way uphill, in the space of all weights; 0 leaves closures as they are.
+
+    Attributes:
+        again: whether the second pass over a batch is under way, in which nothing is counted.
+    """
+
+    def __init__(self, network: nn.Module, rho: float) -> None:
+        self.network, self.rho = network, rho
+        self.again = False
+
+    def __call__(self, closure: Any, device: torch.device) -> Any:
+        """Return the closure that an optimizer takes in place of `closure`.
+
+        Args:
+            closure: clears the gradients, computes the loss and its gradients, and returns the loss.
+            device: on which dropout draws; both passes draw the same.
+        """
+        if not self.rho or closure is None:
+            return closure
+        drawn = random_state(device)
+
+        def second() -> None:
+            set_random_state(device, drawn)
+            self.again = True
+            try:
+                closure()
+            finally:
+                self.again = False
+
+        return sharpness_aware(self.network, closure, second, self.rho)
 
 
 def sharpness_aware(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 
@@ -26,7 +27,8 @@ def linear(progress: float) -> float:
     return 1.0 - progress
 
 
-SCHEDULES: dict[str, Callable[[float], float]] = {"constant": constant, "cosine": cosine, "linear": linear}
+ScheduleName = Literal["constant", "cosine", "linear"]
+SCHEDULES: dict[ScheduleName, Callable[[float], float]] = {"constant": constant, "cosine": cosine, "linear": linear}
 
 
 def check_schedule(name: str) -> None:
@@ -39,7 +41,7 @@ def check_schedule(name: str) -> None:
 
 
 def build_schedule(
-    name: str, optimizer: torch.optim.Optimizer, warmup_steps: int, total_steps: int, end: float = 0.0
+    name: ScheduleName, optimizer: torch.optim.Optimizer, warmup_steps: int, total_steps: int, end: float = 0.0
 ) -> torch.optim.lr_scheduler.LambdaLR:
     """Return a scheduler that climbs linearly for `warmup_steps`, then follows the named schedule.
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vgg_lightning.data.augment.place import Place
-from vgg_lightning.data.sources.catalogue import MEAN
+from vgg_lightning.data.options import MEAN
 
 FILL = round(255 * MEAN)  # after normalising: zero
 ASPECT = math.log(0.3)  # of the flattest rectangle; the steepest is its inverse

@@ -8,25 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from vgg_lightning.base.errors import UserError, nearest, option
+from vgg_lightning.data.options import CLASSES, MEAN, STD
 from vgg_lightning.data.sources.idx import IdxFile, Kind
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
-
-MEAN, STD = 0.2860, 0.3530  # of the 60,000 training pictures of Fashion-MNIST, scaled to 0..1
-
-CLASSES: tuple[str, ...] = (
-    "t-shirt/top",
-    "trouser",
-    "pullover",
-    "dress",
-    "coat",
-    "sandal",
-    "shirt",
-    "sneaker",
-    "bag",
-    "ankle boot",
-)
 
 MOST_CLASSES = 256  # labels of one byte
 DIGITS = tuple(string.digits)
@@ -160,6 +146,19 @@ def _emnist(split: str, classes: tuple[str, ...], train: int | None, test: int |
 
 
 # Checksums of .gz files and of the archive are those of torchvision.datasets; those of raw files were computed.
+DatasetName = Literal[
+    "fashion_mnist",
+    "mnist",
+    "kmnist",
+    "emnist_letters",
+    "emnist_balanced",
+    "emnist_digits",
+    "emnist_mnist",
+    "emnist_bymerge",
+    "emnist_byclass",
+    "idx",
+    "folder",
+]
 DATASETS: dict[str, Dataset] = {
     "fashion_mnist": Dataset(
         title="Fashion-MNIST",

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from vgg_lightning.base.errors import UserError, option
-from vgg_lightning.run.checkpoints.loop_state import epochs_done
 from vgg_lightning.run.checkpoints.read import damage
+from vgg_lightning.run.lightning_private import epochs_done
 
 KEPT = ("last", "last-prev", "best", "best-prev")  # where two are equally new, the first
 
