@@ -41,7 +41,7 @@ tests: install  ## pytest, without the long campaigns: a process for each core, 
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses auto --dist worksteal
 
 test-reliability: install  ## the long campaigns: real kills, bit flips, fuzzed options
-	@$(BIN)/python -m pytest tests/reliability -m "slow or not slow"
+	@$(BIN)/python -m pytest tests/reliability tests/kit -m "slow or not slow"
 
 format: install  ## format the code
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .

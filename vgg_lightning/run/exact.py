@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Callback
 
 from vgg_lightning.base.errors import UserError
 from vgg_lightning.base.seeds import derive_seed, seed_all
+from vgg_lightning.run.lightning_private import begin_epoch
 
 TRAIN, EPOCH, VALIDATION = range(1, 4)
 
@@ -32,8 +33,9 @@ class SeedSteps(Callback):
                 _check_options(owner)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Seed what the epoch begins with."""
+        """Seed what the epoch begins with, such as its order."""
         self._seed(pl_module, 0, EPOCH)
+        begin_epoch(trainer)
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
@@ -64,6 +66,6 @@ def _check_options(owner: Any) -> None:
             torch.load(io.BytesIO(stream.getvalue()), weights_only=True)
         except Exception as error:
             raise UserError(
-                f"{type(owner).__name__} saves the option {name} = {str(value)[:60]!r}, which is no plain value, and "
+                f"{type(owner).__name__} saves the option {name} = {repr(value)[:60]}, which is no plain value, and "
                 f"a checkpoint with it is not opened again: leave it out, with save_hyperparameters(ignore=[{name!r}])"
             ) from error

@@ -63,6 +63,18 @@ def restore_loaders(trainer: L.Trainer) -> None:
         iter(loop._data_fetcher)  # the iterator at hand began with the first batch
 
 
+def begin_epoch(trainer: L.Trainer) -> None:
+    """Let the loaders begin now with an epoch for which Lightning made their iterators before training began.
+
+    A loader may draw the order when its iterator is made: in `on_train_epoch_start`, once random numbers are seeded,
+    the first epoch of a process then has the order that it has amid an unbroken run.
+    """
+    loop = trainer.fit_loop
+    made_by_lightning = trainer.current_epoch > 0 and not loop.is_resuming and not loop.epoch_loop.restarting
+    if not made_by_lightning and loop._data_fetcher is not None:
+        iter(loop._data_fetcher)
+
+
 def attached_trainer(module: L.LightningModule) -> L.Trainer | None:
     """Return the Trainer of a module, or None where it has none: `module.trainer` raises there."""
     return module._trainer

@@ -217,7 +217,7 @@ class LastCheckpoint(Checkpoint):
         begin = time.monotonic()
         before, self._where = self._where, where
         try:
-            trainer.save_checkpoint(self.file)
+            trainer.save_checkpoint(self.file, weights_only=False)
             self.failed = False
         except CheckpointNotWrittenError as error:
             self.failed = True
