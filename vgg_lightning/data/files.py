@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from vgg_lightning.base.errors import UserError
 from vgg_lightning.base.progress import say
-from vgg_lightning.data.images.dataset import folder_checksums, folder_classes, read_pictures
+from vgg_lightning.data.images.dataset import check_folder, folder_classes, load_folder
 from vgg_lightning.data.sources import obtain
 from vgg_lightning.data.sources.catalogue import CLASSES, DATASETS, SPLITS, Dataset, Split, find_dataset
 from vgg_lightning.data.sources.idx import Fault, read, read_shape, verify
@@ -36,12 +36,18 @@ class Prepared:
     Attributes:
         folder: Where they lie.
         source: Where they came from, as a phrase for people.
-        checksums: The SHA-256 of each raw file by its name, or of each split of a folder of pictures.
+        checksums: The SHA-256 of each raw file by its name, or of each split of a folder of images.
+        classes: Of a folder of images: the names of its classes.
+        counts: How many images of each class each split has.
+        left_out: What in it is no part of the data, counted, as a phrase for people.
     """
 
     folder: Path
     source: str
     checksums: dict[str, str]
+    classes: tuple[str, ...] = ()
+    counts: dict[str, list[int]] = field(default_factory=dict)
+    left_out: str = ""
 
 
 def default_data_dir() -> Path:
@@ -82,7 +88,7 @@ def prepare(
     Args:
         data_dir: The data folder; None means `default_data_dir()`.
         dataset: A name out of `DATASETS`; "idx" is four files of the user's own in the data folder, "folder"
-            pictures of the user's own.
+            images of the user's own, which are read once for their checksums and for `load`.
         classes: Names of the classes in place of the data set's own.
 
     Raises:
@@ -91,7 +97,9 @@ def prepare(
     known = find_dataset(dataset, classes)
     if not known.files:
         root = _own_folder(data_dir)
-        return Prepared(root, OWN_FILES, folder_checksums(root, known.classes or folder_classes(root)))
+        listing, checksums = check_folder(root, known.classes or None)
+        counts: dict[str, list[int]] = {split: listing.counts(split) for split in SPLITS}
+        return Prepared(root, OWN_FILES, checksums, listing.classes, counts, listing.left_out)
     root = _root(data_dir)
     folder = root / known.folder
     checksums, faults = _inspect(folder, known)
@@ -129,7 +137,7 @@ def load(
     known = find_dataset(dataset, classes)
     if not known.files:
         root = _own_folder(data_dir)
-        return read_pictures(root, split, known.classes or folder_classes(root))
+        return load_folder(root, split, known.classes or None)
     root, arrays = _root(data_dir), []
     for file in known.pair(split):
         path = root / known.folder / file.name
@@ -147,7 +155,7 @@ def load(
 def _own_folder(data_dir: str | Path | None) -> Path:
     """Return the folder of the user's own pictures, which has no default."""
     if not data_dir:
-        raise UserError("dataset folder reads pictures of your own: give --data.data_dir the folder that holds them")
+        raise UserError("dataset folder reads images of your own: give --data.data_dir the folder that holds them")
     return _absolute(data_dir)
 
 

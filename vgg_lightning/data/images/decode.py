@@ -99,7 +99,7 @@ def open_picture(path: str | Path | bytes) -> Image.Image:
 
 
 def _keep_lower_bits(image: ImageFile.ImageFile, content: bytes) -> None:
-    """Scale colours that use few of their 16 bits, as those of 12 do, so that the 8 bits that Pillow keeps show them."""
+    """Scale colours that use few of their 16 bits, as those of 12 do, before Pillow keeps the upper 8."""
     forms = {_form(tile) for tile in image.tile}
     if len(forms) != 1 or (form := forms.pop()) not in LOWER_BITS:
         return
