@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from vgg_lightning.base.errors import UserError
 from vgg_lightning.base.progress import say
-from vgg_lightning.data.images.dataset import check_folder, folder_classes, load_folder
+from vgg_lightning.data.images.dataset import check_folder, folder_classes, read_pictures
 from vgg_lightning.data.sources import obtain
 from vgg_lightning.data.sources.catalogue import CLASSES, DATASETS, SPLITS, Dataset, Split, find_dataset
 from vgg_lightning.data.sources.idx import Fault, read, read_shape, verify
@@ -137,7 +137,7 @@ def load(
     known = find_dataset(dataset, classes)
     if not known.files:
         root = _own_folder(data_dir)
-        return load_folder(root, split, known.classes or None)
+        return read_pictures(root, split, known.classes or None)
     root, arrays = _root(data_dir), []
     for file in known.pair(split):
         path = root / known.folder / file.name

@@ -24,12 +24,14 @@ from vgg_lightning.base.machine import free_memory
 from vgg_lightning.base.progress import items_bar, say
 from vgg_lightning.base.text import printable
 from vgg_lightning.data.images.decode import UnreadablePictureError, bytes_of, reading, tell
-from vgg_lightning.data.images.listing import Found, is_hidden, is_image, walk
+from vgg_lightning.data.images.listing import ENDINGS, Found, is_hidden, is_image, walk
 from vgg_lightning.data.images.prepare import NATIVE_SIZE, EmptyPictureError, pixels_of
 from vgg_lightning.data.sources.catalogue import MOST_CLASSES, SPLITS, Split
 
-if TYPE_CHECKING:  # torch is loaded by `load_folder`, which alone needs it
+if TYPE_CHECKING:  # torch is loaded by `read_pictures`, which alone needs it
     from torch import Tensor
+
+__all__ = ["ENDINGS", "Listing", "check_folder", "folder_classes", "list_folder", "read_pictures"]
 
 TEST_SHARE = 5  # one image in so many is for the test where there is no folder test
 NAMED = 5  # of the images that cannot be read
@@ -111,7 +113,7 @@ class Read(NamedTuple):
     empty: bool
 
 
-_kept: dict[Path, Read] = {}  # by `check_folder` for `load_folder`, so that a run reads every file once
+_kept: dict[Path, Read] = {}  # by `check_folder` for `read_pictures`, so that a run reads every file once
 
 
 def folder_classes(root: Path) -> tuple[str, ...]:
@@ -164,7 +166,7 @@ def list_folder(root: Path, classes: Sequence[str] | None = None) -> Listing:
 def check_folder(root: Path, classes: Sequence[str] | None = None) -> tuple[Listing, dict[str, str]]:
     """Read every image, and say what is left out, what is empty, and what is both in train and test.
 
-    What was read is kept for `load_folder`, 784 bytes for each image, until this is called again.
+    What was read is kept for `read_pictures`, 784 bytes for each image, until this is called again.
 
     Returns:
         The files, and the SHA-256 of each split, by its name.
@@ -181,10 +183,32 @@ def check_folder(root: Path, classes: Sequence[str] | None = None) -> tuple[List
         _kept.update(zip([path for path, _ in listing.files[split]], reads, strict=True))
         _tell_of_empty(listing, split, reads)
     _tell_of_copies(listing, found["train"], found["test"])
-    return listing, {split: _checksum(listing, split, reads) for split, reads in found.items()}
+    return listing, {split: _checksum(root, listing.files[split], reads) for split, reads in found.items()}
 
 
-def load_folder(root: Path, split: Split, classes: Sequence[str] | None = None) -> tuple[Tensor, Tensor]:
+def folder_files(root: Path, split: Split, classes: Sequence[str]) -> list[tuple[Path, int]]:
+    """Return the images of a split with their labels, by class and name. Raises UserError as `list_folder` does."""
+    return list_folder(root, classes).files[split]
+
+
+def folder_checksums(root: Path, classes: Sequence[str]) -> dict[str, str]:
+    """Return the checksum of each split, by its name."""
+    return check_folder(root, classes)[1]
+
+
+def folder_checksum(root: Path, files: Sequence[tuple[Path, int]]) -> str:
+    """Return a SHA-256 over names and contents of images, which are read for it."""
+    return _checksum(root, files, [_read(path) for path, _ in files])
+
+
+def _checksum(root: Path, files: Sequence[tuple[Path, int]], reads: Sequence[Read]) -> str:
+    total = hashlib.sha256()
+    for (path, _), read in zip(files, reads, strict=True):
+        total.update(f"{read.digest}  {path.relative_to(root).as_posix()}\n".encode("utf-8", "surrogateescape"))
+    return total.hexdigest()
+
+
+def read_pictures(root: Path, split: Split, classes: Sequence[str] | None = None) -> tuple[Tensor, Tensor]:
     """Return the images of a split, uint8 (N, 1, 28, 28), and their labels, int64 (N,).
 
     Images are made as `predict` makes them: grey, square, light on black.
@@ -251,15 +275,6 @@ def _still(path: Path) -> Read | None:
 def _stamp(path: Path) -> tuple[int, ...]:
     info = os.stat(path)
     return info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns
-
-
-def _checksum(listing: Listing, split: Split, reads: Sequence[Read]) -> str:
-    """Return a SHA-256 over names and contents of images."""
-    total = hashlib.sha256()
-    for (path, _), read in zip(listing.files[split], reads, strict=True):
-        name = path.relative_to(listing.root).as_posix()
-        total.update(f"{read.digest}  {name}\n".encode("utf-8", "surrogateescape"))
-    return total.hexdigest()
 
 
 def _tell_of_empty(listing: Listing, split: Split, reads: Sequence[Read]) -> None:

@@ -12,11 +12,12 @@ from torch import Tensor
 from vgg_lightning.base.errors import UserError
 from vgg_lightning.base.text import printable
 from vgg_lightning.data.images.decode import UnreadablePictureError
-from vgg_lightning.data.images.listing import Found, TooManyError, walk
+from vgg_lightning.data.images.listing import ENDINGS, MOST_FILES, Found, TooManyError, walk
 from vgg_lightning.data.images.prepare import read_picture
 
-__all__ = ["Found", "PictureLoader", "find_pictures"]
+__all__ = ["MOST_FILES", "SUFFIXES", "Found", "PictureLoader", "find_pictures"]
 
+SUFFIXES = ENDINGS
 AT_A_TIME = 32  # images: what a signal to stop has to wait for
 
 
