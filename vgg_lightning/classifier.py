@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MetricCollection
 
-from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.errors import UserError, option
+from vgg_lightning.data.batches import Batch
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
 from vgg_lightning.data.files import CLASSES
 from vgg_lightning.data.images.prepare import Pictures
@@ -26,28 +27,16 @@ from vgg_lightning.networks.init import initialize
 from vgg_lightning.networks.whitened_vgg import WhiteningConv
 from vgg_lightning.run import collectives
 from vgg_lightning.run.parallel.shard import shard
-from vgg_lightning.training.compiling import GRAPH_MODES, check_compile, compile_network
+from vgg_lightning.training.compiling import GRAPH_MODES, compile_network
 from vgg_lightning.training.losses import Teacher, check_distillation, label_loss, teacher_loss
 from vgg_lightning.training.memory import check_weights_fit
 from vgg_lightning.training.metrics import Scored
-from vgg_lightning.training.optimizers import check_optimizer
-from vgg_lightning.training.options import check_ranges
+from vgg_lightning.training.options import NETWORK_OPTIONS, PLACES, check_options
 from vgg_lightning.training.predictions import Predictions, predict
 from vgg_lightning.training.recipe import callbacks_of, check_trainable, optimizer_of, restart_schedules, seed_step
 from vgg_lightning.training.sam import sharpness_aware
-from vgg_lightning.training.schedules import check_schedule
-from vgg_lightning.training.tta import average_views, check_tta
+from vgg_lightning.training.tta import average_views
 
-# Options of the networks with the values that change nothing; what differs is handed to the builder.
-NETWORK_OPTIONS: dict[str, object] = {
-    "ratio": 1,
-    "hidden_units": 4096,
-    "batch_norm": False,
-    "norm_after_relu": False,
-    "head": "classic",
-    "dropout": 0.5,
-    "poolings": 5,
-}
 WHITENED_FROM = 5000  # pictures
 
 
@@ -130,12 +119,8 @@ class Classifier(Scored):
         distill_temperature: float = 2.0,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(ignore=["weights", "teacher"])  # places on one machine, which training alone needs
-        check_ranges(self.hparams)
-        check_optimizer(optimizer)
-        check_schedule(schedule)
-        check_tta(tta)
-        check_compile(compile)
+        self.save_hyperparameters(ignore=PLACES)
+        check_options(self.hparams)
         check_distillation(teacher, distill)
         check_weights_fit(self.build, picture_bytes=4 * in_channels * image_size**2)
         self.network: nn.Module = self.build()
@@ -209,7 +194,7 @@ class Classifier(Scored):
         if len(data.class_names) != self.hparams["num_classes"]:
             raise UserError(
                 f"the data has {len(data.class_names)} classes, the model {self.hparams['num_classes']}: "
-                f"leave --model.num_classes out, or give {len(data.class_names)}"
+                f"leave {option('model.num_classes')} out, or give {len(data.class_names)}"
             )
         for name in ("image_size", "in_channels"):
             if data.hparams[name] != self.hparams[name]:
@@ -239,17 +224,15 @@ class Classifier(Scored):
         """Seed dropout by (seed, epoch, batch, rank), whatever was drawn before."""
         seed_step(self, batch_idx)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return the loss of one batch, whose targets are labels, or shares of the classes (N, num_classes)."""
-        x, y = batch
-        logits = self(x)
-        share = getattr(getattr(self.trainer, "datamodule", None), "share", None)
-        if share is not None:
-            x, y, logits = x[: share.own], y[: share.own], logits[: share.own]
-        loss = self._mean_loss(x, logits, y) if len(y) else logits.sum()  # which is 0, where a mean of none is NaN
+        x, y, _, share, *_ = Batch.of(batch)
+        logits = self(x)[: share.own]
+        x, y = x[: share.own], y[: share.own]
+        loss = self._mean_loss(x, logits, y) if share.own else logits.sum()  # 0, where a mean of none is NaN
         if not self._recounts:
             self._record_step(loss.detach(), logits.detach(), y)
-        return loss if share is None else loss * share.weight
+        return loss * share.weight
 
     def _mean_loss(self, x: Tensor, logits: Tensor, y: Tensor) -> Tensor:
         loss = label_loss(logits, y, self.hparams["label_smoothing"])
@@ -281,7 +264,7 @@ class Classifier(Scored):
         finally:
             self._recounts = False
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+    def validation_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Count one batch, and return its logits (N, num_classes) for the callbacks."""
         return self._evaluate(self.val_metrics, batch)
 
@@ -289,15 +272,14 @@ class Classifier(Scored):
         """Let all processes validate one network: BatchNorm's statistics are those of the first process."""
         collectives.follow_first(self.network.buffers())
 
-    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+    def test_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Count one batch, and return its logits (N, num_classes) for the callbacks."""
         return self._evaluate(self.test_metrics, batch)
 
-    def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> tuple[Tensor, Tensor]:
+    def predict_step(self, batch: Any, batch_idx: int) -> tuple[Tensor, Tensor]:
         """Return probabilities (N, num_classes) and the true labels (N,) of one batch."""
-        x, y = batch
-        some = x if len(x) else x.new_zeros(1, *x.shape[1:])  # a process may have no picture of a last batch
-        return self.average(some)[: len(x)].float().softmax(dim=1), y
+        x, y, _, share, *_ = Batch.of(batch)
+        return self.average(x)[: share.own].float().softmax(dim=1), y[: share.own]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save what Lightning does not: class names, and the sums behind the means of a running epoch."""
@@ -309,15 +291,13 @@ class Classifier(Scored):
         super().on_load_checkpoint(checkpoint)
         self.class_names = checkpoint.get("class_names", self.class_names)
 
-    def _evaluate(self, metrics: MetricCollection, batch: tuple[Tensor, Tensor]) -> Tensor:
-        x, y = batch
-        if not len(x):  # in a last batch that is smaller than the number of processes
-            nothing: Tensor = self(x.new_zeros(1, *x.shape[1:]))[:0]
-            return nothing
-        logits: Tensor = self(x)
+    def _evaluate(self, metrics: MetricCollection, batch: Any) -> Tensor:
+        x, y, _, share, *_ = Batch.of(batch)
+        every: Tensor = self(x)
+        logits, y = every[: share.own], y[: share.own]
         self.count(metrics, F.cross_entropy(logits, y), logits, y)
         if "acc_tta" in metrics:
-            metrics["acc_tta"].update(average_views(self.hparams["tta"], self, x, logits), y)
+            metrics["acc_tta"].update(average_views(self.hparams["tta"], self, x, every)[: share.own], y)
         return logits
 
 

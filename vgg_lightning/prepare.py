@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,17 +13,24 @@ from lightning.pytorch.callbacks import (
     LearningRateMonitor,
 )
 
-from vgg_lightning.base.errors import UserError
-from vgg_lightning.run.checkpoints.callbacks import BestCheckpoint, LastCheckpoint, resume_command
+from vgg_lightning.base.errors import UserError, option
+from vgg_lightning.base.text import program
 from vgg_lightning.run.hooks import lean
-from vgg_lightning.run.progress import EpochLines, progress_bar
-from vgg_lightning.run.stop import StopOnSignal
+from vgg_lightning.run.kit import run_callbacks
 from vgg_lightning.show import show_callbacks
 from vgg_lightning.show.class_table import ClassTable
 from vgg_lightning.show.report import RunReport
 
 if TYPE_CHECKING:
     from vgg_lightning.data.datamodule import FashionMNISTDataModule
+
+
+SHOWN_METRICS = ("train_loss", "train_acc", "val_loss", "val_acc", "val_acc_tta")  # after every epoch
+
+
+def resume_command(run_folder: Path) -> str:
+    """Return what to type to go on with a run."""
+    return f"resume with: {program('vgg-lightning')} fit --ckpt_path {shlex.quote(str(run_folder))}"
 
 
 def fit_callbacks(
@@ -46,18 +54,23 @@ def fit_callbacks(
         show: what to show in TensorBoard beside the curves (see `show`).
     """
     validates = bool(data.hparams["val_size"]) and trainer["limit_val_batches"] != 0
-    saves = trainer["enable_checkpointing"] is not False
-    callbacks: list[Callback] = [StopOnSignal(resume_command(run_folder), saves), RunReport(run_folder), ClassTable()]
-    if saves:
-        folder = run_folder / "checkpoints"
-        callbacks += [BestCheckpoint(folder)] if validates else []
-        callbacks += [LastCheckpoint(folder, every_n_steps, minutes)]
+    callbacks = run_callbacks(
+        run_folder,
+        resume_command(run_folder),
+        "val_acc" if validates else None,
+        "max",
+        every_n_steps,
+        minutes,
+        saves=trainer["enable_checkpointing"] is not False,
+        progress=trainer["enable_progress_bar"] is not False,
+        metrics=SHOWN_METRICS,
+    )
+    callbacks += [RunReport(run_folder), ClassTable()]
     if trainer["logger"] is not False:
         callbacks += [LearningRateMonitor(logging_interval="step"), *show_callbacks(show)]
-    if trainer["enable_progress_bar"] is not False:
-        callbacks += [EpochLines(), progress_bar()]
     if early_stopping:
         if not validates:
-            raise UserError("--early_stopping needs validation pictures: give --data.val_size 1000 or more")
+            give = f"give {option('data.val_size')} 1000 or more"
+            raise UserError(f"{option('early_stopping')} needs validation pictures: {give}")
         callbacks.append(EarlyStopping("val_acc", mode="max", patience=early_stopping))
     return lean(callbacks)

@@ -68,7 +68,7 @@ def test_validation_images_beside_train_and_test_are_said_not_to_be_read(tmp_pat
     images(tmp_path / name / "box", 3)
     assert prepare(tmp_path, "folder").counts == {"train": [8, 8], "test": [4, 4]}
     said = capsys.readouterr().err
-    assert f"note: {tmp_path / name} is not read: validation images come out of train, --data.val_size says" in said
+    assert f"note: {tmp_path / name} is not read: validation images come out of train, val_size says" in said
 
 
 @pytest.mark.parametrize("name", ["val", "valid", "Validation"])

@@ -33,11 +33,12 @@ class Faulty(FashionMNISTDataModule):
     bad_value = None
 
     def on_after_batch_transfer(self, batch, dataloader_idx):
-        images, labels = super().on_after_batch_transfer(batch, dataloader_idx)
-        if self.bad_value is not None and self.trainer.training and self._train_loader.position == BAD_STEP + 1:
-            images = images.clone()
+        batch = super().on_after_batch_transfer(batch, dataloader_idx)
+        if self.bad_value is not None and self.trainer.training and batch.position == BAD_STEP + 1:
+            images = batch.images.clone()
             images[0, 0, 5, 5] = self.bad_value
-        return images, labels
+            batch = batch._replace(images=images)
+        return batch
 
 
 class Spoil(Callback):

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.errors import UserError, option
 
 
 def sync_folder(folder: Path) -> None:
@@ -25,6 +25,7 @@ def replace(file: Path, write: Callable[[Path], object]) -> None:
         write(part)
         os.replace(part, file)
     except OSError as error:
-        raise UserError(f"cannot write {file}: {error.strerror}; choose another place with --output") from error
+        elsewhere = f"choose another place with {option('output')}"
+        raise UserError(f"cannot write {file}: {error.strerror}; {elsewhere}") from error
     finally:
         part.unlink(missing_ok=True)

@@ -25,6 +25,7 @@ from vgg_lightning.cli.agreement import agree
 from vgg_lightning.cli.defaults import follow_data, run_name, with_defaults
 from vgg_lightning.cli.fit_options import add_fit_options
 from vgg_lightning.cli.limits import check_run, check_sharded, check_trainer
+from vgg_lightning.cli.options import LINKED, equal_on_all
 from vgg_lightning.cli.parser import Parser, prefer_whole_numbers
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
 from vgg_lightning.prepare import fit_callbacks
@@ -136,8 +137,8 @@ class VGGLightningCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the options of a run, and link what model and data must agree on."""
-        parser.link_arguments("data.image_size", "model.image_size")
-        parser.link_arguments("model.in_channels", "data.in_channels")
+        for target, source in LINKED.items():
+            parser.link_arguments(source, target)
         parser.set_defaults({"model.num_classes": None})  # it follows the data, see parse_arguments
         if self.verb == "predict":
             predict.add_options(parser)
@@ -197,7 +198,7 @@ class VGGLightningCLI(LightningCLI):
     def _facts(self) -> dict[str, str]:
         """Return what must be equal on all processes."""
         checksums = self.datamodule.prepared.checksums if self.datamodule.prepared else {}
-        return facts(checksums, self.config[self.verb].as_dict())
+        return facts(checksums, equal_on_all(self.config[self.verb].as_dict()))
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> L.Trainer:
         plugins = config["plugins"] or []

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightning.pytorch.loggers import Logger
 
-from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.base.process import SHARED, is_child
 from vgg_lightning.run.loggers.csv import RunCSV
-from vgg_lightning.run.loggers.tensorboard import RunTensorBoard
+from vgg_lightning.run.loggers.tensorboard import HPARAMS_METRICS, RunTensorBoard
 
 if TYPE_CHECKING:
     from vgg_lightning.run.parallel.rendezvous import Meeting
@@ -41,7 +42,8 @@ def new_run_folder(root: str | Path | None, name: str) -> Path:
                 number += 1
     except OSError as error:
         raise UserError(
-            f"cannot write the run folder {parent}: {error.strerror}; choose another with --trainer.default_root_dir"
+            f"cannot write the run folder {parent}: {error.strerror}; "
+            f"choose another with {option('trainer.default_root_dir')}"
         ) from error
 
 
@@ -56,7 +58,8 @@ def shared_run_folder(root: str | Path | None, name: str, meeting: Meeting | Non
     folder = Path(meeting.share("run folder", lambda: str(new_run_folder(root, name))))
     if not folder.is_dir():
         raise UserError(
-            f"the run folder {folder} is not here: name one that all machines share with --trainer.default_root_dir"
+            f"the run folder {folder} is not here: "
+            f"name one that all machines share with {option('trainer.default_root_dir')}"
         )
     return folder
 
@@ -77,12 +80,14 @@ def run_folder_of(checkpoint: Path) -> Path | None:
     return folder.parent if folder.name == "checkpoints" else None
 
 
-def loggers(run_folder: Path, step: int | None) -> list[Logger]:
+def loggers(run_folder: Path, step: int | None, metrics: Sequence[str] = HPARAMS_METRICS) -> list[Logger]:
     """Return the loggers of a run: TensorBoard events and metrics.csv, both in its folder.
 
     Args:
         run_folder: of the run.
         step: at which the run goes on, or None for a new one.
+        metrics: that TensorBoard shows beside the hyperparameters.
     """
+    run_folder = run_folder.absolute()
     place = {"save_dir": run_folder.parent.parent, "name": run_folder.parent.name, "version": run_folder.name}
-    return [RunTensorBoard(step, **place), RunCSV(run_folder, step)]
+    return [RunTensorBoard(step, metrics, **place), RunCSV(run_folder, step)]

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import torch
 
-from vgg_lightning.base.errors import UserError, nearest
+from vgg_lightning.base.errors import UserError, nearest, option
+from vgg_lightning.base.torch_private import set_last_rates
 
 
 def constant(progress: float) -> float:
@@ -32,7 +33,8 @@ def check_schedule(name: str) -> None:
     """Raise UserError if `name` is not a key of `SCHEDULES`."""
     if name not in SCHEDULES:
         raise UserError(
-            f"schedule {name!r} is unknown{nearest(name, SCHEDULES)}: --model.schedule takes {', '.join(SCHEDULES)}"
+            f"schedule {name!r} is unknown{nearest(name, SCHEDULES)}: "
+            f"{option('model.schedule')} takes {', '.join(SCHEDULES)}"
         )
 
 
@@ -68,4 +70,4 @@ def restart_schedule(scheduler: torch.optim.lr_scheduler.LambdaLR, lr: float) ->
     ):
         group["initial_lr"] = base
         group["lr"] = base * factor(scheduler.last_epoch)
-    scheduler._last_lr = [group["lr"] for group in scheduler.optimizer.param_groups]
+    set_last_rates(scheduler)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.base.machine import free_memory
 from vgg_lightning.base.progress import items_bar, say
 from vgg_lightning.base.text import printable
@@ -36,7 +36,6 @@ __all__ = ["ENDINGS", "Listing", "check_folder", "folder_classes", "list_folder"
 TEST_SHARE = 5  # one image in so many is for the test where there is no folder test
 NAMED = 5  # of the images that cannot be read
 NAMED_ENDINGS = 4  # of the files that are not called like images
-LAYOUT = "put images into DIR/train/CLASS and DIR/test/CLASS, or into DIR/CLASS, and give --data.data_dir DIR"
 # What folders of splits are called, in small letters.
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -116,6 +115,11 @@ class Read(NamedTuple):
 _kept: dict[Path, Read] = {}  # by `check_folder` for `read_pictures`, so that a run reads every file once
 
 
+def _layout() -> str:
+    where = f"and give {option('data.data_dir')} DIR"
+    return f"put images into DIR/train/CLASS and DIR/test/CLASS, or into DIR/CLASS, {where}"
+
+
 def folder_classes(root: Path) -> tuple[str, ...]:
     """Return the names of the classes in a folder, sorted: its subfolders, or those of its subfolder train.
 
@@ -126,7 +130,7 @@ def folder_classes(root: Path) -> tuple[str, ...]:
     names = [path.name for path in _subfolders(top)]
     if not 2 <= len(names) <= MOST_CLASSES:
         raise UserError(
-            f"{top} has {len(names)} subfolders, one is needed for each of 2 to {MOST_CLASSES} classes: {LAYOUT}"
+            f"{top} has {len(names)} subfolders, one is needed for each of 2 to {MOST_CLASSES} classes: {_layout()}"
         )
     return tuple(names)
 
@@ -149,7 +153,8 @@ def list_folder(root: Path, classes: Sequence[str] | None = None) -> Listing:
     for folder in {root, *(tops[split] for split in SPLITS if split in tops)}:
         _count_beside(folder, listing)
     if "val" in tops:
-        tell(f"note: {tops['val']} is not read: validation images come out of train, --data.val_size says how many")
+        size = option("data.val_size")
+        tell(f"note: {tops['val']} is not read: validation images come out of train, {size} says how many")
     _require_known([tops.get(split, root / split) for split in SPLITS] if tops else [root], listing.classes, bool(tops))
     for label, name in enumerate(listing.classes):
         if tops:
@@ -305,7 +310,7 @@ def _subfolders(folder: Path) -> list[Path]:
     try:
         return sorted(path for path in folder.iterdir() if not is_hidden(path.name) and path.is_dir())
     except OSError as error:
-        raise UserError(f"cannot read the folder {folder} ({error.strerror or error}): {LAYOUT}") from error
+        raise UserError(f"cannot read the folder {folder} ({error.strerror or error}): {_layout()}") from error
 
 
 def _split_folders(root: Path) -> dict[str, Path]:
@@ -328,15 +333,15 @@ def _split_folders(root: Path) -> dict[str, Path]:
         return {}
     found = ", ".join(path.name for kind in ("train", "test", "val") for path in named.get(kind, []))
     if others and not plain:
-        raise UserError(f"{root} holds {found} and {others[0]}, splits and something else: {LAYOUT}")
+        raise UserError(f"{root} holds {found} and {others[0]}, splits and something else: {_layout()}")
     if any(len(paths) > 1 for paths in named.values()):
-        raise UserError(f"{root} holds {found}: one folder is needed for each split; {LAYOUT}")
+        raise UserError(f"{root} holds {found}: one folder is needed for each split; {_layout()}")
     if "train" not in named:
-        raise UserError(f"{root} holds {found} and no train: {LAYOUT}")
+        raise UserError(f"{root} holds {found} and no train: {_layout()}")
     if "val" in named and "test" not in named:
         raise UserError(
             f"{root} holds {found} and no test: rename {named['val'][0].name} to test; validation images come out of "
-            "train, --data.val_size says how many"
+            f"train, {option('data.val_size')} says how many"
         )
     if others:
         tell(f"note: not read in {root}, which holds {found}: {', '.join(others)}")

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.base.text import printable
 from vgg_lightning.data.images.decode import UnreadablePictureError
 from vgg_lightning.data.images.listing import ENDINGS, MOST_FILES, Found, TooManyError, walk
@@ -38,16 +38,18 @@ def find_pictures(path: str | Path) -> Found:
         found = Found(path)
         walk(path, [path.resolve()], found)
     except OSError as error:
-        raise UserError(f"--data.predict_path {shown} cannot be read: {error.strerror or error}") from error
+        raise UserError(f"{option('data.predict_path')} {shown} cannot be read: {error.strerror or error}") from error
     except TooManyError as error:
-        raise UserError(f"--data.predict_path {error}") from error
+        raise UserError(f"{option('data.predict_path')} {error}") from error
     except ValueError as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"--data.predict_path {shown} is no path: {error}") from error
+        raise UserError(f"{option('data.predict_path')} {shown} is no path: {error}") from error
     if not found.names and not found.refused:
         seen = found.hidden + found.others
-        raise UserError(f"--data.predict_path {shown} holds no image" + (f" ({seen:,} other files)" if seen else ""))
+        raise UserError(
+            f"{option('data.predict_path')} {shown} holds no image" + (f" ({seen:,} other files)" if seen else "")
+        )
     return found
 
 

@@ -53,7 +53,7 @@ class VerifiedCheckpointIO(CheckpointIO):
         self, path: str | os.PathLike[str], map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
         """Read a checkpoint: verified, tensors and plain values only. Raises UserError if it is damaged."""
-        return read_checkpoint(Path(path))
+        return read_checkpoint(Path(path), options=False)
 
     def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
         """Remove a checkpoint and the one before it."""

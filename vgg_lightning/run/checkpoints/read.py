@@ -14,8 +14,12 @@ from vgg_lightning.run.checkpoints.seal import damage_of
 Checkpoint = dict[str, Any]
 
 
-def read_checkpoint(file: Path) -> Checkpoint:
+def read_checkpoint(file: Path, options: bool = True) -> Checkpoint:
     """Read a checkpoint: every checksum in it verified, tensors and plain values only.
+
+    Args:
+        file: to read.
+        options: whether the options of its model must be in it.
 
     Raises:
         UserError: if the file is damaged, or is no checkpoint with weights and options.
@@ -31,7 +35,8 @@ def read_checkpoint(file: Path) -> Checkpoint:
         raise UserError(f"cannot read the checkpoint {file}: {error.strerror or error}") from error
     except Exception as error:  # whatever a hostile file makes the reader do wrong
         raise UserError(f"{file} is refused: it holds more than tensors and plain values, or is damaged") from error
-    if not isinstance(checkpoint, dict) or not {"state_dict", "hyper_parameters"} <= checkpoint.keys():
+    needed = {"state_dict", *(["hyper_parameters"] if options else [])}
+    if not isinstance(checkpoint, dict) or not needed <= checkpoint.keys():
         raise UserError(f"{file} is not a checkpoint of vgg_lightning: it has no weights or no options")
     weights = checkpoint["state_dict"]
     if not isinstance(weights, dict) or not all(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning as L
@@ -12,6 +12,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams as hparams_summary
+
+from vgg_lightning.run.lightning_private import begin_new_file
+from vgg_lightning.run.tensorboard_private import add_summary, writes_events
 
 HPARAMS_METRICS = ("val_acc", "val_loss", "test_acc", "test_loss")
 
@@ -21,12 +24,15 @@ class RunTensorBoard(TensorBoardLogger):
 
     Args:
         step: the run goes on here; TensorBoard drops what was logged at this step and later.
+        metrics: that the HPARAMS tab shows.
         kwargs: of TensorBoardLogger.
     """
 
-    def __init__(self, step: int | None = None, **kwargs: Any) -> None:
+    def __init__(self, step: int | None = None, metrics: Sequence[str] = HPARAMS_METRICS, **kwargs: Any) -> None:
         super().__init__(**kwargs, default_hp_metric=False, log_graph=step is None, purge_step=step)
+        self.metrics = tuple(metrics)
         self._failed = False
+        self._draws = step is None
         quiet_writer_threads()
 
     @rank_zero_only
@@ -34,8 +40,8 @@ class RunTensorBoard(TensorBoardLogger):
         """Write the hyperparameters, and the names of the metrics whose curves are their result."""
         super().log_hyperparams(params, metrics, step)
         plain = {k: v for k, v in dict(params).items() if isinstance(v, str | int | float | bool)}
-        for summary in hparams_summary(plain, dict.fromkeys(HPARAMS_METRICS, 0.0)):  # type: ignore[no-untyped-call]
-            self.experiment._get_file_writer().add_summary(summary)
+        for summary in hparams_summary(plain, dict.fromkeys(self.metrics, 0.0)):  # type: ignore[no-untyped-call]
+            add_summary(self.experiment, summary)
 
     @rank_zero_only
     def log_graph(self, model: Any, input_array: Any = None) -> None:
@@ -43,9 +49,9 @@ class RunTensorBoard(TensorBoardLogger):
 
         The test at the end of a run would draw it again, and cannot if it is compiled.
         """
-        if not any(hasattr(weight, "to_local") for weight in model.parameters()):
+        if self._draws and not any(hasattr(weight, "to_local") for weight in model.parameters()):
             super().log_graph(model, input_array)
-        self._log_graph = False
+        self._draws = False
 
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
         """Write scalars."""
@@ -73,7 +79,8 @@ class RunTensorBoard(TensorBoardLogger):
                 raise
             if not self._failed:
                 print(f"{self.log_dir}: TensorBoard's file is not written: {reason.strerror}", file=sys.stderr)
-            self._failed, self._experiment = True, None
+            self._failed = True
+            begin_new_file(self)
 
 
 def write(trainer: L.Trainer, log: Callable[[SummaryWriter], None]) -> None:
@@ -90,7 +97,7 @@ def quiet_writer_threads() -> None:
     original = threading.excepthook
 
     def hook(args: threading.ExceptHookArgs) -> None:
-        if not (isinstance(args.exc_value, OSError) and type(args.thread).__name__ == "_AsyncWriterThread"):
+        if not (isinstance(args.exc_value, OSError) and writes_events(args.thread)):
             original(args)
 
     threading.excepthook = hook

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
@@ -37,9 +38,10 @@ class _Together:
     facts: Facts
     meeting: Meeting | None
 
-    def _configure_launcher(self: Any) -> None:
-        started = Launcher(self.cluster_environment, self.num_processes, self.num_nodes, self.command)
-        setattr(self, "_launcher", started)  # noqa: B010 - typed in each of Lightning's classes
+    @functools.cached_property
+    def launcher(self: Any) -> Launcher:
+        """What starts the other processes, if nobody else does."""
+        return Launcher(self.cluster_environment, self.num_processes, self.num_nodes, self.command)
 
     def _meet(self: Any) -> None:
         """Wait for all processes and compare them, before any of them waits for another one without an end."""
@@ -95,22 +97,27 @@ class Sharded(_Together, ModelParallelStrategy):
 
     It is torch's `fully_shard` under Lightning's ModelParallelStrategy, which works on CPUs too; Lightning's
     FSDPStrategy asks for GPUs. A checkpoint is one file, as a single process writes it.
+
+    Args:
+        command: the verb and its options, for the processes that Lightning starts.
+        facts: what must be equal on all.
+        meeting: where processes that were started all at once have met already.
+        parts: the number of processes.
     """
 
-    def __init__(self, command: Sequence[str], facts: Facts, meeting: Meeting | None) -> None:
+    def __init__(self, command: Sequence[str], facts: Facts, meeting: Meeting | None, parts: int) -> None:
         super().__init__(
-            tensor_parallel_size=1, save_distributed_checkpoint=False, timeout=timedelta(seconds=patience())
+            data_parallel_size=parts,
+            tensor_parallel_size=1,
+            save_distributed_checkpoint=False,
+            timeout=timedelta(seconds=patience()),
         )
         self.command, self.facts, self.meeting = command, facts, meeting
 
     def setup_environment(self) -> None:
-        """Give all processes a part."""
-        self._data_parallel_size = self.num_nodes * self.num_processes
-        super().setup_environment()
-
-    def _setup_distributed(self) -> None:
+        """Meet, then let Lightning and torch connect the processes."""
         self._meet()
-        super()._setup_distributed()
+        super().setup_environment()
         collectives.open_control()
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
@@ -145,6 +152,6 @@ def choose_strategy(
     if name == "auto" and processes(config, seat) == 1:
         return
     if name in SHARDED:
-        config["strategy"] = Sharded(command, facts, meeting)
+        config["strategy"] = Sharded(command, facts, meeting, parts=processes(config, seat))
     else:
         config["strategy"] = DataParallel(command, facts, meeting, unused=name.endswith("_true"))
