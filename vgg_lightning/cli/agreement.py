@@ -14,7 +14,7 @@ from vgg_lightning.run.folders import run_folder_of
 
 
 def agree(verb: str, config: Any) -> int | None:
-    """Hold the options of a verb against those in its checkpoint.
+    """Hold the options of a verb against those in its checkpoint; let those that are None be the checkpoint's.
 
     Args:
         verb: "fit", "validate", "test" or "predict".
@@ -36,7 +36,9 @@ def agree(verb: str, config: Any) -> int | None:
             if name not in has or not (row.structure or (row.fixed and verb == "fit")):
                 continue
             asked = config[group][name]
-            if asked is not None and asked != has[name]:
+            if asked is None:  # not said: the statistics and the names of classes are those of the checkpoint's data
+                config[group][name] = has[name]
+            elif asked != has[name]:
                 option = row.follows or f"{group}.{name}"
                 raise UserError(
                     f"--{option} {asked} contradicts the checkpoint, which has {has[name]}: leave the option out"

@@ -70,7 +70,7 @@ class Dataset:
             the user's own, which have no source but the user.
         archive: The zip file in which the mirrors keep the .gz files; None if each lies there by itself.
         transposed: Whether the files hold columns where others hold rows.
-        mirrors_well: Whether a picture and its mirror image are of the same class.
+        mirrors_well: Whether an image and its mirror image are of the same class; None if only the user knows.
         mean: Of the pixels of the training pictures, scaled to 0..1; None to have it computed.
         std: Their standard deviation.
     """
@@ -83,7 +83,7 @@ class Dataset:
     torchvision: str | None = None
     archive: Archive | None = None
     transposed: bool = False
-    mirrors_well: bool = True
+    mirrors_well: bool | None = True
     mean: float | None = None
     std: float | None = None
 
@@ -223,8 +223,7 @@ DATASETS: dict[str, Dataset] = {
         folder="",
         files=mnist_like_files(),
         classes=DIGITS,
-        mean=MEAN,
-        std=STD,
+        mirrors_well=None,
     ),
-    "folder": Dataset(title="The data set folder", folder="", files=(), classes=()),
+    "folder": Dataset(title="The data set folder", folder="", files=(), classes=(), mirrors_well=None),
 }
