@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from filelock import FileLock, Timeout
 
 from vgg_lightning.base.errors import UserError, option
@@ -37,9 +38,9 @@ class Prepared:
         folder: Where they lie.
         source: Where they came from, as a phrase for people.
         checksums: The SHA-256 of each raw file by its name, or of each split of a folder of images.
-        classes: Of a folder of images: the names of its classes.
-        counts: How many images of each class each split has.
-        left_out: What in it is no part of the data, counted, as a phrase for people.
+        classes: Of the user's own data: the names of its classes.
+        counts: How many images of each class each split has, of the user's own data.
+        left_out: What in a folder of images is no part of the data, counted, as a phrase for people.
     """
 
     folder: Path
@@ -191,7 +192,11 @@ def _own(folder: Path, dataset: Dataset, checksums: dict[str, str], faults: dict
     for split in SPLITS:
         images, labels = (read_shape(folder / file.name, file)[0] for file in dataset.pair(split))
         _require_pairs(folder, split, images, labels)
-    return Prepared(folder, OWN_FILES, checksums)
+    counts: dict[str, list[int]] = {}
+    for split in SPLITS:
+        file = dataset.pair(split)[1]
+        counts[split] = np.bincount(read(folder / file.name, file), minlength=len(dataset.classes)).tolist()
+    return Prepared(folder, OWN_FILES, checksums, dataset.classes, counts)
 
 
 def _require_pairs(folder: Path, split: Split, images: int, labels: int) -> None:
