@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 import shutil
 
+import lightning as L
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small import launch
 
+from vgg_lightning import FashionMNISTDataModule
 from vgg_lightning.base.errors import UserError
 from vgg_lightning.data.files import class_names, load, prepare
 from vgg_lightning.data.images import dataset, decode
@@ -225,3 +229,31 @@ def test_a_file_that_changes_between_check_and_load_is_read_again(tmp_path):
 def test_a_broken_test_image_is_named_before_the_training(tmp_path):
     (shapes(tmp_path) / "test/disc/150.png").write_bytes(b"no image")
     assert "1 of 8 images in" in refused(tmp_path)
+
+
+def test_a_part_of_the_validation_and_of_the_test_has_all_classes(tmp_path):
+    root = tmp_path / "data"
+    for c, name in enumerate(("box", "disc", "hat")):
+        images(root / name, 30, 100 * c)
+    line = ["fit", "--data.dataset", "folder", "--data.data_dir", str(root), "--data.val_size", "24"]
+    line += ["--data.batch_size", "6", "--model.ratio", "32", "--show", "none", "--trainer.accelerator", "cpu"]
+    parts = ["--trainer.limit_val_batches", "0.25", "--trainer.limit_test_batches", "1", "--trainer.max_epochs", "1"]
+    launched = launch([*line, *parts], tmp_path)
+    assert launched.code == 0, launched.err
+    run = next(tmp_path.rglob("version_0"))
+    data = FashionMNISTDataModule(dataset="folder", data_dir=str(root), val_size=24, batch_size=6)
+    L.Trainer(limit_test_batches=1, logger=False, accelerator="cpu", barebones=True).test(Seen(), data, verbose=False)
+    assert Seen.labels == [0, 0, 1, 1, 2, 2]
+    predicted = launch(["predict", "--ckpt_path", str(run), "--data.data_dir", str(root)], tmp_path)
+    assert predicted.code == 0, predicted.err
+    with (run / "predictions.csv").open() as stream:
+        assert [row["label"] for row in csv.DictReader(stream)] == [n for n in ("box", "disc", "hat") for _ in range(6)]
+
+
+class Seen(L.LightningModule):
+    """Remembers the labels of the last test."""
+
+    labels = None
+
+    def test_step(self, batch, batch_idx):
+        Seen.labels = sorted(batch[1].tolist())

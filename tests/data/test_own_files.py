@@ -12,8 +12,9 @@ from small import launch
 
 from vgg_lightning import FashionMNISTDataModule, load_classifier
 from vgg_lightning.base.errors import UserError
+from vgg_lightning.data.augment import Place
 from vgg_lightning.data.files import load, prepare
-from vgg_lightning.data.sources.catalogue import DATASETS, mnist_like_files
+from vgg_lightning.data.sources.catalogue import DATASETS, mirror_note, mnist_like_files
 from vgg_lightning.data.statistics import mean_and_std
 
 FILES = mnist_like_files()
@@ -120,3 +121,50 @@ def test_a_run_keeps_the_mean_and_deviation_that_it_began_with(tmp_path):
     saved = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
     assert saved["datamodule_hyper_parameters"]["mean"] == load_classifier(run).preprocess.mean == 0.286
     assert saved["epoch"] == config["trainer"]["max_epochs"] - 1
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_erase_fills_with_the_mean_of_own_files(tmp_path, normalize):
+    folder = bright(tmp_path)
+    options = {"dataset": "idx", "data_dir": str(folder), "val_size": 8, "augment": ["cutout"], "normalize": normalize}
+    data = FashionMNISTDataModule(**options)
+    images, _ = data.pictures("train")
+    place = Place(0, 0, 0, 0, torch.arange(len(images)), len(images))
+    hidden = data.augment(images, place)[data.augment(images, place) != images]
+    assert hidden.unique().tolist() == [round(255 * mean_and_std(load(folder, "train", "idx")[0])[0])]
+
+
+def test_before_training_on_mirror_images_of_own_data_a_note_is_given(tmp_path):
+    brief = ["--data.dataset", "idx", "--data.data_dir", str(bright(tmp_path / "idx")), "--data.val_size", "8"]
+    brief += ["--model.ratio", "32", "--show", "none", "--trainer.accelerator", "cpu", "--trainer.max_epochs", "1"]
+    quick = launch(["fit", *brief, "--model.tta", "flip"], tmp_path)
+    assert quick.code == 0, quick.err
+    words = (
+        "note: augment flips and tta mirrors images left to right; if a mirror image is of another class in your data"
+    )
+    (note,) = [line for line in quick.err.splitlines() if line.startswith("note: augment")]
+    assert note == f"{words}, leave flip out of --data.augment and give --model.tta none"
+    tested = launch(["test", "--ckpt_path", str(next(tmp_path.rglob("version_0"))), *brief[:4]], tmp_path)
+    assert "mirror" not in tested.err
+    plain = launch(["fit", *brief, "--data.augment", "[shift]"], tmp_path)
+    assert "mirror" not in plain.err
+
+
+@pytest.mark.parametrize(
+    ("name", "augment", "tta", "words"),
+    [
+        ("fashion_mnist", ["flip"], "flip", None),
+        ("mnist", ["shift"], "none", None),
+        (
+            "mnist",
+            ["shift"],
+            "flip_shift",
+            "tta mirrors images of MNIST, whose mirror images mean something else: give",
+        ),
+        ("kmnist", ["alternating_flip"], "none", "leave alternating_flip out of augment"),
+        ("folder", [], "flip", "if a mirror image is of another class in your data, give tta none"),
+    ],
+)
+def test_the_note_says_what_mirrors_and_what_to_do(name, augment, tta, words):
+    note = mirror_note(DATASETS[name], augment, tta)
+    assert note is None if words is None else words in note

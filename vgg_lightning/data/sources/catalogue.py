@@ -139,6 +139,26 @@ def find_dataset(name: str, classes: Sequence[str] | None = None) -> Dataset:
     return replace(dataset, classes=tuple(classes), files=files)
 
 
+def mirror_note(dataset: Dataset, augment: Sequence[str], tta: str) -> str | None:
+    """Return what to say before training on mirror images that may be of another class than the images.
+
+    Args:
+        dataset: The data set.
+        augment: What is done to the training images.
+        tta: The views at test time; all but "none" have mirror images among them.
+    """
+    flips = [name for name in augment if name.partition(":")[0] in ("flip", "alternating_flip")]
+    uses = ["augment flips"] * bool(flips) + ["tta mirrors"] * (tta != "none")
+    if dataset.mirrors_well or not uses:
+        return None
+    remedies = [f"leave {' and '.join(flips)} out of {option('data.augment')}"] if flips else []
+    remedies += [f"give {option('model.tta')} none"] if tta != "none" else []
+    what, remedy = f"note: {' and '.join(uses)} images", " and ".join(remedies)
+    if dataset.own:
+        return f"{what} left to right; if a mirror image is of another class in your data, {remedy}"
+    return f"{what} of {dataset.title}, whose mirror images mean something else: {remedy}"
+
+
 def _emnist(split: str, classes: tuple[str, ...], train: int | None, test: int | None, first: int = 0) -> Dataset:
     """Return one of the six data sets that EMNIST's archive holds."""
     counts = (train, train, test, test)
