@@ -138,7 +138,9 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "seed_everything": ("seed_everything=7",),
     "data.seed": ("data.seed=3",),
     "classes": ("data.classes=[a,b,c,d,e,f,g,h,i,j]",),
-    "folder": ("data.dataset=folder data.data_dir=PICTURES data.val_size=8 data.batch_size=8",),
+    "folder": (  # all of the test: which images a part of data that lies by class has, has changed
+        "data.dataset=folder data.data_dir=PICTURES data.val_size=8 data.batch_size=8 trainer.limit_test_batches=1.0",
+    ),
     "fashion_mnist": ("data.dataset=fashion_mnist data.data_dir=null data.val_size=5000",),
     # The Trainer.
     "accumulate_grad_batches": ("trainer.accumulate_grad_batches=3",),
