@@ -22,7 +22,11 @@ BRIEF = (
     "trainer.devices=1 trainer.enable_progress_bar=false show=none"
 )
 # Options that are not named are those of the preset `quick`: SGD with momentum, a schedule, flipped pictures.
-SMALL = f"{BRIEF} model.ratio=32 data.dataset=idx data.data_dir=DATA data.val_size=64 data.batch_size=16"
+# Mean and deviation are given: commit c70e37a took those of Fashion-MNIST for any IDX files.
+SMALL = (
+    f"{BRIEF} model.ratio=32 data.dataset=idx data.data_dir=DATA data.val_size=64 data.batch_size=16 "
+    "data.mean=0.286 data.std=0.353"
+)
 FIRST = "lightning_logs/first/version_0"  # the run of the launch before
 RESUMED = "ckpt_path=lightning_logs/run/version_0"
 VGG_SMALL = "model.network=vgg_small model.poolings=2 data.image_size=28 data.batch_size=8"
@@ -134,7 +138,9 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "seed_everything": ("seed_everything=7",),
     "data.seed": ("data.seed=3",),
     "classes": ("data.classes=[a,b,c,d,e,f,g,h,i,j]",),
-    "folder": ("data.dataset=folder data.data_dir=PICTURES data.val_size=8 data.batch_size=8",),
+    "folder": (  # all of the test: which images a part of data that lies by class has, has changed
+        "data.dataset=folder data.data_dir=PICTURES data.val_size=8 data.batch_size=8 trainer.limit_test_batches=1.0",
+    ),
     "fashion_mnist": ("data.dataset=fashion_mnist data.data_dir=null data.val_size=5000",),
     # The Trainer.
     "accumulate_grad_batches": ("trainer.accumulate_grad_batches=3",),

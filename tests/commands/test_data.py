@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from PIL import Image
 
 from vgg_lightning.base.errors import UserError
 from vgg_lightning.cli.data import main
@@ -31,6 +32,33 @@ def test_own_files_are_reported_as_such(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "source: your own files in the data folder" in out
     assert out.count("structure checked") == 4
+    rows = [line.split() for line in out.splitlines()[2:15]]
+    assert [row for row in rows if row[0] in ("class", "2", "3", "4", "all")] == [
+        ["class", "train", "test"],
+        ["2", "0", "0"],
+        ["3", "1", "1"],
+        ["4", "1", "1"],
+        ["all", "2", "2"],
+    ]
+
+
+def test_a_folder_shows_classes_counts_and_what_is_left_out(tmp_path, capsys):
+    for name, count in (("cat", 10), ("hot \x1b[2J dog", 5)):
+        (tmp_path / name).mkdir()
+        for i in range(count):
+            Image.linear_gradient("L").rotate(i * 11).save(tmp_path / name / f"{i}.png")
+    (tmp_path / "cat/.ipynb_checkpoints").mkdir()
+    (tmp_path / "cat/notes.txt").write_text("x")
+    assert main(["--data_dir", str(tmp_path), "--dataset", "folder"]) == 0
+    out = capsys.readouterr().out
+    assert [line.rsplit(maxsplit=2) for line in out.splitlines()[2:7] if not line.startswith("---")] == [
+        ["class", "train", "test"],
+        ["cat", "8", "2"],
+        ["hot \\x1b[2J dog", "4", "1"],
+        ["all", "12", "3"],
+    ]
+    assert "left out: 1 hidden or made by a system, 1 not called like images (.txt)\n" in out
+    assert out.count("sha256") == 2
 
 
 @pytest.mark.parametrize(
@@ -62,8 +90,17 @@ def test_it_does_without_torch(tmp_path):
     """Loading torch takes seconds, and checking files needs none of it."""
     code = (
         "import sys; from vgg_lightning.cli.data import main\n"
-        "try: main(['--dataset', 'idx', '--data_dir', sys.argv[1]])\n"
-        "except ValueError: print('torch' in sys.modules)"
+        "for name in ('idx', 'folder'):\n"
+        "    try: main(['--dataset', name, '--data_dir', sys.argv[1]])\n"
+        "    except ValueError: print('torch' in sys.modules)"
     )
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for i in range(6):
+            Image.linear_gradient("L").rotate(i * 11).save(tmp_path / name / f"{i}.png")
     result = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True)
-    assert result.stdout == "False\n"
+    assert result.stdout.startswith("False\nThe data set folder in ")
+    (tmp_path / "cat/0.png").unlink()
+    (tmp_path / "cat/0.png").mkdir()
+    result = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True)
+    assert result.stdout == "False\nFalse\n"

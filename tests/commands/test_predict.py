@@ -160,7 +160,13 @@ def test_most_of_a_shadow_is_taken_away():
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (2, 2), (27, 29), (3000, 40), (999, 1001)])
 def test_any_size(size):
     for level in (0, 255):
-        assert to_uint8(Image.new("RGB", size, (level,) * 3)).shape == (1, 1, 28, 28)
+        image = Image.new("RGB", size, (level,) * 3)
+        image.paste((255 - level,) * 3, (0, 0, -(-size[0] // 2), -(-size[1] // 2)))
+        if size == (1, 1):
+            with pytest.raises(UserError, match="it is empty"):
+                to_uint8(image)
+        else:
+            assert to_uint8(image).shape == (1, 1, 28, 28)
 
 
 def test_numbers_without_a_range_fill_it_and_nan_is_refused(pictures):
@@ -252,8 +258,8 @@ def test_columns_are_aligned_whatever_the_names(tmp_path, pictures):
     ("options", "words"),
     [
         (["--data.predict_path", "nowhere"], "--data.predict_path nowhere No such file"),
-        (["--data.predict_path", "empty"], "empty holds no picture"),
-        (["--data.predict_path", "texts"], "texts holds no picture (1 other files)"),
+        (["--data.predict_path", "empty"], "empty holds no image"),
+        (["--data.predict_path", "texts"], "texts holds no image (1 other files)"),
         (["--data.predict_path", "a\0b"], "--data.predict_path null"),
         (["--data.predict_path", "x" * 5000], "--data.predict_path too long"),
         (["--top_k", "0"], "--top_k 0 1 to 10"),

@@ -100,6 +100,15 @@ def test_erase_hides_rectangles_of_the_shares_that_are_asked_for():
     assert ratios.log().mean().abs() < 0.1
 
 
+@pytest.mark.parametrize("name", ["erase:1.0", "cutout"])
+def test_what_is_hidden_gets_the_mean_of_the_data_at_hand(name):
+    white = torch.full((50, 1, 28, 28), 255, dtype=torch.uint8)
+    place = Place(0, 0, 0, 0, torch.arange(50), 50)
+    assert set(Augment([name])(white, place).unique().tolist()) == {FILL, 255} == {73, 255}
+    assert set(Augment([name], fill=200)(white, place).unique().tolist()) == {200, 255}
+    assert torch.equal(Augment([name])(white, place) == 73, Augment([name], fill=200)(white, place) == 200)
+
+
 def test_cutout_hides_a_square_that_the_edges_cut_off():
     white = torch.full((2000, 1, 28, 28), 255, dtype=torch.uint8)
     boxes = [erased_box(*pair) for pair in zip(white, cutout(white, generator(), None, 8), strict=True)]

@@ -7,7 +7,8 @@ import torch
 
 from vgg_lightning.base.errors import UserError
 from vgg_lightning.data.batches import BatchLoader
-from vgg_lightning.data.splits import stratified_split
+from vgg_lightning.data.files import load
+from vgg_lightning.data.splits import part_order, stratified_split
 
 N = 103
 
@@ -90,3 +91,32 @@ def test_batches_are_made_where_the_pictures_are(tensors):
     images, labels, indices, *_ = next(iter(loader))
     assert images.device.type == labels.device.type == indices.device.type == "meta"
     assert images.shape == (10, 1, 28, 28)
+
+
+SORTED = torch.arange(3).repeat_interleave(torch.tensor([200, 100, 40]))
+
+
+@pytest.mark.parametrize("limit", [0.2, 0.5, 1, 2])
+def test_a_part_of_data_that_lies_by_class_has_all_classes_in_their_shares(limit):
+    order = part_order(SORTED, 34, limit)
+    assert sorted(order.tolist()) == list(range(340))
+    part = SORTED[order[: (int(limit * 10) if isinstance(limit, float) else limit) * 34]]
+    expected = torch.tensor([200, 100, 40]) * len(part) / 340
+    assert ((part.bincount(minlength=3) - expected).abs() <= 1).all()
+    loader = BatchLoader(torch.zeros(340, 1, 28, 28, dtype=torch.uint8), SORTED, 34, fixed=order)
+    first = next(iter(loader))
+    assert torch.equal(first.indices, order[:34])  # places in the data, by which callbacks find the images
+    assert torch.equal(first.labels, SORTED[order[:34]])
+
+
+@pytest.mark.parametrize("limit", [1.0, 10, 11])
+def test_the_whole_is_read_in_the_order_of_the_data(limit):
+    assert part_order(SORTED, 34, limit) is None
+
+
+def test_so_is_a_part_of_data_in_which_the_classes_are_mixed(fashion_mnist_dir):
+    mixed = torch.randint(0, 10, (1000,), generator=torch.Generator().manual_seed(0))
+    assert part_order(mixed, 16, 1) is None
+    assert part_order(torch.arange(100) % 10, 16, 1) is None
+    assert part_order(load(fashion_mnist_dir, "test")[1], 128, 0.1) is None
+    assert part_order(torch.tensor([3]), 1, 0.5) is None

@@ -166,7 +166,10 @@ def test_a_run_follows_the_data(small, root, tmp_path):
     data = ["--data.dataset", name, "--data.data_dir", str(root)]
     launched = launch(["fit", *data, *SMALL, *NETWORK, *BRIEF, "--name", "letters"], tmp_path)
     assert launched.code == 0, launched.err
-    assert "note: augment flips pictures of EMNIST letters" in launched.err
+    assert (
+        "note: augment flips images of EMNIST letters, whose mirror images mean something else: leave flip"
+        in launched.err
+    )
     run = tmp_path / "lightning_logs/letters/version_0"
     assert len(json.loads((run / "results.json").read_text())["data_checksums"]) == 4
     classifier = load_classifier(run)
@@ -288,10 +291,10 @@ def test_unreadable_pictures_are_named_and_refused(divided, tmp_path):
     (divided / "train/dog/notes.txt").write_text("not looked at")
     launched = launch(folder_line(divided), tmp_path)
     assert launched.code == 2
-    assert launched.err.count("left out, no pictures by their names: 1 in") == 1
+    assert launched.err.count(f"left out of {divided}: 1 not called like images (.txt)\n") == 1
     assert "train/dog/01.png" in launched.err
     last = launched.err.splitlines()[-1]
-    assert last.startswith("error: 2 of 40 pictures in")
+    assert last.startswith("error: 2 of 40 images in")
     assert "train/cat/00.png" in last
     assert not (tmp_path / "lightning_logs").exists()
 
@@ -308,12 +311,12 @@ def test_a_folder_that_does_not_fit_is_one_line(divided, tmp_path):
     assert "test/cow is none of the classes (cat, dog)" in refused(divided)
     (divided / "test/cow").rmdir()
     shutil.rmtree(divided / "test/dog")
-    assert "class 'dog' has no picture in the test split" in refused(divided)
+    assert "class 'dog' has no image in the test split" in refused(divided)
 
 
 def test_what_does_not_fit_into_memory_is_refused(divided, monkeypatch):
     monkeypatch.setattr("vgg_lightning.data.images.dataset.free_memory", lambda: 1000)
-    with pytest.raises(UserError, match=r"40 pictures take .* GB are free"):
+    with pytest.raises(UserError, match=r"40 images take .* GB are free"):
         load(divided, "train", "folder")
 
 

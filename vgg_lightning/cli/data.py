@@ -6,6 +6,7 @@ import argparse
 from typing import NoReturn
 
 from vgg_lightning.base.errors import UserError, nearest
+from vgg_lightning.base.text import printable, table
 from vgg_lightning.data.files import DATASETS, Prepared, default_data_dir, prepare
 
 OPTIONS = ("--data_dir", "--dataset", "--help")
@@ -35,7 +36,7 @@ def main(args: list[str]) -> int:
 def report(dataset: str, prepared: Prepared) -> str:
     """Return what is there, where, and where it came from, as lines for people."""
     known = DATASETS[dataset]
-    lines = [f"{known.title} in {prepared.folder}", f"source: {prepared.source}"]
+    lines = [f"{known.title} in {prepared.folder}", f"source: {prepared.source}", *_classes(prepared)]
     if not known.files:
         return "\n".join([*lines, *(f"{split:<5} sha256 {digest}" for split, digest in prepared.checksums.items())])
     for file in known.files:
@@ -43,6 +44,20 @@ def report(dataset: str, prepared: Prepared) -> str:
         state = "verified" if file.sha256 else "structure checked"
         lines.append(f"{file.name:<23} {size:>10,} bytes  {state}  sha256 {prepared.checksums[file.name]}")
     return "\n".join(lines)
+
+
+def _classes(prepared: Prepared) -> list[str]:
+    """Return a table of the classes of the user's own data, and what is left out."""
+    if not prepared.classes:
+        return []
+    splits = list(prepared.counts)
+    rows = [
+        (printable(name), *(prepared.counts[split][label] for split in splits))
+        for label, name in enumerate(prepared.classes)
+    ]
+    rows.append(("all", *(sum(prepared.counts[split]) for split in splits)))
+    left_out = [f"left out: {prepared.left_out}"] if prepared.left_out else []
+    return [*table(["class", *splits], rows).splitlines(), *left_out]
 
 
 def _parser() -> _Parser:

@@ -99,12 +99,13 @@ class BatchLoader:
         images: uint8 (N, 1, 28, 28), on any device; batches are made on that device.
         labels: int64 (N,), on the same device.
         batch_size: images in a batch, over all processes; the last batch of an epoch may be smaller.
-        shuffle: whether every epoch has a new order; otherwise it is that of the data.
+        shuffle: whether every epoch has a new order; otherwise it is `fixed`.
         seed: seed of the order.
         rank: number of this process.
         world_size: number of processes; each gets every `world_size`-th image of a batch.
         fewest: smallest number of images in the batch of a process, if there are several processes. A process that
             would get fewer gets images of the other processes as well, which its `share` does not count.
+        fixed: order if it is not shuffled, int64 (N,); by default that of the data.
     """
 
     def __init__(
@@ -117,6 +118,7 @@ class BatchLoader:
         rank: int = 0,
         world_size: int = 1,
         fewest: int = 0,
+        fixed: Tensor | None = None,
     ) -> None:
         self.images, self.labels = images, labels
         self.batch_size = batch_size
@@ -124,6 +126,7 @@ class BatchLoader:
         self.seed = seed
         self.rank, self.world_size = rank, world_size
         self.fewest = fewest if world_size > 1 else 0
+        self.fixed = torch.arange(len(labels)) if fixed is None else fixed
         self.epoch = 0
         self.position = 0
         self._start = 0
@@ -141,7 +144,7 @@ class BatchLoader:
     def order(self) -> Tensor:
         """Return the indices of the current epoch, int64 (N,), where the pictures are; the same on every device."""
         if not self.shuffle:
-            return torch.arange(len(self.labels), device=self.labels.device)
+            return self.fixed.to(self.labels.device)
         generator = torch.Generator().manual_seed(derive_seed(self.seed, self.epoch))
         return torch.randperm(len(self.labels), generator=generator).to(self.labels.device)
 

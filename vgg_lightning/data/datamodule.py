@@ -14,12 +14,13 @@ from torch import Tensor
 from vgg_lightning.base.options import check
 from vgg_lightning.base.progress import say
 from vgg_lightning.data.augment import Augment, Place
+from vgg_lightning.data.augment.patches import FILL
 from vgg_lightning.data.batches import Batch, BatchLoader
 from vgg_lightning.data.files import Prepared, class_names, default_data_dir, load, prepare
 from vgg_lightning.data.images.folder import Found, PictureLoader, find_pictures
 from vgg_lightning.data.options import CLASSES, MEAN, OPTIONS, PLACES, STD
-from vgg_lightning.data.sources.catalogue import DATASETS, DatasetName
-from vgg_lightning.data.splits import stratified_split
+from vgg_lightning.data.sources.catalogue import DATASETS, DatasetName, mirror_note
+from vgg_lightning.data.splits import part_order, stratified_split
 from vgg_lightning.data.statistics import mean_and_std
 from vgg_lightning.data.transforms import Preprocess
 
@@ -97,13 +98,14 @@ class FashionMNISTDataModule(L.LightningDataModule):
         self.hparams["mean"] = known.mean if mean is None else mean
         self.hparams["std"] = known.std if std is None else std
         self.preprocess = self._preprocess()
-        self.augment = Augment(augment or [], num_classes=len(self.class_names))
+        self.augment = self._augment(self.hparams["mean"])
         self.predict_path = predict_path
         self.own_pictures: Found | None = None
         self.prepared: Prepared | None = None
         self._splits: dict[Split, Images] = {}
         self._train_loader: BatchLoader | None = None
         self._resume_at: dict[str, int] = {}
+        self._advised = False
 
     @property
     def seed(self) -> int:
@@ -121,15 +123,16 @@ class FashionMNISTDataModule(L.LightningDataModule):
         if stage == "predict" and self.predict_path is not None:
             self.own_pictures = self.own_pictures or find_pictures(self.predict_path)
             return
+        if stage == "fit" and self.trainer is not None and not self._advised:
+            self._advise()
         if stage in ("fit", "validate") and "train" not in self._splits:
             images, labels = self._load("train")
             self._normalize_by(images)
-            self._advise()
             train, val = stratified_split(labels, self.hparams["val_size"])
             self._splits["train"] = images[train], labels[train]
             self._splits["val"] = images[val], labels[val]
         if stage in ("test", "predict") and "test" not in self._splits:
-            if None in (self.hparams["mean"], self.hparams["std"]):
+            if self.hparams["normalize"] and None in (self.hparams["mean"], self.hparams["std"]):
                 self._normalize_by(self._load("train")[0])
             self._splits["test"] = self._load("test")
 
@@ -142,18 +145,18 @@ class FashionMNISTDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> BatchLoader:
         """Return a resumable loader in a seeded order, or in a fixed one if the Trainer overfits some batches."""
-        self._train_loader = self._loader("train", shuffle=not self._overfits())
+        self._train_loader = self._loader("train", not self._overfits(), self._limit("train"))
         if self._resume_at:
             self._train_loader.load_state_dict(self._resume_at)
         return self._train_loader
 
     def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
         """Return the validation loader, or none if `val_size` is 0."""
-        return self._loader("val") if self.hparams["val_size"] else []
+        return self._loader("val", limit=self._limit("val")) if self.hparams["val_size"] else []
 
     def test_dataloader(self) -> BatchLoader:
-        """Return the loader of the official test pictures."""
-        return self._loader("test")
+        """Return the loader of the test images."""
+        return self._loader("test", limit=self._limit("test"))
 
     def predict_dataloader(self) -> BatchLoader | PictureLoader:
         """Return the loader of your own pictures if there is a `predict_path`, else of the official test pictures."""
@@ -197,17 +200,25 @@ class FashionMNISTDataModule(L.LightningDataModule):
 
     def _normalize_by(self, images: Tensor) -> None:
         """Take mean and standard deviation from the training pictures, unless they are known."""
-        if None in (self.hparams["mean"], self.hparams["std"]) and self.hparams["normalize"]:
-            self.hparams["mean"], self.hparams["std"] = mean_and_std(images)
+        if None not in (self.hparams["mean"], self.hparams["std"]):
+            return
+        mean, std = mean_and_std(images)
+        self.augment = self._augment(mean)
+        if self.hparams["normalize"]:
+            self.hparams["mean"], self.hparams["std"] = mean, std
             self.preprocess = self._preprocess()
+
+    def _augment(self, mean: float | None) -> Augment:
+        fill = FILL if mean is None else round(255 * mean)
+        return Augment(self.hparams["augment"] or [], len(self.class_names), fill)
 
     @rank_zero_only
     def _advise(self) -> None:
-        dataset = DATASETS[self.hparams["dataset"]]
-        if not dataset.mirrors_well and {"flip", "alternating_flip"} & set(self.hparams["augment"] or []):
-            say(
-                f"note: augment flips pictures of {dataset.title}, whose mirror images mean something else: try [shift]"
-            )
+        self._advised = True
+        model = self.trainer.lightning_module if self.trainer else None
+        views = model.hparams.get("tta", "none") if model is not None else "none"
+        if note := mirror_note(DATASETS[self.hparams["dataset"]], self.hparams["augment"] or [], views):
+            say(note)
 
     def _predicts_own(self) -> bool:
         predicts = self.trainer is not None and self.trainer.state.fn == TrainerFn.PREDICTING
@@ -216,11 +227,17 @@ class FashionMNISTDataModule(L.LightningDataModule):
     def _overfits(self) -> bool:
         return bool(getattr(self.trainer, "overfit_batches", 0))
 
-    def _loader(self, split: Split, shuffle: bool = False) -> BatchLoader:
+    def _loader(self, split: Split, shuffle: bool = False, limit: float = 1.0) -> BatchLoader:
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         images, labels = self._splits[split]
         if self.trainer and self.hparams["on_device"]:
             device = self.trainer.strategy.root_device
             images, labels = images.to(device), labels.to(device)
         fewest = FEWEST if split == "train" else 1  # so that no process is without an image
-        return BatchLoader(images, labels, self.hparams["batch_size"], shuffle, self.seed, rank, world_size, fewest)
+        size, fixed = self.hparams["batch_size"], part_order(self._splits[split][1], self.hparams["batch_size"], limit)
+        return BatchLoader(images, labels, size, shuffle, self.seed, rank, world_size, fewest, fixed)
+
+    def _limit(self, verb: str) -> float:
+        """Return how much of a split the Trainer reads: a share of it, or a whole number of batches."""
+        limit: float = getattr(self.trainer, f"limit_{verb}_batches", 1.0)
+        return limit

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from filelock import FileLock, Timeout
 
 from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.base.progress import say
-from vgg_lightning.data.images.dataset import folder_checksums, folder_classes, read_pictures
+from vgg_lightning.data.images.dataset import check_folder, folder_classes, read_pictures
 from vgg_lightning.data.options import CLASSES
 from vgg_lightning.data.sources import obtain
 from vgg_lightning.data.sources.catalogue import DATASETS, SPLITS, Dataset, Split, find_dataset
@@ -37,12 +38,18 @@ class Prepared:
     Attributes:
         folder: Where they lie.
         source: Where they came from, as a phrase for people.
-        checksums: The SHA-256 of each raw file by its name, or of each split of a folder of pictures.
+        checksums: The SHA-256 of each raw file by its name, or of each split of a folder of images.
+        classes: Of the user's own data: the names of its classes.
+        counts: How many images of each class each split has, of the user's own data.
+        left_out: What in a folder of images is no part of the data, counted, as a phrase for people.
     """
 
     folder: Path
     source: str
     checksums: dict[str, str]
+    classes: tuple[str, ...] = ()
+    counts: dict[str, list[int]] = field(default_factory=dict)
+    left_out: str = ""
 
 
 def default_data_dir() -> Path:
@@ -83,7 +90,7 @@ def prepare(
     Args:
         data_dir: The data folder; None means `default_data_dir()`.
         dataset: A name out of `DATASETS`; "idx" is four files of the user's own in the data folder, "folder"
-            pictures of the user's own.
+            images of the user's own, which are read once for their checksums and for `load`.
         classes: Names of the classes in place of the data set's own.
 
     Raises:
@@ -92,7 +99,9 @@ def prepare(
     known = find_dataset(dataset, classes)
     if not known.files:
         root = _own_folder(data_dir)
-        return Prepared(root, OWN_FILES, folder_checksums(root, known.classes or folder_classes(root)))
+        listing, checksums = check_folder(root, known.classes or None)
+        counts: dict[str, list[int]] = {split: listing.counts(split) for split in SPLITS}
+        return Prepared(root, OWN_FILES, checksums, listing.classes, counts, listing.left_out)
     root = _root(data_dir)
     folder = root / known.folder
     checksums, faults = _inspect(folder, known)
@@ -130,7 +139,7 @@ def load(
     known = find_dataset(dataset, classes)
     if not known.files:
         root = _own_folder(data_dir)
-        return read_pictures(root, split, known.classes or folder_classes(root))
+        return read_pictures(root, split, known.classes or None)
     root, arrays = _root(data_dir), []
     for file in known.pair(split):
         path = root / known.folder / file.name
@@ -149,7 +158,7 @@ def _own_folder(data_dir: str | Path | None) -> Path:
     """Return the folder of the user's own pictures, which has no default."""
     if not data_dir:
         place = option("data.data_dir")
-        raise UserError(f"dataset folder reads pictures of your own: give {place} the folder that holds them")
+        raise UserError(f"dataset folder reads images of your own: give {place} the folder that holds them")
     return _absolute(data_dir)
 
 
@@ -184,7 +193,11 @@ def _own(folder: Path, dataset: Dataset, checksums: dict[str, str], faults: dict
     for split in SPLITS:
         images, labels = (read_shape(folder / file.name, file)[0] for file in dataset.pair(split))
         _require_pairs(folder, split, images, labels)
-    return Prepared(folder, OWN_FILES, checksums)
+    counts: dict[str, list[int]] = {}
+    for split in SPLITS:
+        file = dataset.pair(split)[1]
+        counts[split] = np.bincount(read(folder / file.name, file), minlength=len(dataset.classes)).tolist()
+    return Prepared(folder, OWN_FILES, checksums, dataset.classes, counts)
 
 
 def _require_pairs(folder: Path, split: Split, images: int, labels: int) -> None:

@@ -1,6 +1,8 @@
-"""One fixed split of the official training pictures into training and validation."""
+"""One fixed split of the training images into training and validation, and the order of a part of a split."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -30,3 +32,32 @@ def stratified_split(labels: Tensor, val_size: int) -> tuple[Tensor, Tensor]:
     held_out = torch.zeros(len(labels), dtype=torch.bool)
     held_out[by_class[chosen]] = True
     return torch.nonzero(~held_out).flatten(), torch.nonzero(held_out).flatten()
+
+
+def part_order(labels: Tensor, batch_size: int, limit: float) -> Tensor | None:
+    """Return the order in which a part of a split is read, so that every class is in it as in the whole.
+
+    Args:
+        labels: int64 (N,) of the split.
+        batch_size: images in a batch.
+        limit: the part, as in the Trainer's limit_val_batches: a number of batches, or as a float a share of them.
+
+    Returns:
+        int64 (N,); None for the order of the data, which is right if all of it is read, or if classes are mixed in it.
+    """
+    batches = math.ceil(len(labels) / batch_size)
+    read = int(limit * batches) if isinstance(limit, float) else limit
+    if read >= batches or not _lies_by_class(labels):
+        return None
+    counts = torch.bincount(labels)
+    by_class = torch.argsort(labels, stable=True)
+    within = torch.arange(len(labels)) - torch.repeat_interleave(counts.cumsum(0) - counts, counts)  # its own class
+    place = (2 * within + 1).double() / (2 * counts.repeat_interleave(counts))  # of all images, by class: 0 to 1
+    return by_class[torch.argsort(place, stable=True)]
+
+
+def _lies_by_class(labels: Tensor) -> bool:
+    """Return whether neighbours are of the same class far more often than by chance, as in a folder of classes."""
+    shares = torch.bincount(labels).double() / len(labels)
+    changes = float((labels[1:] != labels[:-1]).double().mean()) if len(labels) > 1 else 0.0
+    return changes < float(1 - shares.square().sum()) / 2

@@ -21,7 +21,8 @@ def agree(verb: str, config: Mapping[str, Any], owner: type[L.LightningModule]) 
 
     Args:
         verb: "fit", "validate", "test" or "predict".
-        config: its options by name, the groups "model", "data" and "trainer" as tables, with a `ckpt_path`.
+        config: its options by name, the groups "model", "data" and "trainer" as tables, with a `ckpt_path`. What is
+            None in them becomes what the checkpoint has.
         owner: the class of the model.
 
     Returns:
@@ -38,7 +39,9 @@ def agree(verb: str, config: Mapping[str, Any], owner: type[L.LightningModule]) 
             if name not in has or not (row.structure or (row.fixed and verb == "fit")):
                 continue
             asked = config[group][name]
-            if asked is not None and asked != has[name]:
+            if asked is None:  # not said: the statistics and the names of classes are those of the checkpoint's data
+                config[group][name] = has[name]
+            elif asked != has[name]:
                 place = option(row.follows or f"{group}.{name}")
                 raise UserError(
                     f"{place} {asked} contradicts the checkpoint, which has {has[name]}: leave the option out"

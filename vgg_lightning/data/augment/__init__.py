@@ -20,7 +20,7 @@ from vgg_lightning.base.errors import UserError, nearest, option
 from vgg_lightning.base.seeds import derive_seed
 from vgg_lightning.data.augment.mixes import cutmix, mixup
 from vgg_lightning.data.augment.moves import alternating_flip, crop, flip, shift
-from vgg_lightning.data.augment.patches import cutout, erase
+from vgg_lightning.data.augment.patches import FILL, cutout, erase
 from vgg_lightning.data.augment.place import Place
 from vgg_lightning.data.augment.warps import affine, randaugment, tone
 
@@ -55,14 +55,15 @@ class Augment:
         names: keys of `AUGMENTATIONS` and `MIXES`, each with the values of its parameters behind colons if not the
             defaults: "flip", "crop:3", "erase:0.5:0.02:0.4".
         num_classes: of the targets that mixes make of the labels.
+        fill: grey level, 0 to 255, under which `erase` and `cutout` hide a part: the mean of the training images.
 
     Raises:
         UserError: if a name is unknown, or a value is no number or out of its range.
     """
 
-    def __init__(self, names: Sequence[str], num_classes: int = 10) -> None:
+    def __init__(self, names: Sequence[str], num_classes: int = 10, fill: int = FILL) -> None:
         known: dict[str, Callable[..., Any]] = {**AUGMENTATIONS, **MIXES}
-        self.steps = [_bound(text, known) for text in names if text.partition(":")[0] not in MIXES]
+        self.steps = [_filling(_bound(text, known), fill) for text in names if text.partition(":")[0] not in MIXES]
         self.mixes = [_bound(text, known) for text in names if text.partition(":")[0] in MIXES]
         self.num_classes = num_classes
 
@@ -84,6 +85,10 @@ class Augment:
         for mix in self.mixes:
             images, targets = mix(images, targets, generator)
         return images, targets
+
+
+def _filling(step: Callable[..., Tensor], fill: int) -> Callable[..., Tensor]:
+    return partial(step, fill=fill) if "fill" in inspect.signature(step).parameters else step
 
 
 def _bound(text: str, known: dict[str, Callable[..., Any]]) -> Callable[..., Any]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from vgg_lightning.data.augment.place import Place
 from vgg_lightning.data.options import MEAN
 
-FILL = round(255 * MEAN)  # after normalising: zero
+FILL = round(255 * MEAN)  # that of Fashion-MNIST; after normalising: zero
 ASPECT = math.log(0.3)  # of the flattest rectangle; the steepest is its inverse
 TRIES = 10  # for a rectangle that fits into the picture, as in torchvision's RandomErasing
 
@@ -22,6 +22,7 @@ def erase(
     p: float = 0.5,
     least: float = 0.02,
     most: float = 0.4,
+    fill: int = FILL,
 ) -> Tensor:
     """Fill a random rectangle of each picture with probability `p`: Zhong et al., https://arxiv.org/abs/1708.04896.
 
@@ -39,10 +40,12 @@ def erase(
     top = (draws[2, 0] * (height - rows + 1)).floor()
     left = (draws[3, 0] * (width - columns + 1)).floor()
     inside = rectangle(images, top, left, top + rows, left + columns)
-    return images.masked_fill(inside & (fits & (draws[4, 0] < p))[:, None, None, None], FILL)
+    return images.masked_fill(inside & (fits & (draws[4, 0] < p))[:, None, None, None], fill)
 
 
-def cutout(images: Tensor, generator: torch.Generator, place: Place | None = None, size: int = 8) -> Tensor:
+def cutout(
+    images: Tensor, generator: torch.Generator, place: Place | None = None, size: int = 8, fill: int = FILL
+) -> Tensor:
     """Fill a square of `size` pixels around a random pixel of each picture; at the edges less of it is seen.
 
     DeVries and Taylor, https://arxiv.org/abs/1708.04552.
@@ -50,7 +53,7 @@ def cutout(images: Tensor, generator: torch.Generator, place: Place | None = Non
     n, _, height, width = images.shape
     draws = torch.rand(2, n, generator=generator, device=images.device)
     top, left = (draws[0] * height).floor() - size // 2, (draws[1] * width).floor() - size // 2
-    return images.masked_fill(rectangle(images, top, left, top + size, left + size), FILL)
+    return images.masked_fill(rectangle(images, top, left, top + size, left + size), fill)
 
 
 def rectangle(images: Tensor, top: Tensor, left: Tensor, bottom: Tensor, right: Tensor) -> Tensor:

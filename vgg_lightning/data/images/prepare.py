@@ -13,15 +13,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from torch import Tensor
 
 from vgg_lightning.base.errors import UserError
-from vgg_lightning.data.images.decode import LARGEST, check_size, open_picture, reading
+from vgg_lightning.data.images.decode import (
+    LARGEST,
+    UnreadablePictureError,
+    check_size,
+    eight_bits,
+    open_picture,
+    reading,
+)
+
+if TYPE_CHECKING:  # torch is loaded by what makes tensors: to look at a folder of images takes none
+    from torch import Tensor
 
 NATIVE_SIZE = 28
 LONGEST = 4 * NATIVE_SIZE  # pixels of the longer edge beyond which a picture is shrunk first, which averages noise
@@ -30,9 +39,21 @@ SHADOW = 80  # grey levels by which the corners of one background may differ
 ALMOST_WHITE = 230  # mean grey level from which something would vanish on white
 TRANSPARENT = 0.02  # share of the pixels from which transparency says what is background
 Picture = Image.Image | str | Path | bytes
-Pictures = Tensor | NDArray[np.uint8] | Picture | Sequence[Picture]
+Pictures: TypeAlias = "Tensor | NDArray[np.uint8] | Picture | Sequence[Picture]"
 Grey = NDArray[np.uint8]
 Levels = NDArray[np.float64]
+
+
+class EmptyPictureError(UnreadablePictureError):
+    """An image shows nothing: no pixel of it differs from its background.
+
+    Attributes:
+        pixels: what it becomes, uint8 (28, 28).
+    """
+
+    def __init__(self, picture: object, pixels: Grey) -> None:
+        super().__init__(picture, "it is empty: nothing in it differs from its background")
+        self.pixels = pixels
 
 
 def to_uint8(images: Pictures) -> Tensor:
@@ -46,11 +67,13 @@ def to_uint8(images: Pictures) -> Tensor:
             files, one or a list.
 
     Raises:
-        UserError: if a file cannot be read or an array has another shape or type.
+        UserError: if a file cannot be read, a file or PIL image is empty, or an array has another shape or type.
     """
+    import torch
+
     if isinstance(images, np.ndarray):
         images = torch.from_numpy(np.ascontiguousarray(images))
-    if isinstance(images, Tensor):
+    if isinstance(images, torch.Tensor):
         return _checked(images)
     if isinstance(images, Image.Image | str | Path | bytes):
         images = [images]
@@ -65,14 +88,30 @@ def read_picture(picture: Picture) -> Tensor:
     Raises:
         UnreadablePictureError: a UserError with the reason.
     """
+    import torch
+
+    return torch.from_numpy(pixels_of(picture))[None]
+
+
+def pixels_of(picture: Picture) -> Grey:
+    """Return one picture as uint8 (28, 28).
+
+    Raises:
+        UnreadablePictureError: a UserError with the reason.
+        EmptyPictureError: one of them; the picture shows nothing but a background.
+    """
     with reading(picture):
         image = picture if isinstance(picture, Image.Image) else open_picture(picture)
         check_size(image)
-        grey, known = _grey(ImageOps.exif_transpose(image))
-        return torch.from_numpy(_in_form(grey, known).copy())[None]
+        pixels, shows = _in_form(*_grey(ImageOps.exif_transpose(image)))
+    if not shows:
+        raise EmptyPictureError(picture, pixels)
+    return pixels.copy()
 
 
 def _checked(images: Tensor) -> Tensor:
+    import torch
+
     if images.dtype != torch.uint8:
         raise UserError(f"pictures are {images.dtype}: give uint8 values from 0 to 255")
     if images.ndim == 2:
@@ -87,10 +126,11 @@ def _checked(images: Tensor) -> Tensor:
 def _grey(image: Image.Image) -> tuple[Image.Image, int | None]:
     """Return a picture as grey levels of 8 bits, and the background's level if transparency tells."""
     if image.mode[0] in "IF":
-        return _shrunk(_eight_bits(image)), None
+        return _shrunk(Image.fromarray(eight_bits(np.asarray(image)))), None
     if not image.has_transparency_data:
         return _shrunk(image if image.mode == "L" else image.convert("RGB")).convert("L"), None
-    image = _shrunk(image.convert("RGBA"))
+    straight = image.convert("LA") if image.mode == "La" else image  # from which Pillow goes no other way
+    image = _shrunk(straight.convert("RGBA"))
     alpha = np.asarray(image.getchannel("A"), dtype=np.float64)
     if (alpha < LARGEST // 2).mean() < TRANSPARENT:
         return _on(image, LARGEST), None
@@ -110,26 +150,14 @@ def _shrunk(image: Image.Image) -> Image.Image:
     return image.reduce(factor) if factor > 1 else image
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Scale 16 bits to 8; other numbers, whose range no file states, so that they fill it."""
-    values = np.asarray(image).astype(np.float32)
-    if not np.isfinite(values).all():
-        raise ValueError("it holds values that are no finite numbers")
-    low, high = float(values.min()), float(values.max())
-    if image.mode != "F" and low >= 0 and high <= 65535:
-        low, high = 0.0, 65535.0
-    elif low >= 0 and high <= 1:
-        low, high = 0.0, 1.0
-    scaled = (values - low) * (LARGEST / max(high - low, 1e-30))
-    return Image.fromarray(np.rint(scaled).astype(np.uint8))
-
-
-def _in_form(image: Image.Image, background: int | None) -> Grey:
+def _in_form(image: Image.Image, background: int | None) -> tuple[Grey, bool]:
+    """Return a picture in the data set's form, and whether there is anything on it."""
     grey: Grey = np.asarray(image)
     levels = _corners(grey) if background is None else np.full((2, 2), background, dtype=np.float64)
     if image.size == (NATIVE_SIZE, NATIVE_SIZE):
-        return LARGEST - grey if np.median(levels) > LARGEST // 2 else grey
-    return _square(_trimmed(_from_background(grey, levels)))
+        return LARGEST - grey if np.median(levels) > LARGEST // 2 else grey, bool(np.ptp(grey) > FAINT)
+    distance = _from_background(grey, levels)
+    return _square(_trimmed(distance)), bool((distance > FAINT).any())
 
 
 def _corners(grey: Grey) -> Levels:

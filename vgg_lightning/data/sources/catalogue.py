@@ -56,7 +56,7 @@ class Dataset:
             the user's own, which have no source but the user.
         archive: The zip file in which the mirrors keep the .gz files; None if each lies there by itself.
         transposed: Whether the files hold columns where others hold rows.
-        mirrors_well: Whether a picture and its mirror image are of the same class.
+        mirrors_well: Whether an image and its mirror image are of the same class; None if only the user knows.
         mean: Of the pixels of the training pictures, scaled to 0..1; None to have it computed.
         std: Their standard deviation.
     """
@@ -69,7 +69,7 @@ class Dataset:
     torchvision: str | None = None
     archive: Archive | None = None
     transposed: bool = False
-    mirrors_well: bool = True
+    mirrors_well: bool | None = True
     mean: float | None = None
     std: float | None = None
 
@@ -123,6 +123,26 @@ def find_dataset(name: str, classes: Sequence[str] | None = None) -> Dataset:
         raise UserError(f"{option('data.classes')} takes 2 to {MOST_CLASSES} different names")
     files = tuple(replace(file, labels=range(len(classes))) for file in dataset.files)
     return replace(dataset, classes=tuple(classes), files=files)
+
+
+def mirror_note(dataset: Dataset, augment: Sequence[str], tta: str) -> str | None:
+    """Return what to say before training on mirror images that may be of another class than the images.
+
+    Args:
+        dataset: The data set.
+        augment: What is done to the training images.
+        tta: The views at test time; all but "none" have mirror images among them.
+    """
+    flips = [name for name in augment if name.partition(":")[0] in ("flip", "alternating_flip")]
+    uses = ["augment flips"] * bool(flips) + ["tta mirrors"] * (tta != "none")
+    if dataset.mirrors_well or not uses:
+        return None
+    remedies = [f"leave {' and '.join(flips)} out of {option('data.augment')}"] if flips else []
+    remedies += [f"give {option('model.tta')} none"] if tta != "none" else []
+    what, remedy = f"note: {' and '.join(uses)} images", " and ".join(remedies)
+    if dataset.own:
+        return f"{what} left to right; if a mirror image is of another class in your data, {remedy}"
+    return f"{what} of {dataset.title}, whose mirror images mean something else: {remedy}"
 
 
 def _emnist(split: str, classes: tuple[str, ...], train: int | None, test: int | None, first: int = 0) -> Dataset:
@@ -222,8 +242,7 @@ DATASETS: dict[str, Dataset] = {
         folder="",
         files=mnist_like_files(),
         classes=DIGITS,
-        mean=MEAN,
-        std=STD,
+        mirrors_well=None,
     ),
-    "folder": Dataset(title="The data set folder", folder="", files=(), classes=()),
+    "folder": Dataset(title="The data set folder", folder="", files=(), classes=(), mirrors_well=None),
 }
