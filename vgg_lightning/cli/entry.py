@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from vgg_lightning.base.errors import LostProcessError, NonFiniteError, UserError, nearest
 from vgg_lightning.base.process import follow_parent, seat
+from vgg_lightning.base.text import printable, say, show_any_text
 from vgg_lightning.run import signals
 from vgg_lightning.version import __version__
 
@@ -62,6 +63,7 @@ def main(args: list[str] | None = None) -> int:
 
 def guarded(run: Callable[[], int], debug: bool = False) -> int:
     """Return what `run` returns, or the exit code of how it failed, of which one line is printed."""
+    show_any_text()
     try:
         with signals.handled():
             return run()
@@ -117,5 +119,5 @@ def _report(line: str, debug: bool, code: int, everywhere: bool = False) -> int:
     if debug:
         traceback.print_exc()
     if line and not (rank and everywhere):
-        print(f"rank {rank}: {line}" if rank else line, file=sys.stderr, flush=True)
+        say(printable(f"rank {rank}: {line}" if rank else line), sys.stderr)
     return code

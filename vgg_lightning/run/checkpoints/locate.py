@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.files import check_place
 from vgg_lightning.run.checkpoints.loop_state import epochs_done
 from vgg_lightning.run.checkpoints.seal import damage_of
 
@@ -112,11 +113,8 @@ def check_space(folder: Path, model: torch.nn.Module, hparams: dict[str, Any]) -
 
 def check_writable(folder: Path) -> None:
     """Raise UserError if nothing can be written into a run folder."""
-    probe = folder / "checkpoints" / ".probe.ckpt.part"
     try:
-        probe.parent.mkdir(exist_ok=True)
-        probe.write_bytes(b"\0")
-        probe.unlink()
+        check_place(folder / "checkpoints")
     except OSError as error:
         raise UserError(
             f"cannot write to the run folder {folder}: {error.strerror}; copy it to a place where you may write, or "
