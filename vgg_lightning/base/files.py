@@ -113,10 +113,10 @@ def read_regular(file: Path, most: int) -> bytes:
     """
     with open_regular(file) as stream:
         if os.fstat(stream.fileno()).st_size > most:
-            raise OSError(errno.EFBIG, f"it has more than {most:,} bytes", str(file))
+            raise OSError(errno.EFBIG, f"it is too large: more than {most:,} bytes", str(file))
         content = stream.read(most + 1)
     if len(content) > most:
-        raise OSError(errno.EFBIG, f"it has more than {most:,} bytes", str(file))
+        raise OSError(errno.EFBIG, f"it is too large: more than {most:,} bytes", str(file))
     return content
 
 
