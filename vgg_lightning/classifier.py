@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MetricCollection
 
-from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
 from vgg_lightning.data.files import CLASSES
 from vgg_lightning.data.images.prepare import Pictures
@@ -26,28 +26,16 @@ from vgg_lightning.networks.init import initialize
 from vgg_lightning.networks.whitened_vgg import WhiteningConv
 from vgg_lightning.run import collectives
 from vgg_lightning.run.parallel.shard import shard
-from vgg_lightning.training.compiling import GRAPH_MODES, check_compile, compile_network
+from vgg_lightning.training.compiling import GRAPH_MODES, compile_network
 from vgg_lightning.training.losses import Teacher, check_distillation, label_loss, teacher_loss
 from vgg_lightning.training.memory import check_weights_fit
 from vgg_lightning.training.metrics import Scored
-from vgg_lightning.training.optimizers import check_optimizer
-from vgg_lightning.training.options import check_ranges
+from vgg_lightning.training.options import NETWORK_OPTIONS, PLACES, check_options
 from vgg_lightning.training.predictions import Predictions, predict
 from vgg_lightning.training.recipe import callbacks_of, check_trainable, optimizer_of, restart_schedules, seed_step
 from vgg_lightning.training.sam import sharpness_aware
-from vgg_lightning.training.schedules import check_schedule
-from vgg_lightning.training.tta import average_views, check_tta
+from vgg_lightning.training.tta import average_views
 
-# Options of the networks with the values that change nothing; what differs is handed to the builder.
-NETWORK_OPTIONS: dict[str, object] = {
-    "ratio": 1,
-    "hidden_units": 4096,
-    "batch_norm": False,
-    "norm_after_relu": False,
-    "head": "classic",
-    "dropout": 0.5,
-    "poolings": 5,
-}
 WHITENED_FROM = 5000  # pictures
 
 
@@ -130,12 +118,8 @@ class Classifier(Scored):
         distill_temperature: float = 2.0,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(ignore=["weights", "teacher"])  # places on one machine, which training alone needs
-        check_ranges(self.hparams)
-        check_optimizer(optimizer)
-        check_schedule(schedule)
-        check_tta(tta)
-        check_compile(compile)
+        self.save_hyperparameters(ignore=PLACES)
+        check_options(self.hparams)
         check_distillation(teacher, distill)
         check_weights_fit(self.build, picture_bytes=4 * in_channels * image_size**2)
         self.network: nn.Module = self.build()
@@ -209,7 +193,7 @@ class Classifier(Scored):
         if len(data.class_names) != self.hparams["num_classes"]:
             raise UserError(
                 f"the data has {len(data.class_names)} classes, the model {self.hparams['num_classes']}: "
-                f"leave --model.num_classes out, or give {len(data.class_names)}"
+                f"leave {option('model.num_classes')} out, or give {len(data.class_names)}"
             )
         for name in ("image_size", "in_channels"):
             if data.hparams[name] != self.hparams[name]:

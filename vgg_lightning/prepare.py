@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import (
     LearningRateMonitor,
 )
 
-from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.run.checkpoints.callbacks import BestCheckpoint, LastCheckpoint, resume_command
 from vgg_lightning.run.hooks import lean
 from vgg_lightning.run.progress import EpochLines, progress_bar
@@ -58,6 +58,7 @@ def fit_callbacks(
         callbacks += [EpochLines(), progress_bar()]
     if early_stopping:
         if not validates:
-            raise UserError("--early_stopping needs validation pictures: give --data.val_size 1000 or more")
+            give = f"give {option('data.val_size')} 1000 or more"
+            raise UserError(f"{option('early_stopping')} needs validation pictures: {give}")
         callbacks.append(EarlyStopping("val_acc", mode="max", patience=early_stopping))
     return lean(callbacks)

@@ -80,7 +80,7 @@ def test_split_of_any_size_is_within_one_of_each_share(val_size):
 
 @pytest.mark.parametrize("val_size", [-1, 6000])
 def test_split_out_of_range(val_size):
-    with pytest.raises(UserError, match=r"--data.val_size takes 0 to 5999"):
+    with pytest.raises(UserError, match=r"val_size takes 0 to 5999"):
         stratified_split(torch.zeros(6000, dtype=torch.long), val_size)
 
 

@@ -67,7 +67,7 @@ def test_normalises_and_repeats_the_channel(images):
 
 
 def test_smaller_than_the_pictures_is_refused():
-    with pytest.raises(UserError, match=r"--data.image_size 28 or more"):
+    with pytest.raises(UserError, match=r"image_size 28 or more"):
         Preprocess(27)
 
 

@@ -11,7 +11,7 @@ from vgg_lightning.run.parallel.rendezvous import PATIENCE, Meeting, facts, pati
 
 
 def facts_of(checksum, **model):
-    return facts({"train": checksum}, {"model": model, "data": {"data_dir": checksum}, "trainer": {"max_epochs": 1}})
+    return facts({"train": checksum}, {"model": model})
 
 
 def meet(own, world_size=None, share=False):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+_typed = False  # whether the options are those of a command line
 
 
 class UserError(ValueError):
@@ -31,6 +34,29 @@ class LostProcessError(RuntimeError):
 
 class NonFiniteError(ArithmeticError):
     """A loss, a gradient or a weight is infinite or not a number; the command line exits with code 3."""
+
+
+@contextmanager
+def command_line() -> Iterator[None]:
+    """Let `option` speak of the command line's options: a reader of these messages typed them."""
+    global _typed
+    before, _typed = _typed, True
+    try:
+        yield
+    finally:
+        _typed = before
+
+
+def option(name: str) -> str:
+    """Return how a message names an option.
+
+    Args:
+        name: with its group, such as "data.batch_size".
+
+    Returns:
+        "--data.batch_size" below the command line; "batch_size", the argument, for who calls from Python.
+    """
+    return f"--{name}" if _typed else name.rpartition(".")[2]
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

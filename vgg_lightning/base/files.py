@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.errors import UserError, option
 
 NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 KINDS = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
@@ -56,7 +56,8 @@ def replace(file: Path, write: Callable[[Path], object]) -> None:
     try:
         _fill(file, write)
     except OSError as error:
-        raise UserError(f"cannot write {file}: {error.strerror}; choose another place with --output") from error
+        elsewhere = f"choose another place with {option('output')}"
+        raise UserError(f"cannot write {file}: {error.strerror}; {elsewhere}") from error
 
 
 def _fill(file: Path, write: Callable[[Path], object]) -> None:

@@ -7,20 +7,10 @@ from typing import Any
 
 from vgg_lightning.base.errors import UserError
 from vgg_lightning.classifier import Classifier
+from vgg_lightning.cli.options import GROUPS
 from vgg_lightning.loading.load import check_shapes, data_options, model_options, read_checkpoint
 from vgg_lightning.run.checkpoints.locate import check_unfinished
 from vgg_lightning.run.folders import run_folder_of
-
-# Options that a checkpoint's weights depend on: the command line may not contradict them.
-STRUCTURE = {
-    "model": (
-        *("network", "ratio", "hidden_units", "batch_norm", "norm_after_relu", "head", "poolings"),
-        *("in_channels", "num_classes", "image_size"),
-    ),
-    "data": ("image_size", "normalize", "in_channels", "mean", "std", "classes"),
-}
-# Options that a run cannot change on its way either.
-RESUMED: dict[str, tuple[str, ...]] = {"model": ("optimizer",), "data": ("batch_size", "val_size", "dataset")}
 
 
 def agree(verb: str, config: Any) -> int | None:
@@ -41,13 +31,16 @@ def agree(verb: str, config: Any) -> int | None:
     checkpoint = read_checkpoint(file)
     check_shapes(checkpoint, file, Classifier)
     saved = {"model": model_options(checkpoint, Classifier), "data": data_options(checkpoint)}
-    for group, names in STRUCTURE.items():
-        names += RESUMED[group] if verb == "fit" else ()
-        for name in [name for name in names if name in saved[group]]:
-            asked, has = config[group][name], saved[group][name]
-            if asked is not None and asked != has:
-                option = {"image_size": "data.image_size"}.get(name, f"{group}.{name}")  # which sets the model's
-                raise UserError(f"--{option} {asked} contradicts the checkpoint, which has {has}: leave the option out")
+    for group, has in saved.items():
+        for name, row in GROUPS[group].items():
+            if name not in has or not (row.structure or (row.fixed and verb == "fit")):
+                continue
+            asked = config[group][name]
+            if asked is not None and asked != has[name]:
+                option = row.follows or f"{group}.{name}"
+                raise UserError(
+                    f"--{option} {asked} contradicts the checkpoint, which has {has[name]}: leave the option out"
+                )
     return _step(checkpoint, config) if verb == "fit" else None
 
 

@@ -10,6 +10,7 @@ import yaml
 
 from vgg_lightning.base.errors import UserError
 from vgg_lightning.classifier import Classifier
+from vgg_lightning.cli.options import LINKED
 from vgg_lightning.cli.run_config import plain_config
 from vgg_lightning.data.files import class_names
 from vgg_lightning.loading.load import data_options, model_options, read_checkpoint
@@ -18,11 +19,6 @@ from vgg_lightning.networks.vgg import OWN_BLOCKS, VGG_BLOCKS
 from vgg_lightning.presets import DEFAULT, check_config, find_config, presets
 from vgg_lightning.run.checkpoints.locate import find_checkpoint, newest_beside, newest_run, newest_valid
 from vgg_lightning.run.folders import run_folder_of
-
-LINKED = {
-    "model": ("image_size",),
-    "data": ("in_channels",),
-}  # set from the other group, see add_arguments_to_parser
 
 
 def with_defaults(verb: str, options: list[str]) -> list[str]:
@@ -160,7 +156,7 @@ def _options_of(file: Path, verb: str, own_config: bool) -> list[str]:
         "model": model_options(checkpoint, Classifier),
         "data": data_options(checkpoint),
     }
-    for group, names in LINKED.items():
-        for name in names:
-            groups[group].pop(name, None)
+    for group, found in groups.items():
+        for name in [name for name in found if f"{group}.{name}" in LINKED]:
+            del found[name]
     return ["--config", json.dumps(groups)]

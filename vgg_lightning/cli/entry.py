@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from vgg_lightning.base.errors import LostProcessError, NonFiniteError, UserError, nearest
+from vgg_lightning.base.errors import LostProcessError, NonFiniteError, UserError, command_line, nearest
 from vgg_lightning.base.process import follow_parent, seat
 from vgg_lightning.base.text import printable, say, show_any_text
 from vgg_lightning.run import signals
@@ -65,7 +65,7 @@ def guarded(run: Callable[[], int], debug: bool = False) -> int:
     """Return what `run` returns, or the exit code of how it failed, of which one line is printed."""
     show_any_text()
     try:
-        with signals.handled():
+        with signals.handled(), command_line():
             return run()
     except signals.Interrupted as stop:
         return _report(str(stop), debug, stop.code, everywhere=True)

@@ -16,15 +16,19 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+from vgg_lightning.base import progress
 from vgg_lightning.base.errors import LostProcessError, UserError
+from vgg_lightning.base.files import write_whole
 from vgg_lightning.base.machine import ROOM_TO_KEEP, free_memory, keep_freed_memory
 from vgg_lightning.base.process import seat
+from vgg_lightning.base.text import say
 from vgg_lightning.classifier import Classifier
 from vgg_lightning.cli import predict
 from vgg_lightning.cli.agreement import agree
 from vgg_lightning.cli.defaults import follow_data, run_name, with_defaults
 from vgg_lightning.cli.fit_options import add_fit_options
 from vgg_lightning.cli.limits import check_run, check_sharded, check_trainer
+from vgg_lightning.cli.options import LINKED, equal_on_all
 from vgg_lightning.cli.parser import Parser, prefer_whole_numbers
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
 from vgg_lightning.prepare import fit_callbacks
@@ -136,8 +140,8 @@ class VGGLightningCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the options of a run, and link what model and data must agree on."""
-        parser.link_arguments("data.image_size", "model.image_size")
-        parser.link_arguments("model.in_channels", "data.in_channels")
+        for target, source in LINKED.items():
+            parser.link_arguments(source, target)
         parser.set_defaults({"model.num_classes": None})  # it follows the data, see parse_arguments
         if self.verb == "predict":
             predict.add_options(parser)
@@ -197,7 +201,7 @@ class VGGLightningCLI(LightningCLI):
     def _facts(self) -> dict[str, str]:
         """Return what must be equal on all processes."""
         checksums = self.datamodule.prepared.checksums if self.datamodule.prepared else {}
-        return facts(checksums, self.config[self.verb].as_dict())
+        return facts(checksums, equal_on_all(self.config[self.verb].as_dict()))
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> L.Trainer:
         plugins = config["plugins"] or []
@@ -246,8 +250,8 @@ class VGGLightningCLI(LightningCLI):
         if self.run_folder is None or self.seat.rank:
             return
         file = self.run_folder / "config.yaml"
-        self._parser(self.verb).save(self.config[self.verb], file, skip_none=False, overwrite=True, multifile=False)
-        print(f"run folder: {self.run_folder}")
+        write_whole(file, self._parser(self.verb).dump(self.config[self.verb], skip_none=False))
+        say(f"run folder: {self.run_folder}")
 
     def after_fit(self) -> None:
         """Test the best checkpoint, write results.json and print what to do next."""
@@ -266,6 +270,10 @@ class VGGLightningCLI(LightningCLI):
             self.exit_code = 1
         print_class_table(self.trainer)
         print_next_steps(report)
+        for logger in self.trainer.loggers:
+            if unsaved := getattr(logger, "unsaved", ""):
+                progress.say(f"{unsaved} could not be written")
+                self.exit_code = 1
         if any(getattr(c, "failed", False) for c in callbacks):
             print("the newest checkpoint could not be written: make room and resume the run", file=sys.stderr)
             self.exit_code = 1

@@ -13,16 +13,12 @@ from typing import Any
 from vgg_lightning.base.errors import UserError
 from vgg_lightning.base.options_file import read_options
 from vgg_lightning.classifier import Classifier
+from vgg_lightning.cli.options import FIT, places
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
 from vgg_lightning.loading.options import LONGEST, checked_options
 
 GROUPS = {"model": Classifier, "data": FashionMNISTDataModule}
-PLACES = {  # options that are paths
-    "model": ("weights", "teacher"),
-    "data": ("data_dir", "predict_path"),
-    "trainer": ("default_root_dir",),
-}
-OWN = ("seed_everything", "name", "early_stopping", "checkpoint_every_n_steps", "checkpoint_minutes", "show", "test")
+OWN = [name for name, row in FIT.items() if not row.launch]
 
 
 def plain_config(file: Path) -> dict[str, Any]:
@@ -57,7 +53,7 @@ def _group(found: dict[str, Any], group: str) -> dict[str, Any]:
     options = found.get(group) or {}
     if not isinstance(options, dict):
         raise UserError(f"{group} in the configuration of the run is no table of options")
-    return {name: value for name, value in options.items() if name not in PLACES[group]}
+    return {name: value for name, value in options.items() if name not in places(group)}
 
 
 def _require_plain(name: Any, value: Any, file: Path) -> None:

@@ -11,12 +11,13 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.options import check
 from vgg_lightning.base.progress import say
 from vgg_lightning.data.augment import Augment, Place
 from vgg_lightning.data.batches import Batch, BatchLoader, Share
 from vgg_lightning.data.files import Prepared, class_names, default_data_dir, load, prepare
 from vgg_lightning.data.images.folder import Found, PictureLoader, find_pictures
+from vgg_lightning.data.options import OPTIONS, PLACES
 from vgg_lightning.data.sources.catalogue import CLASSES, DATASETS, MEAN, STD
 from vgg_lightning.data.splits import stratified_split
 from vgg_lightning.data.statistics import mean_and_std
@@ -77,9 +78,8 @@ class FashionMNISTDataModule(L.LightningDataModule):
         predict_path: str | None = None,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(ignore=["data_dir", "predict_path"])  # a path means nothing on another machine
-        if batch_size < 1:
-            raise UserError(f"batch_size {batch_size} is out of range: --data.batch_size takes 1 or more")
+        self.save_hyperparameters(ignore=PLACES)  # a path means nothing on another machine
+        check("data", OPTIONS, self.hparams)
         self.class_names = class_names(dataset, classes, data_dir)
         known = DATASETS[dataset]
         own_dir = None if dataset == "folder" else default_data_dir()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.base.progress import say
 from vgg_lightning.data.images.dataset import folder_checksums, folder_classes, read_pictures
 from vgg_lightning.data.sources import obtain
@@ -147,7 +147,8 @@ def load(
 def _own_folder(data_dir: str | Path | None) -> Path:
     """Return the folder of the user's own pictures, which has no default."""
     if not data_dir:
-        raise UserError("dataset folder reads pictures of your own: give --data.data_dir the folder that holds them")
+        place = option("data.data_dir")
+        raise UserError(f"dataset folder reads pictures of your own: give {place} the folder that holds them")
     return _absolute(data_dir)
 
 

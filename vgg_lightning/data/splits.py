@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.errors import UserError, option
 
 SPLIT_SEED = 1409_1556  # fixed: a split that moved with the seed would leak validation pictures between runs
 
@@ -21,7 +21,7 @@ def stratified_split(labels: Tensor, val_size: int) -> tuple[Tensor, Tensor]:
         Sorted training indices (N - val_size,) and sorted validation indices (val_size,).
     """
     if not 0 <= val_size < len(labels):
-        raise UserError(f"val_size {val_size} is out of range: --data.val_size takes 0 to {len(labels) - 1}")
+        raise UserError(f"val_size {val_size} is out of range: {option('data.val_size')} takes 0 to {len(labels) - 1}")
     generator = torch.Generator().manual_seed(SPLIT_SEED)
     shuffled = torch.randperm(len(labels), generator=generator)
     by_class = shuffled[torch.argsort(labels[shuffled], stable=True)]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.data.sources.catalogue import MEAN, STD
 
 NATIVE_SIZE = 28  # pixels of a Fashion-MNIST picture
@@ -44,11 +44,13 @@ class Preprocess(nn.Module):
     ) -> None:
         super().__init__()
         if not (math.isfinite(mean) and math.isfinite(std) and std > 0):
-            raise UserError(f"mean {mean} and std {std} are out of range: numbers are needed, --data.std positive ones")
+            raise UserError(
+                f"mean {mean} and std {std} are out of range: numbers are needed, {option('data.std')} positive ones"
+            )
         if image_size < NATIVE_SIZE:
             raise UserError(
                 f"image_size {image_size} is too small: Fashion-MNIST has {NATIVE_SIZE} pixels; "
-                f"use --data.image_size {NATIVE_SIZE} or more"
+                f"use {option('data.image_size')} {NATIVE_SIZE} or more"
             )
         self.image_size = image_size
         self.normalize = normalize

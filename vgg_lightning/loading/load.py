@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import lightning as L
 import torch
 
-from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
 from vgg_lightning.data.sources.catalogue import MEAN, STD
 from vgg_lightning.data.transforms import Preprocess
@@ -143,7 +143,7 @@ def load_weights(classifier: L.LightningModule, path: str | Path) -> list[str]:
     fitting = {k: v for k, v in source.items() if k in target and v.shape == target[k].shape}
     left = [name for name in target if name not in fitting]
     if not any(value.ndim > 1 for value in fitting.values()):
-        raise UserError(f"--model.weights {path}: no layer of it fits {classifier.hparams['network']}")
+        raise UserError(f"{option('model.weights')} {path}: no layer of it fits {classifier.hparams['network']}")
     classifier.load_state_dict(fitting, strict=False)
     note = f"; {', '.join(left)} start anew" if left else ""
     print(f"weights: {file}, {len(fitting)} of {len(target)} tensors{note}")

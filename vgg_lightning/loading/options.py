@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import inspect
 import types
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from vgg_lightning.base.errors import UserError
+from vgg_lightning.data import options as data
+from vgg_lightning.training import options as training
 
-NOT_SAVED = (
-    "weights",
-    "teacher",
-    "data_dir",
-    "predict_path",
-)  # places on one machine; a file that holds one would make us read or write there
+# A file that holds a path would make us read or write there.
+NEVER_TAKEN = {*training.PLACES, *data.PLACES}
 LONGEST = 1000  # characters of a string or parts of a list: more is no option of ours
 
 
@@ -31,7 +29,7 @@ def checked_options(found: Any, owner: type, where: str = "the checkpoint") -> d
     if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
         raise UserError(f"{where} is refused: its options are not a table of names and values")
     hints = get_type_hints(owner.__init__)  # type: ignore[misc]
-    known = inspect.signature(owner).parameters.keys() - set(NOT_SAVED)
+    known = inspect.signature(owner).parameters.keys() - NEVER_TAKEN
     for name, value in found.items():
         if name not in known:
             raise UserError(f"{where} is refused: {owner.__name__} has no option {name[:80]!r}")
@@ -44,6 +42,8 @@ def fits(value: Any, hint: Any) -> bool:
     """Return whether a plain value is of the type that an option declares; no subclass passes for one."""
     if get_origin(hint) in (Union, types.UnionType):
         return any(fits(value, part) for part in get_args(hint))
+    if get_origin(hint) is Literal:
+        return type(value) is str and value in get_args(hint)
     if get_origin(hint) is list:
         return type(value) is list and len(value) <= LONGEST and all(fits(v, get_args(hint)[0]) for v in value)
     if hint is float:

@@ -15,6 +15,7 @@ from functools import partial
 from torch import nn
 
 from vgg_lightning.base.errors import UserError, nearest
+from vgg_lightning.base.options import BELOW_ONE, in_range
 from vgg_lightning.networks.alexnet import AlexNet
 from vgg_lightning.networks.batch_norm import BatchNorm
 from vgg_lightning.networks.densenet import DenseNet
@@ -27,6 +28,7 @@ from vgg_lightning.networks.vgg import OWN_BLOCKS, VGG, VGG_BLOCKS, load_torchvi
 from vgg_lightning.networks.whitened_vgg import DeepWhitenedVGG, WhitenedVGG
 
 __all__ = [
+    "DROPOUT",
     "INIT_SCHEMES",
     "NETWORKS",
     "build_network",
@@ -35,6 +37,7 @@ __all__ = [
     "network_options",
 ]
 
+DROPOUT = BELOW_ONE  # of every network; at 1 nothing would be left
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     **{name: partial(VGG, arch) for name, arch in {**VGG_BLOCKS, **OWN_BLOCKS}.items()},
     "whitened_vgg": WhitenedVGG,
@@ -94,5 +97,5 @@ def build_network(
 def _check_range(option: str, value: object) -> None:
     if isinstance(value, int) and not isinstance(value, bool) and option != "dropout" and value < 1:
         raise UserError(f"{option} {value} is too small: use 1 or more")
-    if option == "dropout" and not (isinstance(value, int | float) and 0 <= value <= 1):
-        raise UserError(f"dropout {value} is not a probability: use a number from 0 to 1")
+    if option == "dropout" and not (isinstance(value, int | float) and in_range(value, DROPOUT)):
+        raise UserError(f"dropout {value} is not a probability below 1: it takes {DROPOUT.text}")

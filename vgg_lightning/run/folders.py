@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from lightning.pytorch.loggers import Logger
 
-from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.base.process import SHARED, is_child
 from vgg_lightning.run.loggers.csv import RunCSV
 from vgg_lightning.run.loggers.tensorboard import RunTensorBoard
@@ -41,7 +41,8 @@ def new_run_folder(root: str | Path | None, name: str) -> Path:
                 number += 1
     except OSError as error:
         raise UserError(
-            f"cannot write the run folder {parent}: {error.strerror}; choose another with --trainer.default_root_dir"
+            f"cannot write the run folder {parent}: {error.strerror}; "
+            f"choose another with {option('trainer.default_root_dir')}"
         ) from error
 
 
@@ -56,7 +57,8 @@ def shared_run_folder(root: str | Path | None, name: str, meeting: Meeting | Non
     folder = Path(meeting.share("run folder", lambda: str(new_run_folder(root, name))))
     if not folder.is_dir():
         raise UserError(
-            f"the run folder {folder} is not here: name one that all machines share with --trainer.default_root_dir"
+            f"the run folder {folder} is not here: "
+            f"name one that all machines share with {option('trainer.default_root_dir')}"
         )
     return folder
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from lightning.pytorch.callbacks import Callback
 
-from vgg_lightning.base.errors import UserError, nearest
+from vgg_lightning.base.errors import UserError, nearest, option
 from vgg_lightning.show.calibration import Calibration
 from vgg_lightning.show.classes import ClassScores
 from vgg_lightning.show.confusion import ConfusionMatrix
@@ -53,7 +53,9 @@ def shown_names(show: str | Sequence[str] | None) -> list[str]:
     for name in (str(part).strip() for part in parts):
         if name not in SHOWS and name not in WORDS:
             known = [*WORDS, *SHOWS]
-            raise UserError(f"--show {name[:40]} is unknown{nearest(name, known)}: it takes {', '.join(known)}")
+            raise UserError(
+                f"{option('show')} {name[:40]} is unknown{nearest(name, known)}: it takes {', '.join(known)}"
+            )
         chosen |= set(WORDS.get(name, (name,)))
     return [name for name in SHOWS if name in chosen]
 

@@ -15,18 +15,13 @@ from vgg_lightning.classifier import Classifier
 from vgg_lightning.cli.defaults import follow_data, with_defaults
 from vgg_lightning.cli.lightning import VGGLightningCLI, quiet
 from vgg_lightning.cli.limits import check_run, check_trainer
+from vgg_lightning.cli.options import left_out_of_presets
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
 from vgg_lightning.sweep.space import Space, argument, extremes
 
 SET_BY_SWEEP = ("name", "test", "ckpt_path", "resume", "print_config")
 FIXED = (*SET_BY_SWEEP, "config", "trainer.default_root_dir", "trainer.devices", "help", "model", "data", "trainer")
-# What differs from machine to machine, or says nothing about the training.
-OF_A_MACHINE = {
-    "": (*SET_BY_SWEEP, "config", "seed_everything"),
-    "data": ("data_dir", "seed", "in_channels"),  # the last is linked to the model's
-    "model": ("image_size",),  # linked to the data's
-    "trainer": ("default_root_dir", "accelerator", "devices", "enable_progress_bar", "log_every_n_steps"),
-}
+NO_RECIPE = (*SET_BY_SWEEP, "config", *left_out_of_presets("fit"))
 ALWAYS_SAID = ("model.network", "data.image_size", "trainer.max_epochs")  # in a preset
 COMBINATIONS = 64  # of other options that are tried before a value is refused
 
@@ -98,13 +93,13 @@ class FitOptions:
         result: Config = {}
         for group, value in config.items():
             if isinstance(value, dict):
-                old, skip = defaults.get(group) or {}, OF_A_MACHINE.get(group, ())
+                old, skip = defaults.get(group) or {}, left_out_of_presets(group)
                 result[group] = {
                     k: v
                     for k, v in value.items()
                     if k not in skip and (v != old.get(k) or f"{group}.{k}" in ALWAYS_SAID)
                 }
-            elif group not in OF_A_MACHINE[""] and value != defaults.get(group):
+            elif group not in NO_RECIPE and value != defaults.get(group):
                 result[group] = value
         if config.get("seed_everything"):
             result["seed_everything"] = config["seed_everything"]

@@ -8,6 +8,8 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
+from vgg_lightning.base.errors import option
+
 FEWEST_STEPS = 100  # before that nothing is said: many networks that learn well take some dozens of steps to begin
 STEPS = 200  # after which to look, if the first epoch is longer
 NEAR = 0.03  # how close to ln(num_classes) the mean loss of a network is that has learnt nothing
@@ -59,10 +61,10 @@ def _note(steps: int, loss: float, accuracy: float, hparams: dict[str, Any]) -> 
     classes = hparams["num_classes"]
     helps = []
     if hparams["init"] not in ("xavier", "kaiming"):
-        helps.append("--model.init xavier (or kaiming)")
+        helps.append(f"{option('model.init')} xavier (or kaiming)")
     if not hparams["batch_norm"]:
-        helps.append("--model.batch_norm true")
-    helps.append(f"a larger or smaller --model.lr than {hparams['lr']:g}")
+        helps.append(f"{option('model.batch_norm')} true")
+    helps.append(f"a larger or smaller {option('model.lr')} than {hparams['lr']:g}")
     return (
         f"note: after {steps} steps the network is at chance: accuracy {100 * accuracy:.1f} % of {classes} classes, "
         f"loss {loss:.3f} (ln {classes} is {math.log(classes):.3f}); what helps: {', '.join(helps)}"

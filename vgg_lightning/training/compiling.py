@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from vgg_lightning.base.errors import UserError, nearest
+from vgg_lightning.base.errors import UserError, nearest, option
 
 # What `--model.compile` takes, and what it hands to torch.compile.
 COMPILE_MODES: dict[str, dict[str, Any]] = {
@@ -25,7 +25,7 @@ def check_compile(name: str) -> None:
     if name not in COMPILE_MODES:
         raise UserError(
             f"compile {name!r} is unknown{nearest(name, COMPILE_MODES)}: "
-            f"--model.compile takes {', '.join(COMPILE_MODES)}"
+            f"{option('model.compile')} takes {', '.join(COMPILE_MODES)}"
         )
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.training.trained import Trained
 
 
@@ -55,11 +55,12 @@ class Teacher:
         for name in ("image_size", "in_channels", "num_classes"):
             has, asked = self.model.hparams[name], student.hparams[name]
             if has != asked:
-                raise UserError(f"--model.teacher {self.path} has {name} {has}, the model {asked}: give both the same")
+                raise UserError(f"{self._named()} has {name} {has}, the model {asked}: give both the same")
         if self.model.preprocess.normalize != student.preprocess.normalize:
-            raise UserError(
-                f"--model.teacher {self.path} has data.normalize {self.model.preprocess.normalize}: give both the same"
-            )
+            raise UserError(f"{self._named()} has data.normalize {self.model.preprocess.normalize}: give both the same")
+
+    def _named(self) -> str:
+        return f"{option('model.teacher')} {self.path}"
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
@@ -72,4 +73,5 @@ class Teacher:
 def check_distillation(teacher: str | None, distill: float) -> None:
     """Raise UserError for a teacher that nothing is learnt from. That `distill` has a teacher matters to fit alone."""
     if teacher is not None and not distill:
-        raise UserError("--model.teacher has no effect without --model.distill: give it, such as 0.5")
+        without = f"without {option('model.distill')}"
+        raise UserError(f"{option('model.teacher')} has no effect {without}: give it, such as 0.5")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.base.machine import free_memory
 from vgg_lightning.training.trained import Trained
 
@@ -23,10 +23,12 @@ def check_weights_fit(build: Callable[[], nn.Module], picture_bytes: int) -> Non
         needed = 2 * picture_bytes + _bytes(_skeleton(build))
     except (RuntimeError, OverflowError, TypeError) as error:  # shapes that exceed 64 bits
         raise UserError(
-            "the network is too large to be built: lower --data.image_size, --model.hidden_units or "
-            "--model.num_classes, or raise --model.ratio"
+            "the network is too large to be built: "
+            f"lower {option('data.image_size')}, {option('model.hidden_units')} or "
+            f"{option('model.num_classes')}, or raise {option('model.ratio')}"
         ) from error
-    _check(needed, "the network", "lower --data.image_size or --model.hidden_units, or raise --model.ratio")
+    remedy = f"lower {option('data.image_size')} or {option('model.hidden_units')}, or raise {option('model.ratio')}"
+    _check(needed, "the network", remedy)
 
 
 def check_training_fits(classifier: Trained, batch_size: int, precision: str) -> int:
@@ -51,7 +53,7 @@ def check_training_fits(classifier: Trained, batch_size: int, precision: str) ->
     picture = torch.empty(1, *_picture(classifier), device="meta")
     kept = _kept(network, picture) * (2 if "16" in precision else 4)
     needed = 2 * _bytes(network) + (kept + 3 * 4 * picture.numel()) * batch_size  # 3: to normalise makes two copies
-    remedy = "lower --data.batch_size or --data.image_size, or raise --model.ratio"
+    remedy = f"lower {option('data.batch_size')} or {option('data.image_size')}, or raise {option('model.ratio')}"
     _check(needed, f"training on batches of {batch_size}", remedy)
     return needed
 

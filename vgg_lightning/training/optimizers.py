@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vgg_lightning.base.errors import UserError, nearest
+from vgg_lightning.base.errors import UserError, nearest, option
 from vgg_lightning.training.muon import Muon
 
 ParameterGroups = list[dict[str, Any]]
@@ -50,7 +50,8 @@ def check_optimizer(name: str) -> None:
     """Raise UserError if `name` is not a key of `OPTIMIZERS`."""
     if name not in OPTIMIZERS:
         raise UserError(
-            f"optimizer {name!r} is unknown{nearest(name, OPTIMIZERS)}: --model.optimizer takes {', '.join(OPTIMIZERS)}"
+            f"optimizer {name!r} is unknown{nearest(name, OPTIMIZERS)}: "
+            f"{option('model.optimizer')} takes {', '.join(OPTIMIZERS)}"
         )
 
 

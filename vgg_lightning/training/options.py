@@ -1,45 +1,69 @@
-"""The legal ranges of a Classifier's numbers."""
+"""The options of a Classifier: one row for each argument of its `__init__`, in their order."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import Any
 
-from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.options import BELOW_ONE, COUNT, NOT_NEGATIVE, POSITIVE, SHARE, Option, Range, check
+from vgg_lightning.networks import DROPOUT, network_options
+from vgg_lightning.training.compiling import COMPILE_MODES
+from vgg_lightning.training.optimizers import OPTIMIZERS
+from vgg_lightning.training.schedules import SCHEDULES
+from vgg_lightning.training.tta import VIEWS
 
-Range = tuple[Callable[[float], bool], str]
+NO_FSDP = Range(lambda value: not value, "is not possible with fsdp: use 0, or ddp")
 
-_POSITIVE: Range = (lambda value: value > 0, "a positive number")
-_NOT_NEGATIVE: Range = (lambda value: value >= 0, "zero or a positive number")
-_BELOW_ONE: Range = (lambda value: 0 <= value < 1, "at least 0 and less than 1")
-_SHARE: Range = (lambda value: 0 <= value <= 1, "0 to 1")
-_COUNT: Range = (lambda value: value >= 1, "1 or more")
-
-RANGES: dict[str, Range] = {
-    "lr": _POSITIVE,
-    "weight_decay": _NOT_NEGATIVE,
-    "warmup_epochs": _NOT_NEGATIVE,
-    "momentum": _BELOW_ONE,
-    "dropout": _BELOW_ONE,
-    "label_smoothing": _BELOW_ONE,
-    "ema_decay": _BELOW_ONE,
-    "lookahead_steps": _NOT_NEGATIVE,
-    "bias_lr_factor": _POSITIVE,
-    "schedule_end": _SHARE,
-    "sam_rho": _NOT_NEGATIVE,
-    "distill": _SHARE,
-    "distill_temperature": _POSITIVE,
-    "poolings": _COUNT,
-    "ratio": _COUNT,
-    "hidden_units": _COUNT,
-    "in_channels": _COUNT,
-    "num_classes": _COUNT,
-    "image_size": _COUNT,
+OPTIONS: dict[str, Option] = {
+    "network": Option(
+        structure=True,
+        fsdp=Range(lambda name: name != "whitened_vgg", "is not possible with fsdp, nor large enough for it: use ddp"),
+    ),
+    "ratio": Option(COUNT, structure=True),
+    "hidden_units": Option(COUNT, structure=True),
+    "batch_norm": Option(structure=True),
+    "norm_after_relu": Option(structure=True),
+    "head": Option(structure=True),
+    "dropout": Option(DROPOUT),
+    "poolings": Option(COUNT, structure=True),
+    "in_channels": Option(COUNT, structure=True),
+    "num_classes": Option(COUNT, structure=True),
+    "image_size": Option(COUNT, structure=True, follows="data.image_size"),
+    "init": Option(),
+    "optimizer": Option(
+        choices=OPTIMIZERS,
+        fixed=True,
+        fsdp=Range(lambda name: name != "muon", "needs whole matrices, which fsdp does not have: use sgd, or ddp"),
+    ),
+    "lr": Option(POSITIVE),
+    "momentum": Option(BELOW_ONE),
+    "nesterov": Option(),
+    "weight_decay": Option(NOT_NEGATIVE),
+    "bias_lr_factor": Option(POSITIVE),
+    "schedule": Option(choices=SCHEDULES),
+    "schedule_end": Option(SHARE),
+    "warmup_epochs": Option(NOT_NEGATIVE),
+    "label_smoothing": Option(BELOW_ONE),
+    "ema_decay": Option(BELOW_ONE, fsdp=NO_FSDP),
+    "lookahead_steps": Option(NOT_NEGATIVE, fsdp=NO_FSDP),
+    "sam_rho": Option(NOT_NEGATIVE, fsdp=NO_FSDP),
+    "teacher": Option(place=True),
+    "distill": Option(SHARE),
+    "distill_temperature": Option(POSITIVE),
+    "tta": Option(choices=VIEWS),
+    "weights": Option(place=True),
+    "channels_last": Option(),
+    "compile": Option(choices=COMPILE_MODES),
 }
+PLACES = [name for name, row in OPTIONS.items() if row.place]
+# Options of the networks with VGG's defaults, which change nothing: what differs is handed to the builder.
+GIVEN = ("in_channels", "num_classes", "image_size")  # to every network
+NETWORK_OPTIONS = {name: default for name, default in network_options("vgg11").items() if name not in GIVEN}
 
 
-def check_ranges(options: Mapping[str, float]) -> None:
-    """Raise UserError for the first option that is not finite or out of its range."""
-    for name, (fits, remedy) in RANGES.items():
-        if not (math.isfinite(options[name]) and fits(options[name])):
-            raise UserError(f"{name} {options[name]} is out of range: --model.{name} takes {remedy}")
+def check_options(options: Mapping[str, Any]) -> None:
+    """Raise UserError for the first option that is not finite, out of its range or no choice."""
+    check("model", OPTIONS, options)
+
+
+check_ranges = check_options

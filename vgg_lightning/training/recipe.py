@@ -9,7 +9,7 @@ from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch.optim.lr_scheduler import LambdaLR
 
-from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.base.seeds import derive_seed, seed_device
 from vgg_lightning.run.guards.finite import FiniteGuard
 from vgg_lightning.run.hooks import lean
@@ -26,9 +26,11 @@ def check_trainable(model: Trained) -> None:
     if model.teacher:
         model.teacher.check(model)
     elif model.hparams["distill"]:
-        raise UserError("--model.distill needs a teacher: give --model.teacher a run folder or a checkpoint")
+        give = f"give {option('model.teacher')} a run folder or a checkpoint"
+        raise UserError(f"{option('model.distill')} needs a teacher: {give}")
     if model.hparams["sam_rho"] and model.trainer.accumulate_grad_batches > 1:
-        raise UserError("--model.sam_rho takes whole batches: leave --trainer.accumulate_grad_batches out")
+        leave = f"leave {option('trainer.accumulate_grad_batches')} out"
+        raise UserError(f"{option('model.sam_rho')} takes whole batches: {leave}")
 
 
 def callbacks_of(model: Trained) -> list[Callback]:

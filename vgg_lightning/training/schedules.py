@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from vgg_lightning.base.errors import UserError, nearest
+from vgg_lightning.base.errors import UserError, nearest, option
 
 
 def constant(progress: float) -> float:
@@ -32,7 +32,8 @@ def check_schedule(name: str) -> None:
     """Raise UserError if `name` is not a key of `SCHEDULES`."""
     if name not in SCHEDULES:
         raise UserError(
-            f"schedule {name!r} is unknown{nearest(name, SCHEDULES)}: --model.schedule takes {', '.join(SCHEDULES)}"
+            f"schedule {name!r} is unknown{nearest(name, SCHEDULES)}: "
+            f"{option('model.schedule')} takes {', '.join(SCHEDULES)}"
         )
 
 

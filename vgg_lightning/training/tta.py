@@ -8,7 +8,7 @@ from functools import partial
 from torch import Tensor
 from torch.nn import functional as F
 
-from vgg_lightning.base.errors import UserError, nearest
+from vgg_lightning.base.errors import UserError, nearest, option
 
 View = Callable[[Tensor], Tensor]
 
@@ -41,7 +41,8 @@ VIEWS: dict[str, tuple[tuple[View, ...], tuple[float, ...]]] = {
 def check_tta(name: str) -> None:
     """Raise UserError if `name` is not a key of `VIEWS`."""
     if name not in VIEWS:
-        raise UserError(f"tta {name!r} is unknown{nearest(name, VIEWS)}: --model.tta takes {', '.join(VIEWS)}")
+        takes = f"{option('model.tta')} takes {', '.join(VIEWS)}"
+        raise UserError(f"tta {name!r} is unknown{nearest(name, VIEWS)}: {takes}")
 
 
 def average_views(name: str, network: Callable[[Tensor], Tensor], x: Tensor, logits: Tensor) -> Tensor:

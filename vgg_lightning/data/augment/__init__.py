@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vgg_lightning.base.errors import UserError, nearest
+from vgg_lightning.base.errors import UserError, nearest, option
 from vgg_lightning.base.seeds import derive_seed
 from vgg_lightning.data.augment.mixes import cutmix, mixup
 from vgg_lightning.data.augment.moves import alternating_flip, crop, flip, shift
@@ -91,12 +91,13 @@ def _bound(text: str, known: dict[str, Callable[..., Any]]) -> Callable[..., Any
     name, *values = text.split(":")
     if name not in known:
         raise UserError(
-            f"augmentation {name!r} is unknown{nearest(name, known)}: --data.augment takes a list of {', '.join(known)}"
+            f"augmentation {name!r} is unknown{nearest(name, known)}: "
+            f"{option('data.augment')} takes a list of {', '.join(known)}"
         )
     parameters = [p for p in inspect.signature(known[name]).parameters.values() if p.name in LIMITS]
     form = ":".join([name, *(p.name.upper() for p in parameters)])
     if len(values) > len(parameters):
-        raise UserError(f"augmentation {text!r} has too many values: --data.augment takes it as {form}")
+        raise UserError(f"augmentation {text!r} has too many values: {option('data.augment')} takes it as {form}")
     bound = {p.name: _value(text, form, p, value) for p, value in zip(parameters, values, strict=False)}
     return partial(known[name], **bound)
 
@@ -111,7 +112,7 @@ def _value(text: str, form: str, parameter: inspect.Parameter, value: str) -> fl
     if not low <= number <= high:
         whole = "a whole number" if kind is int else "a number"
         raise UserError(
-            f"augmentation {text[:60]!r} is out of range: --data.augment takes it as {form}, "
+            f"augmentation {text[:60]!r} is out of range: {option('data.augment')} takes it as {form}, "
             f"and {parameter.name.upper()} is {whole} from {low} to {high}"
         )
     return number

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.base.machine import free_memory
 from vgg_lightning.base.progress import items_bar, say
 from vgg_lightning.data.sources.catalogue import MOST_CLASSES, SPLITS, Split
@@ -25,7 +25,6 @@ if TYPE_CHECKING:  # torch is loaded by `read_pictures`, which alone needs it
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm")
 TEST_SHARE = 5  # one picture in so many is for the test where there is no folder test
 NAMED = 5  # of the pictures that cannot be read
-LAYOUT = "put pictures into DIR/train/CLASS and DIR/test/CLASS, or into DIR/CLASS, and give --data.data_dir DIR"
 
 
 def folder_classes(root: Path) -> tuple[str, ...]:
@@ -38,12 +37,17 @@ def folder_classes(root: Path) -> tuple[str, ...]:
     try:
         names = sorted(path.name for path in top.iterdir() if path.is_dir() and not path.name.startswith("."))
     except OSError as error:
-        raise UserError(f"cannot read the folder {top} ({error.strerror or error}): {LAYOUT}") from error
+        raise UserError(f"cannot read the folder {top} ({error.strerror or error}): {_layout()}") from error
     if not 2 <= len(names) <= MOST_CLASSES:
         raise UserError(
-            f"{top} has {len(names)} subfolders, one is needed for each of 2 to {MOST_CLASSES} classes: {LAYOUT}"
+            f"{top} has {len(names)} subfolders, one is needed for each of 2 to {MOST_CLASSES} classes: {_layout()}"
         )
     return tuple(names)
+
+
+def _layout() -> str:
+    where = f"and give {option('data.data_dir')} DIR"
+    return f"put pictures into DIR/train/CLASS and DIR/test/CLASS, or into DIR/CLASS, {where}"
 
 
 def folder_files(root: Path, split: Split, classes: Sequence[str]) -> list[tuple[Path, int]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.base.text import printable
 from vgg_lightning.data.images.decode import UnreadablePictureError
 from vgg_lightning.data.images.prepare import read_picture
@@ -60,14 +60,15 @@ def find_pictures(path: str | Path) -> Found:
         found = Found(path)
         _walk(path, path.resolve(), found)
     except OSError as error:
-        raise UserError(f"--data.predict_path {shown} cannot be read: {error.strerror or error}") from error
+        raise UserError(f"{option('data.predict_path')} {shown} cannot be read: {error.strerror or error}") from error
     except ValueError as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"--data.predict_path {shown} is no path: {error}") from error
+        raise UserError(f"{option('data.predict_path')} {shown} is no path: {error}") from error
     if not found.names and not found.refused:
         seen = found.hidden + found.others
-        raise UserError(f"--data.predict_path {shown} holds no picture" + (f" ({seen:,} other files)" if seen else ""))
+        others = f" ({seen:,} other files)" if seen else ""
+        raise UserError(f"{option('data.predict_path')} {shown} holds no picture{others}")
     found.names.sort(key=lambda name: name.split("/"))
     found.refused.sort()
     return found
@@ -86,7 +87,8 @@ def _walk(folder: Path, root: Path, found: Found) -> None:
                 raise
             found.refused.append((prefix, f"the folder cannot be read: {error.strerror}"))
         if len(found.names) > MOST_FILES:
-            raise UserError(f"--data.predict_path holds more than {MOST_FILES:,} pictures: give a folder below it")
+            most = f"{option('data.predict_path')} holds more than {MOST_FILES:,} pictures"
+            raise UserError(f"{most}: give a folder below it")
 
 
 def _look_at(entry: os.DirEntry[str], name: str, root: Path, found: Found) -> tuple[Path, str] | None:

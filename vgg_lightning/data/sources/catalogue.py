@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from vgg_lightning.base.errors import UserError, nearest
+from vgg_lightning.base.errors import UserError, nearest, option
 from vgg_lightning.data.sources.idx import IdxFile, Kind
 
 Split = Literal["train", "test"]
@@ -130,10 +130,11 @@ def find_dataset(name: str, classes: Sequence[str] | None = None) -> Dataset:
         wrong = next((c for c in classes if c not in dataset.classes), f"{len(classes)} names")
         raise UserError(
             f"{dataset.title} has other classes than asked for ({wrong!r} is none of its {len(dataset.classes)}): "
-            "leave --data.classes out, or give the --data.dataset that the checkpoint was trained on"
+            f"leave {option('data.classes')} out, "
+            f"or give the {option('data.dataset')} that the checkpoint was trained on"
         )
     if len(set(classes)) < max(len(classes), 2) or len(classes) > MOST_CLASSES:
-        raise UserError(f"--data.classes takes 2 to {MOST_CLASSES} different names")
+        raise UserError(f"{option('data.classes')} takes 2 to {MOST_CLASSES} different names")
     files = tuple(replace(file, labels=range(len(classes))) for file in dataset.files)
     return replace(dataset, classes=tuple(classes), files=files)
 

@@ -12,7 +12,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, WeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
 
-from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.base.text import program
 from vgg_lightning.run import collectives, signals
 from vgg_lightning.run.checkpoints.io import CheckpointNotWrittenError, go_back_to, remove_leftovers
@@ -87,9 +87,9 @@ class LastCheckpoint(Checkpoint):
     """
 
     def __init__(self, folder: Path, every_n_steps: int = 0, minutes: float = 0.0) -> None:
-        for option, value in (("every_n_steps", every_n_steps), ("minutes", minutes)):
+        for name, value in (("every_n_steps", every_n_steps), ("minutes", minutes)):
             if not value >= 0:
-                raise UserError(f"--checkpoint_{option} {value} is out of range: it takes 0 or more")
+                raise UserError(f"{option(f'checkpoint_{name}')} {value} is out of range: it takes 0 or more")
         self.file = folder / "last.ckpt"
         self.every_n_steps = every_n_steps
         self.seconds = 60 * minutes if minutes else float("inf")

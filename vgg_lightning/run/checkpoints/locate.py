@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.base.files import check_place
 from vgg_lightning.run.checkpoints.loop_state import epochs_done
 from vgg_lightning.run.checkpoints.seal import damage_of
@@ -76,7 +76,9 @@ def newest_run() -> Path:
         return Path()
     files = list(Path("lightning_logs").glob("*/version_*/checkpoints/*.ckpt"))
     if not files:
-        raise UserError("--ckpt_path last: there is no run in ./lightning_logs; train first, with vgg-lightning fit")
+        raise UserError(
+            f"{option('ckpt_path')} last: there is no run in ./lightning_logs; train first, with vgg-lightning fit"
+        )
     return max(files, key=lambda file: file.stat().st_mtime_ns).parent.parent
 
 
@@ -88,11 +90,11 @@ def check_unfinished(checkpoint: dict[str, Any], trainer: Any, early_stopping: i
     waits = [s["wait_count"] for k, s in checkpoint.get("callbacks", {}).items() if k.startswith("EarlyStopping")]
     text = f"run {run_folder} is finished: {epochs} epochs, {steps:,} steps"
     if early_stopping and any(wait >= early_stopping for wait in waits):
-        raise RunFinished(f"{text}; it was stopped early, raise --early_stopping to go on")
+        raise RunFinished(f"{text}; it was stopped early, raise {option('early_stopping')} to go on")
     if 0 <= trainer.max_steps <= steps:
-        raise RunFinished(f"{text}; raise --trainer.max_steps to go on")
+        raise RunFinished(f"{text}; raise {option('trainer.max_steps')} to go on")
     if trainer.max_epochs is not None and 0 <= trainer.max_epochs <= epochs:
-        raise RunFinished(f"{text}; raise --trainer.max_epochs to go on")
+        raise RunFinished(f"{text}; raise {option('trainer.max_epochs')} to go on")
 
 
 def check_space(folder: Path, model: torch.nn.Module, hparams: dict[str, Any]) -> None:
@@ -107,7 +109,7 @@ def check_space(folder: Path, model: torch.nn.Module, hparams: dict[str, Any]) -
     if need > free:
         raise UserError(
             f"{folder} lies on a full disk: need ~{need / 1e6:,.0f} MB for {number} checkpoints, "
-            f"{free / 1e6:,.0f} MB free; choose another place with --trainer.default_root_dir"
+            f"{free / 1e6:,.0f} MB free; choose another place with {option('trainer.default_root_dir')}"
         )
 
 
@@ -118,7 +120,7 @@ def check_writable(folder: Path) -> None:
     except OSError as error:
         raise UserError(
             f"cannot write to the run folder {folder}: {error.strerror}; copy it to a place where you may write, or "
-            "start a new run elsewhere with --trainer.default_root_dir"
+            f"start a new run elsewhere with {option('trainer.default_root_dir')}"
         ) from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import lightning as L
@@ -11,7 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor
 
-from vgg_lightning.base.errors import NonFiniteError
+from vgg_lightning.base.errors import NonFiniteError, option
 from vgg_lightning.run import collectives
 from vgg_lightning.run.parallel.shard import own_part
 
@@ -198,7 +199,16 @@ def _message(what: str, place: Place | None, trainer: L.Trainer) -> str:
 
 
 def _remedy(trainer: L.Trainer) -> str:
-    saver: Any = trainer.checkpoint_callback
-    kept = getattr(saver, "last_model_path", "") or getattr(saver, "best_model_path", "")
+    kept = _newest_checkpoint(trainer)
     last = f"; the last finite checkpoint is {kept}" if kept else "; no checkpoint was saved yet"
-    return f"lower --model.lr, or clip with --trainer.gradient_clip_val 1{last}"
+    return f"lower {option('model.lr')}, or clip with {option('trainer.gradient_clip_val')} 1{last}"
+
+
+def _newest_checkpoint(trainer: L.Trainer) -> Path | None:
+    """Return the newest checkpoint file that is there: of this launch, or that from which it goes on."""
+    files = [Path(str(trainer.ckpt_path))] if trainer.ckpt_path else []
+    for saver in trainer.checkpoint_callbacks:
+        named = [getattr(saver, name, None) for name in ("last_model_path", "best_model_path", "file")]
+        files += [Path(file) for file in named if file]
+    there = [file for file in files if file.is_file()]
+    return max(there, key=lambda file: file.stat().st_mtime_ns, default=None)

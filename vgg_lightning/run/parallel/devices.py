@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.base.process import Seat
 from vgg_lightning.run.parallel.rendezvous import patience
 
@@ -56,11 +56,12 @@ def check_processes(trainer: Options, batch_size: int, seat: Seat) -> None:
 
 def _check_strategy(name: Any, count: int) -> None:
     if not isinstance(name, str):
-        raise UserError("--trainer.strategy takes a name: auto, ddp or fsdp")
+        raise UserError(f"{option('trainer.strategy')} takes a name: auto, ddp or fsdp")
     if name.lower() not in (*DDP, *SHARDED):
-        raise UserError(f"--trainer.strategy {name} is not supported here: use ddp or fsdp, or leave it out")
+        raise UserError(f"{option('trainer.strategy')} {name} is not supported here: use ddp or fsdp, or leave it out")
     if name.lower() in SHARDED and count == 1:
-        raise UserError("--trainer.strategy fsdp shares a network among processes: give --trainer.devices 2 or more")
+        several = f"give {option('trainer.devices')} 2 or more"
+        raise UserError(f"{option('trainer.strategy')} fsdp shares a network among processes: {several}")
 
 
 def _check_slurm(seat: Seat) -> None:
@@ -71,23 +72,28 @@ def _check_slurm(seat: Seat) -> None:
 
 def _check_devices(trainer: Options, count: int) -> None:
     if (trainer["num_nodes"] or 1) > 1:
-        raise UserError("--trainer.num_nodes is for torchrun or srun to say, which start the processes: docs/scale.md")
+        nodes = option("trainer.num_nodes")
+        raise UserError(f"{nodes} is for torchrun or srun to say, which start the processes: docs/scale.md")
     here = os.cpu_count() or 1
     if _on_cpu(trainer) and count > max(4, here):
-        raise UserError(f"--trainer.devices {count}: this machine has {here} cores; use at most {max(4, here)}")
+        raise UserError(
+            f"{option('trainer.devices')} {count}: this machine has {here} cores; use at most {max(4, here)}"
+        )
     gpus = torch.cuda.device_count()
     if not _on_cpu(trainer) and count > gpus:
-        raise UserError(f"--trainer.devices {trainer['devices']}: this machine has {gpus} GPUs; use at most {gpus}")
+        raise UserError(
+            f"{option('trainer.devices')} {trainer['devices']}: this machine has {gpus} GPUs; use at most {gpus}"
+        )
 
 
 def _check_several(trainer: Options, batch_size: int, count: int) -> None:
     patience()  # raises where it is no number of seconds
     if _on_cpu(trainer) and trainer["sync_batchnorm"]:
-        raise UserError("--trainer.sync_batchnorm works on GPUs only: leave it out")
+        raise UserError(f"{option('trainer.sync_batchnorm')} works on GPUs only: leave it out")
     if batch_size < count:
         raise UserError(
-            f"--data.batch_size {batch_size} is less than the {count} processes that share a batch: "
-            f"use {count} or more, or fewer --trainer.devices"
+            f"{option('data.batch_size')} {batch_size} is less than the {count} processes that share a batch: "
+            f"use {count} or more, or fewer {option('trainer.devices')}"
         )
 
 

@@ -137,18 +137,14 @@ def facts(checksums: Mapping[str, str], options: Mapping[str, Any]) -> dict[str,
 
     Args:
         checksums: of the data files.
-        options: of the run, of which those do not count that may differ from machine to machine.
+        options: of the run that must be equal, as JSON takes them.
     """
-    groups = {name: dict(options[name]) for name in ("model", "data")}
-    groups["data"].pop("data_dir", None)
-    names = ("seed_everything", "ckpt_path", "early_stopping", "checkpoint_every_n_steps")
-    counts = {name: options.get(name) for name in names} | {"epochs": options["trainer"]["max_epochs"]}
     versions = f"{__version__}, torch {torch.__version__.partition('+')[0]}, lightning {L.__version__}"
     return {
         "versions of vgg_lightning, torch or lightning": versions,
         "code": _source(),
         "data": _digest(checksums),
-        "options": _digest(groups | counts),
+        "options": _digest(options),
     }
 
 

@@ -1,0 +1,80 @@
+"""What a signature cannot say of an option: one row for each, beside the class or the parser that takes it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from vgg_lightning.base.errors import UserError, nearest, option
+
+
+class Range(NamedTuple):
+    """The values that fit, and a phrase that says which these are."""
+
+    fits: Callable[[Any], bool]
+    text: str
+
+
+@dataclass(frozen=True)
+class Option:
+    """A row. Name, type, default and meaning of the option stand in the signature.
+
+    Attributes:
+        takes: the range of its numbers.
+        choices: its words.
+        structure: the weights, or what they see, depend on it: a checkpoint fixes it.
+        fixed: a run that resumes cannot change it.
+        place: a path on this machine, which no checkpoint holds and which is never taken from a file from elsewhere.
+        local: differs from machine to machine, or says nothing about the training: a preset leaves it out.
+        launch: belongs to one launch of a run, not to the run.
+        apart: may differ between the processes of a run.
+        follows: the option that sets it on the command line.
+        fsdp: the values with which the weights can be shared among processes, and what is said of the others.
+    """
+
+    takes: Range | None = None
+    choices: Collection[str] = ()
+    structure: bool = False
+    fixed: bool = False
+    place: bool = False
+    local: bool = False
+    launch: bool = False
+    apart: bool = False
+    follows: str = ""
+    fsdp: Range | None = None
+
+
+Rows = Mapping[str, Option]
+
+
+COUNT = Range(lambda value: value >= 1, "1 or more")
+POSITIVE = Range(lambda value: value > 0, "a positive number")
+NOT_NEGATIVE = Range(lambda value: value >= 0, "zero or a positive number")
+BELOW_ONE = Range(lambda value: 0 <= value < 1, "at least 0 and less than 1")
+SHARE = Range(lambda value: 0 <= value <= 1, "0 to 1")
+SEED = Range(lambda value: 0 <= value < 2**32, f"0 to {2**32 - 1}")  # what NumPy takes
+
+
+def in_range(value: float, takes: Range) -> bool:
+    """Return whether a number is finite and in a range."""
+    return (isinstance(value, int) or math.isfinite(value)) and takes.fits(value)
+
+
+def check(group: str, rows: Rows, options: Mapping[str, Any]) -> None:
+    """Raise UserError for the first option that is not finite, out of its range or no choice.
+
+    Args:
+        group: of the options, such as "model".
+        rows: of the options.
+        options: their values by name.
+    """
+    for name, row in rows.items():
+        if row.takes and options[name] is not None and not in_range(options[name], row.takes):
+            named = option(f"{group}.{name}")
+            raise UserError(f"{name} {options[name]} is out of range: {named} takes {row.takes.text}")
+    for name, row in rows.items():
+        if row.choices and options[name] not in row.choices:
+            near, named = nearest(str(options[name]), row.choices), option(f"{group}.{name}")
+            raise UserError(f"{name} {options[name]!r} is unknown{near}: {named} takes {', '.join(row.choices)}")

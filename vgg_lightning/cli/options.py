@@ -1,0 +1,80 @@
+"""The rows of fit's own options and of what the project looks at of the Trainer's; all rows by group."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from vgg_lightning.base.options import COUNT, SEED, Option, Range
+from vgg_lightning.data.options import OPTIONS as DATA
+from vgg_lightning.training.options import OPTIONS as MODEL
+
+
+def _is_share(value: Any) -> bool:
+    return value >= 0 if isinstance(value, int) else 0 <= value <= 1
+
+
+_SHARE = Range(_is_share, "a number of batches, or a share from 0.0 to 1.0")
+_SOME = Range(lambda value: _is_share(value) and value > 0, "a number of batches from 1, or a share up to 1.0")
+_ZERO_OR_MORE = Range(lambda value: value >= 0, "0 or more")
+
+FIT: dict[str, Option] = {
+    "seed_everything": Option(SEED, local=True),
+    "name": Option(apart=True),
+    "early_stopping": Option(Range(lambda epochs: epochs >= 0, "0 (never) or a number of epochs")),
+    "checkpoint_every_n_steps": Option(),
+    "checkpoint_minutes": Option(apart=True),
+    "show": Option(apart=True),
+    "test": Option(apart=True),
+    "ckpt_path": Option(launch=True),
+    "resume": Option(launch=True, apart=True),
+}
+TRAINER: dict[str, Option] = {
+    "max_epochs": Option(Range(lambda value: value >= 1 or value == -1, "1 or more, or -1 with --trainer.max_steps")),
+    "min_epochs": Option(_ZERO_OR_MORE),
+    "max_steps": Option(Range(lambda value: value >= 1 or value == -1, "1 or more, or -1 for no limit")),
+    "min_steps": Option(_ZERO_OR_MORE),
+    "limit_train_batches": Option(_SOME),
+    "limit_val_batches": Option(_SHARE),
+    "limit_test_batches": Option(_SOME),
+    "limit_predict_batches": Option(_SOME),
+    "overfit_batches": Option(_SHARE),
+    "val_check_interval": Option(_SOME),
+    "check_val_every_n_epoch": Option(COUNT),
+    "accumulate_grad_batches": Option(COUNT),
+    "gradient_clip_val": Option(Range(lambda value: value > 0, "a positive number")),
+    "log_every_n_steps": Option(_ZERO_OR_MORE, local=True),
+    "num_sanity_val_steps": Option(Range(lambda value: value >= -1, "0 or more, or -1 for all")),
+    "reload_dataloaders_every_n_epochs": Option(_ZERO_OR_MORE),
+    "num_nodes": Option(COUNT),
+    "fast_dev_run": Option(_ZERO_OR_MORE),
+    "gradient_clip_algorithm": Option(choices=("norm", "value")),
+    "profiler": Option(choices=("simple", "advanced", "pytorch", "xla")),
+    "default_root_dir": Option(place=True, local=True),
+    "accelerator": Option(local=True),
+    "devices": Option(local=True),
+    "enable_progress_bar": Option(local=True),
+}
+GROUPS: dict[str, dict[str, Option]] = {"model": MODEL, "data": DATA, "trainer": TRAINER, "fit": FIT}
+# Options that another one sets on the command line, with that one.
+LINKED = {f"{group}.{name}": row.follows for group, rows in GROUPS.items() for name, row in rows.items() if row.follows}
+
+
+def places(group: str) -> list[str]:
+    """Return the options of a group that are paths on this machine."""
+    return [name for name, row in GROUPS[group].items() if row.place]
+
+
+def left_out_of_presets(group: str) -> list[str]:
+    """Return the options of a group that a preset leaves out: of a machine, or set by another option."""
+    return [name for name, row in GROUPS[group].items() if row.local or row.follows]
+
+
+def equal_on_all(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that must be equal on all processes of a run."""
+    groups = {
+        group: {name: value for name, value in dict(config[group]).items() if not GROUPS[group][name].apart}
+        for group in ("model", "data")
+    }
+    own = {name: config.get(name) for name, row in FIT.items() if not row.apart}
+    return {**groups, **own, "max_epochs": config["trainer"]["max_epochs"]}
