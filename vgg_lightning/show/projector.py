@@ -50,11 +50,12 @@ class Projector(Show):
 
 def _remove_links(folder: Path, inner: str) -> None:
     """Remove links where TensorBoard is about to write, lest it write to what they point to."""
-    for place in (inner.partition("/")[0], inner, "projector_config.pbtxt"):
-        if (folder / place).is_symlink():
-            (folder / place).unlink()
+    for place in (folder / inner).parent, folder / inner:
+        if place.is_symlink():
+            place.unlink()
     for name in ("metadata.tsv", "sprite.png", "tensors.tsv"):
         (folder / inner / name).unlink(missing_ok=True)
+    (folder / "projector_config.pbtxt").unlink(missing_ok=True)
 
 
 def features_of(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shlex
 import sys
 import time
@@ -41,6 +42,7 @@ class BestCheckpoint(ModelCheckpoint):
     def _save_topk_checkpoint(self, trainer: L.Trainer, monitor_candidates: dict[str, Any]) -> None:
         before = {**self.state_dict(), "best_k_models": dict(self.best_k_models)}
         try:
+            _check_run_folder(Path(str(self.dirpath)) / "best.ckpt")
             super()._save_topk_checkpoint(trainer, monitor_candidates)
             self.failed = False
         except CheckpointNotWrittenError as error:
@@ -192,6 +194,7 @@ class LastCheckpoint(Checkpoint):
         begin = time.monotonic()
         before, self._where = self._where, where
         try:
+            _check_run_folder(self.file)
             trainer.save_checkpoint(self.file)
             self.failed = False
         except CheckpointNotWrittenError as error:
@@ -205,6 +208,12 @@ class LastCheckpoint(Checkpoint):
     def _stop(self, trainer: L.Trainer, signum: int) -> None:
         saved = "the newest checkpoint is older" if self.failed else f"saved after step {trainer.global_step}"
         signals.obey(signum, f"{saved}; {resume_command(self.file.parent.parent)}")
+
+
+def _check_run_folder(file: Path) -> None:
+    """Raise CheckpointNotWrittenError if the run folder was removed: one made anew would be half of a run."""
+    if not file.parent.parent.is_dir():
+        raise CheckpointNotWrittenError(file, FileNotFoundError(errno.ENOENT, "the run folder is gone"))
 
 
 def _say(trainer: L.Trainer, line: str) -> None:

@@ -60,7 +60,7 @@ def newest_valid(run_folder: Path) -> Path | None:
 
 def newest_beside(file: Path) -> str:
     """Return a remark on the newest valid checkpoint in the folder of a damaged one, or an empty string."""
-    others = [other for other in file.parent.glob("*.ckpt") if other != file]
+    others = [other for other in file.parent.glob("*.ckpt") if other != file and other.is_file()]
     valid = (other for other in sorted(others, key=lambda other: -other.stat().st_mtime_ns) if not _damage(other))
     newest = next(valid, None)
     return f"; the newest valid one beside it is {newest}" if newest else ""
@@ -74,7 +74,7 @@ def newest_run() -> Path:
     """
     if Path("checkpoints").is_dir():
         return Path()
-    files = list(Path("lightning_logs").glob("*/version_*/checkpoints/*.ckpt"))
+    files = list(filter(Path.is_file, Path("lightning_logs").glob("*/version_*/checkpoints/*.ckpt")))
     if not files:
         raise UserError(
             f"{option('ckpt_path')} last: there is no run in ./lightning_logs; train first, with vgg-lightning fit"
@@ -103,7 +103,7 @@ def check_space(folder: Path, model: torch.nn.Module, hparams: dict[str, Any]) -
     copies = (
         1 + bool(hparams["ema_decay"]) + {"adam": 2, "adamw": 2}.get(hparams["optimizer"], bool(hparams["momentum"]))
     )
-    there = sum(file.stat().st_size for file in folder.glob("checkpoints/*.ckpt"))
+    there = sum(file.lstat().st_size for file in folder.glob("checkpoints/*.ckpt"))
     number = len(KEPT) + 1  # one more while it is written
     need, free = weights * copies * number - there, shutil.disk_usage(folder).free
     if need > free:
@@ -127,7 +127,7 @@ def check_writable(folder: Path) -> None:
 def _found_near(path: Path) -> str:
     folder = next((parent for parent in path.parents if parent.is_dir()), Path())
     patterns = ("*.ckpt", "checkpoints/*.ckpt", "*/checkpoints/*.ckpt", "*/*/checkpoints/*.ckpt")
-    near = [file for pattern in patterns for file in folder.glob(pattern)]
+    near = [file for pattern in patterns for file in folder.glob(pattern) if file.is_file()]
     near.sort(key=lambda file: file.stat().st_mtime, reverse=True)
     return f": near it are {', '.join(map(str, near[:3]))}" if near else ": train first, with vgg-lightning fit"
 

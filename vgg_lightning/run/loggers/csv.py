@@ -67,7 +67,9 @@ class RunCSV(Logger):
     @property
     def unsaved(self) -> str:
         """What could not be written, or nothing."""
-        return f"{len(self._pending):,} rows of {self.file}" if self._pending else ""
+        if self._pending:
+            return f"{len(self._pending):,} rows of {self.file}"
+        return str(self.file) if self._waits else ""
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
@@ -81,8 +83,8 @@ class RunCSV(Logger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Write the rows that wait, if that is possible now."""
-        if self._pending:
+        """Write the rows that wait, and the file if it is gone, if that is possible now."""
+        if self._pending or self._columns:
             self._try()
 
     def _try(self) -> None:
@@ -95,18 +97,18 @@ class RunCSV(Logger):
             self._waits = True
 
     def _append(self) -> None:
-        anew = not self._columns
-        if anew:
+        whole = not self._columns or not self._is_there()
+        if not self._columns:
             self._take_over()
         new = sorted({name for row in self._pending for name in row} - set(self._columns))
         if new:
             rows = _rows(self._written.decode())
             self._columns += new
-            self._written, anew = self._text(rows, header=True), True
+            self._written, whole = self._text(rows, header=True), True
         data = self._text(self._pending)
-        if anew or not self._is_there():
+        if whole:
             write_whole(self.file, self._written + data)
-        else:
+        elif data:
             self._write_end(data)
         self._written += data
         self._pending = []
