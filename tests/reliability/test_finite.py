@@ -159,3 +159,19 @@ def test_last_finite_checkpoint_is_kept(tmp_path):
     assert launched.code == 3
     assert {f: hashlib.sha256(f.read_bytes()).hexdigest() for f in file.parent.iterdir()} == before
     assert str(file.name) in one_line(launched) or "best.ckpt" in launched.err
+
+
+def test_the_checkpoint_that_is_named_is_there(tmp_path):
+    said = fit(tmp_path, "--model.lr", "1e30", "--model.batch_norm", "false", "--trainer.limit_train_batches", "1")
+    assert said.code == 3, said
+    assert not list(tmp_path.rglob("*.ckpt"))
+    assert "no checkpoint was saved yet" in one_line(said)
+
+
+def test_on_resume_the_checkpoint_is_named_from_which_the_run_goes_on(tmp_path):
+    assert fit(tmp_path, "--model.batch_norm", "false").code == 0
+    more = ("--trainer.max_epochs", "2", "--model.batch_norm", "false", "--model.lr", "1e30", "--resume")
+    said = fit(tmp_path, *more)
+    assert said.code == 3, said
+    named = tmp_path / one_line(said).partition("the last finite checkpoint is ")[2].strip()
+    assert named.is_file(), said

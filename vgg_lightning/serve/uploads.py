@@ -80,9 +80,8 @@ class Uploads(Generic[Answer]):
 
 def _files(folder: Path) -> list[tuple[Path, os.stat_result]]:
     found = []
-    for file in folder.rglob("*"):
-        with contextlib.suppress(OSError):
-            info = file.lstat()
-            if not file.is_dir():
-                found.append((file, info))
+    for inner, _, names in os.walk(folder):
+        for file in (Path(inner, name) for name in names):
+            with contextlib.suppress(OSError):  # it may be gone by now
+                found.append((file, file.lstat()))
     return found

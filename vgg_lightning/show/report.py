@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from vgg_lightning.base.files import write_whole
-from vgg_lightning.base.text import program
+from vgg_lightning.base.text import program, say
 from vgg_lightning.base.versions import versions
 from vgg_lightning.show.class_table import class_accuracies
 
@@ -166,8 +166,8 @@ def print_next_steps(report: RunReport) -> None:
     if "val_acc" in report.metrics:
         print(f"validation     {in_percent(report.metrics, 'val_acc')}")
     print(f"time           {report.seconds / 60:.1f} min, peak memory {peak_memory_mb():.0f} MB")
-    print(f"run folder     {run}")
-    print(
+    say(f"run folder     {run}")
+    say(
         "\nnext:\n"
         f"  {program('tensorboard')} --logdir {run.parent.parent}\n"
         f"  {program('vgg-lightning')} predict --ckpt_path {run}\n"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import shlex
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, WeightAvera
 from lightning.pytorch.trainer.states import TrainerFn
 
 from vgg_lightning.base.errors import UserError, option
+from vgg_lightning.base.progress import say
 from vgg_lightning.base.text import program
 from vgg_lightning.run import collectives, signals
 from vgg_lightning.run.checkpoints.io import CheckpointNotWrittenError, go_back_to, remove_leftovers
@@ -55,7 +55,7 @@ class BestCheckpoint(ModelCheckpoint):
         folder = Path(str(self.dirpath))
         file = folder / "best.ckpt"
         if state_dict["best_model_path"] and (not file.is_file() or damage_of(file)):
-            print(f"{file} is lost or damaged: the best epoch from here on takes its place", file=sys.stderr)
+            say(f"{file} is lost or damaged: the best epoch from here on takes its place")
             return
         self.current_score = state_dict["current_score"]
 
@@ -218,4 +218,4 @@ def _check_run_folder(file: Path) -> None:
 
 def _say(trainer: L.Trainer, line: str) -> None:
     if trainer.is_global_zero:
-        print(line, file=sys.stderr, flush=True)
+        say(line)

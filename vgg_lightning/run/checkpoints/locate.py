@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 
 from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.base.files import check_place
+from vgg_lightning.base.progress import say
 from vgg_lightning.run.checkpoints.loop_state import epochs_done
 from vgg_lightning.run.checkpoints.seal import damage_of
 
@@ -52,7 +52,7 @@ def newest_valid(run_folder: Path) -> Path | None:
     for file in filter(Path.is_file, [last, *others]):
         if not (damage := _damage(file)):
             if passed_over:
-                print(f"resuming from {file}: {', '.join(passed_over)}", file=sys.stderr)
+                say(f"resuming from {file}: {', '.join(passed_over)}")
             return file
         passed_over.append(f"{file.name} is damaged ({damage})")
     return None
