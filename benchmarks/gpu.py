@@ -335,9 +335,9 @@ def chosen(own: argparse.Namespace, place: Place) -> list[Task]:
     return [task for task in found if task.planned and not task.done(place)]
 
 
-def _print_plan(plan: list[Task], seconds: float, done: int) -> None:
+def _print_plan(plan: list[Task], seconds: float, done: list[str]) -> None:
     left = seconds
-    print(f"{len(plan)} tasks, {done} are done; {seconds:.0f} s")
+    print(f"done: {' '.join(done) or 'nothing'}\nto do: {len(plan)} tasks, in {seconds:.0f} s those that fit")
     for task in plan:
         fits = task.expected <= left
         left -= task.expected if fits else 0
@@ -354,7 +354,7 @@ def main(args: list[str] | None = None) -> int:
     for name, case in CASES.items():
         place.rates().put((empty_row(name, seed) for seed in range(case.seeds)), overwrite=False)
     plan = chosen(own, place)
-    _print_plan(plan, own.seconds, sum(task.done(place) for task in tasks(own.seeds)))
+    _print_plan(plan, own.seconds, [task.name for task in tasks(own.seeds) if task.done(place)])
     if own.plan or not plan:
         return 0
     if own.accelerator == "gpu" and not torch.cuda.is_available():

@@ -15,10 +15,19 @@ from vgg_lightning import Classifier, FashionMNISTDataModule
 from vgg_lightning.base.errors import UserError, command_line, option
 from vgg_lightning.base.options import check
 from vgg_lightning.cli.fit_options import add_fit_options
-from vgg_lightning.cli.options import DATA, FIT, GROUPS, LINKED, MODEL, TRAINER, equal_on_all, left_out_of_presets
 from vgg_lightning.loading.options import checked_options, fits
 from vgg_lightning.networks import build_network
 from vgg_lightning.training.options import GIVEN, NETWORK_OPTIONS
+from vgg_lightning.training.run_options import (
+    DATA,
+    FIT,
+    GROUPS,
+    LINKED,
+    MODEL,
+    TRAINER,
+    equal_on_all,
+    left_out_of_presets,
+)
 
 PACKAGE = Path(vgg_lightning.__file__).parent
 LOWER = ("base", "run", "networks", "data", "training", "loading", "show", "classifier.py", "prepare.py")

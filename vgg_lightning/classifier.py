@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from lightning.pytorch.callbacks import Callback
@@ -16,12 +16,13 @@ from torch.nn import functional as F
 from torchmetrics import MetricCollection
 
 from vgg_lightning.base.errors import UserError, option
+from vgg_lightning.data.batches import Batch
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
 from vgg_lightning.data.files import CLASSES
 from vgg_lightning.data.images.prepare import Pictures
 from vgg_lightning.data.transforms import Preprocess
 from vgg_lightning.loading.load import load_model, load_weights
-from vgg_lightning.networks import build_network
+from vgg_lightning.networks import build_network, skeleton
 from vgg_lightning.networks.init import initialize
 from vgg_lightning.networks.whitened_vgg import WhiteningConv
 from vgg_lightning.run import collectives
@@ -30,7 +31,7 @@ from vgg_lightning.training.compiling import GRAPH_MODES, compile_network
 from vgg_lightning.training.losses import Teacher, check_distillation, label_loss, teacher_loss
 from vgg_lightning.training.memory import check_weights_fit
 from vgg_lightning.training.metrics import Scored
-from vgg_lightning.training.options import NETWORK_OPTIONS, PLACES, check_options
+from vgg_lightning.training.options import PLACES, check_options, network_arguments
 from vgg_lightning.training.predictions import Predictions, predict
 from vgg_lightning.training.recipe import callbacks_of, check_trainable, optimizer_of, restart_schedules, seed_step
 from vgg_lightning.training.sam import sharpness_aware
@@ -121,7 +122,9 @@ class Classifier(Scored):
         self.save_hyperparameters(ignore=PLACES)
         check_options(self.hparams)
         check_distillation(teacher, distill)
-        check_weights_fit(self.build, picture_bytes=4 * in_channels * image_size**2)
+        check_weights_fit(
+            partial(skeleton, **network_arguments(self.hparams)), picture_bytes=4 * in_channels * image_size**2
+        )
         self.network: nn.Module = self.build()
         initialize(self.network, init)
         if channels_last:
@@ -137,9 +140,7 @@ class Classifier(Scored):
 
     def build(self) -> nn.Module:
         """Return a new network of the kind that the options name, with torch's own initial weights."""
-        common = {name: self.hparams[name] for name in ("in_channels", "num_classes", "image_size")}
-        options = {k: self.hparams[k] for k, v in NETWORK_OPTIONS.items() if self.hparams[k] != v}
-        return build_network(self.hparams["network"], **common, **options)
+        return build_network(**network_arguments(self.hparams))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (N, num_classes) of preprocessed pictures (N, in_channels, image_size, image_size)."""
@@ -167,6 +168,33 @@ class Classifier(Scored):
             UserError: if a picture cannot be read or an array has another shape or type.
         """
         return predict(self, images, batch_size)
+
+    @classmethod
+    def load_from_checkpoint(
+        cls,
+        checkpoint_path: Any,
+        map_location: Any = None,
+        hparams_file: Any = None,
+        strict: bool | None = None,
+        weights_only: bool | None = True,
+        **options: Any,
+    ) -> Self:
+        """Open a checkpoint as `load_classifier` does: verified, with its preprocessing and class names.
+
+        Args:
+            checkpoint_path: run folder or file. An open file or an address goes to Lightning.
+            map_location: the device to put the model on.
+            hparams_file: options to use in place of those in the checkpoint; goes to Lightning.
+            strict: the weights must be those of the network; True unless given.
+            weights_only: always true: nothing in a checkpoint is run.
+            options: to use in place of those in the checkpoint.
+
+        Raises:
+            UserError: as `load_classifier`.
+        """
+        if hparams_file is not None or hasattr(checkpoint_path, "read") or "://" in str(checkpoint_path):
+            return super().load_from_checkpoint(checkpoint_path, map_location, hparams_file, strict, True, **options)
+        return load_model(cls, checkpoint_path, map_location or "cpu", strict is not False, **options).train()
 
     # Lightning's hooks, in the order in which a run calls them.
 
@@ -223,17 +251,15 @@ class Classifier(Scored):
         """Seed dropout by (seed, epoch, batch, rank), whatever was drawn before."""
         seed_step(self, batch_idx)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return the loss of one batch, whose targets are labels, or shares of the classes (N, num_classes)."""
-        x, y = batch
-        logits = self(x)
-        share = getattr(getattr(self.trainer, "datamodule", None), "share", None)
-        if share is not None:
-            x, y, logits = x[: share.own], y[: share.own], logits[: share.own]
-        loss = self._mean_loss(x, logits, y) if len(y) else logits.sum()  # which is 0, where a mean of none is NaN
+        x, y, _, share, *_ = Batch.of(batch)
+        logits = self(x)[: share.own]
+        x, y = x[: share.own], y[: share.own]
+        loss = self._mean_loss(x, logits, y) if share.own else logits.sum()  # 0, where a mean of none is NaN
         if not self._recounts:
             self._record_step(loss.detach(), logits.detach(), y)
-        return loss if share is None else loss * share.weight
+        return loss * share.weight
 
     def _mean_loss(self, x: Tensor, logits: Tensor, y: Tensor) -> Tensor:
         loss = label_loss(logits, y, self.hparams["label_smoothing"])
@@ -265,7 +291,7 @@ class Classifier(Scored):
         finally:
             self._recounts = False
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+    def validation_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Count one batch, and return its logits (N, num_classes) for the callbacks."""
         return self._evaluate(self.val_metrics, batch)
 
@@ -273,15 +299,14 @@ class Classifier(Scored):
         """Let all processes validate one network: BatchNorm's statistics are those of the first process."""
         collectives.follow_first(self.network.buffers())
 
-    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+    def test_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Count one batch, and return its logits (N, num_classes) for the callbacks."""
         return self._evaluate(self.test_metrics, batch)
 
-    def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> tuple[Tensor, Tensor]:
+    def predict_step(self, batch: Any, batch_idx: int) -> tuple[Tensor, Tensor]:
         """Return probabilities (N, num_classes) and the true labels (N,) of one batch."""
-        x, y = batch
-        some = x if len(x) else x.new_zeros(1, *x.shape[1:])  # a process may have no picture of a last batch
-        return self.average(some)[: len(x)].float().softmax(dim=1), y
+        x, y, _, share, *_ = Batch.of(batch)
+        return self.average(x)[: share.own].float().softmax(dim=1), y[: share.own]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save what Lightning does not: class names, and the sums behind the means of a running epoch."""
@@ -293,15 +318,13 @@ class Classifier(Scored):
         super().on_load_checkpoint(checkpoint)
         self.class_names = checkpoint.get("class_names", self.class_names)
 
-    def _evaluate(self, metrics: MetricCollection, batch: tuple[Tensor, Tensor]) -> Tensor:
-        x, y = batch
-        if not len(x):  # in a last batch that is smaller than the number of processes
-            nothing: Tensor = self(x.new_zeros(1, *x.shape[1:]))[:0]
-            return nothing
-        logits: Tensor = self(x)
+    def _evaluate(self, metrics: MetricCollection, batch: Any) -> Tensor:
+        x, y, _, share, *_ = Batch.of(batch)
+        every: Tensor = self(x)
+        logits, y = every[: share.own], y[: share.own]
         self.count(metrics, F.cross_entropy(logits, y), logits, y)
         if "acc_tta" in metrics:
-            metrics["acc_tta"].update(average_views(self.hparams["tta"], self, x, logits), y)
+            metrics["acc_tta"].update(average_views(self.hparams["tta"], self, x, every)[: share.own], y)
         return logits
 
 

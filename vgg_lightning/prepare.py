@@ -1,40 +1,292 @@
-"""What a run saves and shows: one callback a file, put together here."""
+"""A run is prepared, then run: the same two calls from Python, from the command line, from a sweep and from a finder.
+
+    run = prepare(Classifier(ratio=4), FashionMNISTDataModule(), trainer={"max_epochs": 5}, name="mine")
+    results = fit(run)
+
+`prepare` refuses options that no run can use, builds what is not there yet, makes the run folder, and puts into
+Lightning's Trainer what saves, guards, shows and resumes a run. `fit`, `validate`, `test` and `predict` do the rest.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import difflib
+import inspect
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal, NamedTuple
 
-from lightning.pytorch.callbacks import (
-    Callback,
-    EarlyStopping,
-    LearningRateMonitor,
-)
+import lightning as L
+import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor
 
-from vgg_lightning.base.errors import UserError, option
-from vgg_lightning.run.checkpoints.callbacks import BestCheckpoint, LastCheckpoint, resume_command
+from vgg_lightning.base.errors import LostProcessError, UserError, option
+from vgg_lightning.base.files import write_whole
+from vgg_lightning.base.machine import ROOM_TO_KEEP, free_memory, keep_freed_memory
+from vgg_lightning.base.process import SHARED, Seat, own_environment, seat
+from vgg_lightning.base.text import program, say
+from vgg_lightning.classifier import Classifier
+from vgg_lightning.data.batches import in_order
+from vgg_lightning.data.datamodule import FashionMNISTDataModule
+from vgg_lightning.data.files import class_names, default_data_dir
+from vgg_lightning.loading.agreement import agree
+from vgg_lightning.loading.opened import open_checkpoint
+from vgg_lightning.run import collectives
+from vgg_lightning.run.checkpoints.io import VerifiedCheckpointIO
+from vgg_lightning.run.checkpoints.locate import check_space, check_writable, find_checkpoint, newest_valid
+from vgg_lightning.run.folders import discard_run_folder, run_folder_of, shared_run_folder
+from vgg_lightning.run.folders import loggers as run_loggers
 from vgg_lightning.run.hooks import lean
-from vgg_lightning.run.progress import EpochLines, progress_bar
+from vgg_lightning.run.kit import run_callbacks
+from vgg_lightning.run.parallel.devices import check_processes, processes
+from vgg_lightning.run.parallel.rendezvous import Meeting, facts, meeting_before_trainer
+from vgg_lightning.run.parallel.strategies import choose_strategy
+from vgg_lightning.run.progress import progress_bar
+from vgg_lightning.run.session import session
 from vgg_lightning.run.stop import StopOnSignal
-from vgg_lightning.show import show_callbacks
-from vgg_lightning.show.class_table import ClassTable
-from vgg_lightning.show.report import RunReport
+from vgg_lightning.show import show_callbacks, shown_names
+from vgg_lightning.show.class_table import ClassTable, print_class_table
+from vgg_lightning.show.report import RunReport, in_percent, print_next_steps
+from vgg_lightning.training.limits import check_run, check_sharded, check_trainer
+from vgg_lightning.training.memory import check_training_fits
+from vgg_lightning.training.run_options import equal_on_all
 
-if TYPE_CHECKING:
-    from vgg_lightning.data.datamodule import FashionMNISTDataModule
+Stage = Literal["fit", "validate", "test", "predict"]
+Options = dict[str, Any]
+
+TRAINER_DEFAULTS: Options = {
+    "max_epochs": 10,  # the book's
+    "num_sanity_val_steps": 0,  # validation follows the first epoch anyway
+    "enable_model_summary": False,  # `vgg-lightning summary` says more; a run says it in one line
+}
+SHOWN_METRICS = ("train_loss", "train_acc", "val_loss", "val_acc", "val_acc_tta")  # after every epoch
+
+
+class Asked(NamedTuple):
+    """What the command line knows of a run that it prepares.
+
+    Attributes:
+        command: the subcommand and its options, with which the other processes of a run are started.
+        default_name: of the run, if its options have none.
+        save_config: writes config.yaml into a file, given the options as they were completed.
+    """
+
+    command: Sequence[str]
+    default_name: str
+    save_config: Callable[[Path, Options], None]
+
+
+@dataclass
+class Run:
+    """A run that is ready: give it to `fit`, `validate`, `test` or `predict`, the one that it was prepared for.
+
+    Attributes:
+        stage: what it was prepared for.
+        model: the network and how it is trained.
+        data: the images.
+        trainer: Lightning's, with all callbacks, loggers and plugins.
+        options: of the run, by name as in config.yaml, complete.
+        folder: where it writes; None if it leaves no trace.
+        step: at which a resumed run goes on, else None.
+        problems: what failed without ending the run, such as a checkpoint that could not be written.
+    """
+
+    stage: Stage
+    options: Options
+    asked: Asked | None
+    seat: Seat
+    model: Classifier = field(init=False)
+    data: FashionMNISTDataModule = field(init=False)
+    trainer: L.Trainer = field(init=False)
+    folder: Path | None = None
+    step: int | None = None
+    problems: list[str] = field(default_factory=list)
+    fresh_folder: Path | None = None  # made by `prepare`, and removed again if the options are at fault
+
+
+def prepare(
+    model: Classifier | Mapping[str, Any] | None = None,
+    data: FashionMNISTDataModule | Mapping[str, Any] | None = None,
+    *,
+    stage: Stage = "fit",
+    trainer: Mapping[str, Any] | None = None,
+    callbacks: Sequence[Callback] = (),
+    name: str | None = None,
+    seed: int | bool = 0,
+    ckpt_path: str | Path | None = None,
+    early_stopping: int = 0,
+    checkpoint_every_n_steps: int = 0,
+    checkpoint_minutes: float = 5.0,
+    show: str | Sequence[str] | None = "default",
+    test: bool = True,
+    record: bool = True,
+    asked: Asked | None = None,
+) -> Run:
+    """Return a run that is ready to begin. Nothing is trained yet; of a new run, the folder is there.
+
+    Args:
+        model: a classifier, or its options; by default that of the checkpoint. Options are built after `seed` is set,
+            so that they give the weights that the command line gives. For a classifier, call `L.seed_everything`.
+        data: a data module, or its options; by default those of the checkpoint, or what fits the model.
+        stage: what to run: "fit", "validate", "test" or "predict".
+        trainer: options of Lightning's Trainer.
+        callbacks: more callbacks of the Trainer.
+        name: of the run: its folder is `lightning_logs/NAME/version_N`. By default that of the network.
+        seed: of initial weights, order and augmentation.
+        ckpt_path: a checkpoint or run folder: what fit resumes, or whose weights are validated or tested.
+        early_stopping: epochs without a better val_acc after which to stop; 0 never stops early.
+        checkpoint_every_n_steps: steps between checkpoints within an epoch; 0 is none.
+        checkpoint_minutes: minutes between them; 0 is none.
+        show: what to show in TensorBoard beside the curves; see `show`.
+        test: test the best checkpoint at the end.
+        record: False leaves no trace: no run folder, no checkpoints, no loggers, no report.
+        asked: what the command line knows of the run.
+
+    Raises:
+        UserError: if an option cannot be used. A folder that was made for the run is gone again.
+        RunFinished: if a resumed run has nothing left to do.
+    """
+    file = _checkpoint(ckpt_path, stage)
+    if model is None:
+        model, data = _of_checkpoint(file, stage, data)
+    own: Options = {"early_stopping": early_stopping, "checkpoint_every_n_steps": checkpoint_every_n_steps}
+    own |= {"checkpoint_minutes": checkpoint_minutes, "show": show, "test": test}
+    options = {"seed_everything": seed, "trainer": dict(trainer or {}), "model": model, "data": data}
+    run = Run(stage, {**options, "name": name, **own, "ckpt_path": file and str(file)}, asked, seat())
+    with _session_of(run):
+        complete(stage, run.options)
+        if file:
+            run.step = agree(stage, run.options, Classifier)
+        if seed is not False:
+            chosen = L.seed_everything(None if seed is True else seed, workers=True)
+            run.options["seed_everything"] = chosen
+        check_processes(run.options["trainer"], run.options["data"]["batch_size"], run.seat)
+        check_sharded(run.options["trainer"]["strategy"], run.options["model"])
+        meeting = meeting_before_trainer(run.seat)
+        build = FashionMNISTDataModule
+        run.model = model if isinstance(model, Classifier) else Classifier(**run.options["model"])
+        run.data = data if isinstance(data, FashionMNISTDataModule) else build(**run.options["data"])
+        run.data.hparams["seed"] = run.options["data"]["seed"]
+        run.model.check_data(run.data)
+        _ready_data(run, record)
+        if stage == "fit" and record and not run.options["trainer"]["fast_dev_run"]:
+            _make_folder(run, meeting)
+        run.trainer = _trainer(run, callbacks, meeting)
+    return run
+
+
+def fit(run: Run) -> dict[str, Any]:
+    """Train, test the best checkpoint, and return what is in results.json: `test_acc`, `val_acc`, `epochs` and so on.
+
+    The run ends as it does on the command line: with signals obeyed, results written and next steps printed.
+
+    Raises:
+        UserError: if an option cannot be used, which is found out only now.
+        NonFiniteError: if a loss, a gradient or a weight is NaN or Inf.
+        Interrupted: if a signal has come; the newest checkpoint is written.
+    """
+    with _session_of(run, "fit"):
+        if run.folder and not run.seat.rank:
+            _save_config(run, run.folder / "config.yaml")
+            say(f"run folder: {run.folder}")
+        run.trainer.fit(
+            model=run.model, datamodule=run.data, ckpt_path=run.options["ckpt_path"], weights_only=True
+        )  # a checkpoint is data: nothing in it may run
+        report = next((c for c in _callbacks(run) if isinstance(c, RunReport)), None)
+        if report is None or run.folder is None:
+            return _metrics(run)
+        if run.options["test"]:
+            report.test(run.trainer, run.model, run.data)
+        if not run.trainer.is_global_zero:
+            return dict(report.metrics)
+        try:
+            report.write(run.trainer, run.data)
+        except OSError as error:
+            run.problems.append(f"results.json is not written: {error.strerror}")
+        print_class_table(run.trainer)
+        print_next_steps(report)
+        if any(getattr(callback, "failed", False) for callback in _callbacks(run)):
+            run.problems.append("the newest checkpoint could not be written: make room and resume the run")
+        run.problems += [f"{unsaved} could not be written" for unsaved in _unsaved(run)]
+        for problem in run.problems:
+            say(problem, sys.stderr)
+        file = run.folder / "results.json"
+        return json.loads(file.read_text(encoding="utf-8")) if not run.problems else dict(report.metrics)
+
+
+def validate(run: Run) -> dict[str, float]:
+    """Return `val_acc` and `val_loss` of a checkpoint or of the model as it is, and print them."""
+    return _evaluate(run, "validate")
+
+
+def test(run: Run) -> dict[str, float]:
+    """Return `test_acc` and `test_loss` of a checkpoint or of the model as it is, and print them with all classes'."""
+    return _evaluate(run, "test")
+
+
+def predict(run: Run) -> list[Any]:
+    """Return what `predict_step` gives for every batch, in order: probabilities (N, num_classes) and labels (N,).
+
+    With a `predict_path` of the data these are the user's own images, else the official test images.
+    """
+    with _session_of(run, "predict"):
+        _say_weights(run)
+        found = run.trainer.predict(
+            model=run.model,
+            datamodule=run.data,
+            ckpt_path=run.options["ckpt_path"],
+            weights_only=True,
+            return_predictions=True,
+        )
+        if run.data.predict_path is not None:
+            return list(found or [])
+        return list(in_order(collectives.gather(found)))
+
+
+def complete(stage: Stage, options: Options) -> None:
+    """Fill in the options of a run, and refuse those that no run can use, before anything is built or written.
+
+    Args:
+        stage: what is to run.
+        options: as in config.yaml: "trainer", "model" and "data" hold the options that were given, or the model and the
+            data module themselves. All tables are complete afterwards.
+
+    Raises:
+        UserError: if an option is unknown or out of its range.
+    """
+    options["trainer"] = _filled("trainer", options["trainer"], {**_defaults(L.Trainer), **TRAINER_DEFAULTS})
+    options["data"] = _data_options(options["data"], options["model"])
+    options["model"] = _model_options(options["model"], options["data"])
+    check_run(options)
+    _check_own_images(stage, options)
+    if stage == "fit":
+        shown_names(options["show"])
+    if options["data"]["seed"] is None:
+        options["data"]["seed"] = int(options["seed_everything"])
+    check_trainer(options["trainer"])
+
+
+def resume_command(run_folder: Path) -> str:
+    """Return what to type to resume a run."""
+    return f"resume with: {program('vgg-lightning')} fit --ckpt_path {shlex.quote(str(run_folder))}"
 
 
 def fit_callbacks(
     run_folder: Path,
     data: FashionMNISTDataModule,
-    trainer: dict[str, Any],
+    trainer: Options,
     early_stopping: int,
     every_n_steps: int,
     minutes: float,
     show: str | Sequence[str] | None = "none",
 ) -> list[Callback]:
-    """Return the callbacks of `vgg-lightning fit`.
+    """Return the callbacks with which a run is saved, timed and shown.
 
     Args:
         run_folder: where the run writes.
@@ -46,19 +298,249 @@ def fit_callbacks(
         show: what to show in TensorBoard beside the curves (see `show`).
     """
     validates = bool(data.hparams["val_size"]) and trainer["limit_val_batches"] != 0
-    saves = trainer["enable_checkpointing"] is not False
-    callbacks: list[Callback] = [StopOnSignal(resume_command(run_folder), saves), RunReport(run_folder), ClassTable()]
-    if saves:
-        folder = run_folder / "checkpoints"
-        callbacks += [BestCheckpoint(folder)] if validates else []
-        callbacks += [LastCheckpoint(folder, every_n_steps, minutes)]
+    callbacks = run_callbacks(
+        run_folder,
+        resume_command(run_folder),
+        "val_acc" if validates else None,
+        "max",
+        every_n_steps,
+        minutes,
+        saves=trainer["enable_checkpointing"] is not False,
+        progress=trainer["enable_progress_bar"] is not False,
+        metrics=SHOWN_METRICS,
+    )
+    callbacks += [RunReport(run_folder), ClassTable()]
     if trainer["logger"] is not False:
         callbacks += [LearningRateMonitor(logging_interval="step"), *show_callbacks(show)]
-    if trainer["enable_progress_bar"] is not False:
-        callbacks += [EpochLines(), progress_bar()]
     if early_stopping:
         if not validates:
             give = f"give {option('data.val_size')} 1000 or more"
             raise UserError(f"{option('early_stopping')} needs validation pictures: {give}")
         callbacks.append(EarlyStopping("val_acc", mode="max", patience=early_stopping))
     return lean(callbacks)
+
+
+# What `prepare` is made of, in the order in which it happens.
+
+
+@contextlib.contextmanager
+def _session_of(run: Run, stage: Stage | None = None) -> Iterator[None]:
+    """Hold a session; on bad input, remove the folder that was made for the run, and speak of arguments in Python."""
+    if stage not in (None, run.stage):
+        raise UserError(f"this run is prepared to {run.stage}: prepare another one with stage={stage!r}")
+    try:
+        with session(), own_environment():
+            if run.folder:
+                os.environ[SHARED] = str(run.folder)  # for the processes that the Trainer starts
+            yield
+    except (UserError, LostProcessError) as error:
+        if run.fresh_folder and getattr(error, "code", 2) == 2:  # bad input, here or in another process
+            discard_run_folder(run.fresh_folder)
+        raise
+
+
+def _checkpoint(path: str | Path | None, stage: Stage) -> Path | None:
+    if path is None:
+        return None
+    newest = newest_valid(Path(path)) if stage == "fit" else None
+    return newest or find_checkpoint(path, prefer="last" if stage == "fit" else "best")
+
+
+def _of_checkpoint(file: Path | None, stage: Stage, data: Any) -> tuple[Options, Any]:
+    """Return the options of the model in a checkpoint, and those of its data unless there are others."""
+    if file is None or stage == "fit":
+        raise UserError(f"{stage} needs a model: give a Classifier{'' if stage == 'fit' else ', or a ckpt_path'}")
+    opened = open_checkpoint(file, Classifier, hand_on=True)
+    return dict(opened.model_options), opened.data_options if data is None else data
+
+
+def _defaults(owner: type) -> Options:
+    return {name: parameter.default for name, parameter in inspect.signature(owner).parameters.items()}
+
+
+def _filled(group: str, given: Mapping[str, Any], defaults: Options) -> Options:
+    for name in given:
+        if name not in defaults:
+            near = difflib.get_close_matches(name, defaults, n=1)
+            meant = f" (did you mean {option(f'{group}.{near[0]}')}?)" if near else ""
+            raise UserError(f"option {option(f'{group}.{name}')} is unknown{meant}")
+    return {**defaults, **given}
+
+
+def _data_options(data: Any, model: Any) -> Options:
+    if isinstance(data, FashionMNISTDataModule):
+        place = data.data_dir if data.data_dir != default_data_dir() else None
+        paths = {"data_dir": place and str(place), "predict_path": data.predict_path}
+        return {**_defaults(FashionMNISTDataModule), **data.hparams, **paths}
+    model = model.hparams if isinstance(model, Classifier) else model
+    linked = {name: model[name] for name in ("image_size", "in_channels") if name in model}
+    return _filled("data", data or {}, {**_defaults(FashionMNISTDataModule), **linked})
+
+
+def _model_options(model: Any, data: Options) -> Options:
+    """Return the options of a model, of which sizes and number of classes follow the data unless they are given."""
+    if isinstance(model, Classifier):
+        return {**_defaults(Classifier), **model.hparams, "teacher": model.teacher and model.teacher.path}
+    linked = {name: data[name] for name in ("image_size", "in_channels")}
+    found = _filled("model", model, {**_defaults(Classifier), **linked, "num_classes": None})
+    if found["num_classes"] is None:
+        found["num_classes"] = len(class_names(data["dataset"], data["classes"], data["data_dir"]))
+    return found
+
+
+def _check_own_images(stage: Stage, options: Options) -> None:
+    """Let the user's own images be classified by one process. Raises UserError if others are asked for."""
+    if options["data"]["predict_path"] is None:
+        return
+    if stage != "predict":
+        raise UserError(f"{option('data.predict_path')} goes with predict: leave it out of {stage}")
+    devices = options["trainer"]["devices"]
+    if devices in ("auto", -1, "-1"):
+        options["trainer"]["devices"] = 1
+        return
+    parts = devices if isinstance(devices, list) else str(devices).strip(",").split(",")
+    lists_one = len(parts) == 1 and (isinstance(devices, list) or "," in str(devices))
+    if str(devices) != "1" and not lists_one:
+        raise UserError(
+            f"{option('trainer.devices')}: own images are classified by one process; give 1, or leave it out"
+        )
+
+
+def _ready_data(run: Run, record: bool) -> None:
+    """Have the data before anything is written: without data there is no run. Raises UserError if memory is short."""
+    trainer = run.options["trainer"]
+    if run.stage != "fit":
+        if processes(trainer, run.seat) > 1:
+            run.data.prepare_data()  # now, to compare the data before anything runs
+        return
+    run.data.prepare_data()
+    run.data.setup("fit")
+    if not record:
+        return
+    batch_size = min(run.data.hparams["batch_size"], len(run.data.pictures("train")[1]))
+    needed = check_training_fits(run.model, batch_size, str(trainer["precision"]))
+    if 0 < ROOM_TO_KEEP * needed < free_memory():
+        keep_freed_memory()
+
+
+def _make_folder(run: Run, meeting: Meeting | None) -> None:
+    trainer, file = run.options["trainer"], run.options["ckpt_path"]
+    resumed = run_folder_of(Path(file)) if file else None
+    default_name = run.asked.default_name if run.asked else str(run.options["model"]["network"])
+    name = run.options["name"] or default_name
+    run.folder = resumed or shared_run_folder(trainer["default_root_dir"], str(name), meeting)
+    if run.seat.rank == 0:
+        run.fresh_folder = None if resumed else run.folder
+        check_writable(run.folder)
+        if trainer["enable_checkpointing"] is not False:
+            check_space(run.folder, run.model, dict(run.model.hparams))
+
+
+def _trainer(run: Run, more: Sequence[Callback], meeting: Meeting | None) -> L.Trainer:
+    """Return the Trainer with its plugs."""
+    options, config = run.options, dict(run.options["trainer"])
+    plugins, given = config["plugins"] or [], config["callbacks"] or []
+    config["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), VerifiedCheckpointIO()]
+    callbacks = [*(given if isinstance(given, list) else [given]), *more]
+    if run.stage != "fit":
+        config |= {"logger": False, "enable_checkpointing": False}
+        interval = 1 if run.stage == "predict" else 10
+        bar = [progress_bar(interval)] if config["enable_progress_bar"] is not False else []
+        callbacks += [StopOnSignal(), ClassTable(), *bar]
+    if run.folder:
+        names = ("early_stopping", "checkpoint_every_n_steps", "checkpoint_minutes", "show")
+        callbacks += fit_callbacks(run.folder, run.data, config, *(options[name] for name in names))
+        if config["logger"] in (None, True):
+            config["logger"] = run_loggers(run.folder, run.step if options["ckpt_path"] else None)
+    config["callbacks"] = callbacks
+    checksums = run.data.prepared.checksums if run.data.prepared else {}
+    command = _command(run, more) if processes(config, run.seat) > 1 else ()
+    choose_strategy(config, run.seat, command, lambda: facts(checksums, equal_on_all(options)), meeting)
+    try:
+        return L.Trainer(**config)
+    except (TypeError, ValueError) as error:  # the Trainer looks at its options itself
+        if isinstance(error, UserError | MisconfigurationException):
+            raise
+        raise UserError(f"the Trainer refuses its options: {' '.join(str(error).split())[:300]}") from error
+
+
+def _command(run: Run, more: Sequence[Callback]) -> Sequence[str]:
+    """Return the options with which the other processes of a run are started."""
+    if run.asked or run.seat.launcher:
+        return run.asked.command if run.asked else ()
+    recipe, left_out = _recipe(run.options)
+    if more or left_out or type(run.model) is not Classifier:
+        what = ", ".join(left_out) or "callbacks or a model of your own"
+        raise UserError(
+            f"{option('trainer.devices')}: other processes cannot be given {what}; start the script with torchrun"
+        )
+    place = ["--ckpt_path", run.options["ckpt_path"]] if run.options["ckpt_path"] else []
+    return [run.stage, "--config", json.dumps(recipe), *place]
+
+
+def _recipe(options: Options) -> tuple[Options, list[str]]:
+    """Return options as `fit --config` takes them, and the names of those that are objects, which no file can hold."""
+    recipe = {**options, **{group: dict(options[group]) for group in ("trainer", "model", "data")}}
+    for group, name in (("model", "image_size"), ("data", "in_channels")):  # which follow the other group
+        del recipe[group][name]
+    left_out = [name for name, value in recipe["trainer"].items() if not _is_plain(value)]
+    recipe["trainer"] = {name: value for name, value in recipe["trainer"].items() if name not in left_out}
+    return {name: value for name, value in recipe.items() if name != "ckpt_path"}, left_out
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(map(_is_plain, value))
+    if isinstance(value, dict):
+        return all(map(_is_plain, value.values()))
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def _unsaved(run: Run) -> list[str]:
+    """Return what the loggers could not write."""
+    return [unsaved for logger in run.trainer.loggers if (unsaved := getattr(logger, "unsaved", ""))]
+
+
+def _save_config(run: Run, file: Path) -> None:
+    if run.asked:
+        run.asked.save_config(file, run.options)
+        return
+    recipe, left_out = _recipe(run.options)
+    write_whole(file, yaml.safe_dump(recipe, sort_keys=False))
+    if left_out:
+        print(f"config.yaml leaves out {', '.join(left_out)} of the Trainer: objects are in no file", file=sys.stderr)
+
+
+def _say_weights(run: Run) -> None:
+    if run.options["ckpt_path"]:
+        say(f"weights: {run.options['ckpt_path']}")
+
+
+def _evaluate(run: Run, stage: Literal["validate", "test"]) -> dict[str, float]:
+    with _session_of(run, stage):
+        _say_weights(run)
+        evaluate = run.trainer.validate if stage == "validate" else run.trainer.test
+        evaluate(  # without Lightning's table, which is in colour, whatever it is written to
+            model=run.model,
+            datamodule=run.data,
+            ckpt_path=run.options["ckpt_path"],
+            weights_only=True,
+            verbose=False,
+        )
+        metrics = _metrics(run)
+        for split, accuracy, loss in (("val", "validation    ", "val loss"), ("test", "test accuracy ", "test loss")):
+            if f"{split}_acc" in metrics:
+                print(f"{accuracy} {in_percent(metrics, f'{split}_acc')}")
+            if f"{split}_loss" in metrics:
+                print(f"{loss:14} {metrics[f'{split}_loss']:.4f}")
+        print_class_table(run.trainer)
+        return metrics
+
+
+def _metrics(run: Run) -> dict[str, float]:
+    return {name: float(value) for name, value in run.trainer.callback_metrics.items()}
+
+
+def _callbacks(run: Run) -> list[Callback]:
+    found: list[Callback] = run.trainer.callbacks  # type: ignore[attr-defined]
+    return found

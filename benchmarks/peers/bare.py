@@ -60,8 +60,8 @@ def train(work: Work, clock: Clock, trick: str = "") -> None:
     schedule = build_schedule(options.get("schedule", "constant"), optimizer, len(loader), 10 * len(loader))
     smoothing = options.get("label_smoothing", 0.0)
     while True:
-        for pictures, y in loader:
-            place = Place(0, loader.epoch, loader.position, 0, loader.indices, len(labels))
+        for pictures, y, indices, _, epoch, position in loader:
+            place = Place(0, epoch, position, 0, indices, len(labels))
             x = data.preprocess(data.augment(pictures, place))
             optimizer.zero_grad()
             logits = network(x.to(memory_format=layout))

@@ -38,7 +38,7 @@ def batches(work: Work) -> Iterator[Tensor]:
     """Yield what the loader and the transforms of the data module make."""
     from vgg_lightning.data.datamodule import FashionMNISTDataModule
 
-    data = FashionMNISTDataModule(work.image_size, work.batch_size, val_size=0, normalize=False)
+    data = FashionMNISTDataModule(image_size=work.image_size, batch_size=work.batch_size, val_size=0, normalize=False)
     data.pictures("train")
     loader = data.train_dataloader()
     while True:

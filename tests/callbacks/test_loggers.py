@@ -3,6 +3,7 @@
 import csv
 import errno
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -157,7 +158,7 @@ def test_the_exit_code_says_that_metrics_are_lost(tmp_path, monkeypatch, what):
     assert "test accuracy" in said.out
     if what == "a folder":
         assert said.code == 1
-        assert f"rows of {file.relative_to(tmp_path)} could not be written" in said.err
+        assert re.search(r"rows of \S*version_0/metrics.csv could not be written", said.err)
     else:
         assert said.code == 0
         assert "made again" in said.err

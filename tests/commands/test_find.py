@@ -14,7 +14,7 @@ from vgg_lightning.base.errors import UserError
 from vgg_lightning.find import batch_size as find_batch_size
 from vgg_lightning.find import lr as find_lr
 from vgg_lightning.find.batch_size import Trial
-from vgg_lightning.find.finder import FinderCLI, scratch
+from vgg_lightning.find.finder import ready, scratch
 
 FIT = [*data_options(), *NETWORK, *BRIEF]
 
@@ -45,18 +45,13 @@ def test_lr(tmp_path):
 )
 def test_it_leaves_the_model_as_it_was(options, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    seen = {}
-
-    def find(model, data, trainer):
-        before = {k: v.clone() for k, v in model.network.state_dict().items() if "whiten" not in k}
-        find_lr.range_test(model, data, trainer, 1e-3, 1.0, 30)
-        trained = [k for k in before if not k.startswith("blocks.0.0.") or "ema" in options[0]]  # the stem is computed
-        seen.update({k: torch.equal(before[k], model.network.state_dict()[k]) for k in trained})
-
     with scratch() as folder:
-        FinderCLI([*FIT, *options], folder, 30, find)
-    assert seen
-    assert all(seen.values())
+        run = ready([*FIT, *options], folder, 30)
+        before = {k: v.clone() for k, v in run.model.network.state_dict().items() if "whiten" not in k}
+        find_lr.range_test(run.model, run.data, run.trainer, 1e-3, 1.0, 30)
+    trained = [k for k in before if not k.startswith("blocks.0.0.") or "ema" in options[0]]  # the stem is computed
+    assert trained
+    assert all(torch.equal(before[k], run.model.network.state_dict()[k]) for k in trained)
     assert not list(tmp_path.iterdir())
 
 

@@ -19,13 +19,13 @@ def tensors():
 
 def epoch(loader, number=0):
     loader.set_epoch(number)
-    return torch.cat([labels for _, labels in loader]).tolist()
+    return torch.cat([batch.labels for batch in loader]).tolist()
 
 
 def test_every_example_once_and_pictures_go_with_labels(tensors):
     loader = BatchLoader(*tensors, batch_size=10, shuffle=True)
     assert len(loader) == 11
-    for images, labels in loader:
+    for images, labels, *_ in loader:
         assert torch.equal(images[:, 0, 0, 0].long(), labels)
     assert sorted(epoch(loader)) == list(range(N))
 
@@ -49,7 +49,7 @@ def test_a_restored_loader_goes_on_with_the_next_batch(tensors, stop):
     restored = BatchLoader(*tensors, batch_size=10, shuffle=True)
     restored.load_state_dict(state)
     restored.set_epoch(2)
-    rest = [labels for _, labels in restored]
+    rest = [batch.labels for batch in restored]
     assert torch.cat(read + rest).tolist() == epoch(loader, 2)
     assert epoch(restored, 3) == epoch(loader, 3)
 
@@ -87,6 +87,6 @@ def test_split_out_of_range(val_size):
 def test_batches_are_made_where_the_pictures_are(tensors):
     loader = BatchLoader(*(tensor.to("meta") for tensor in tensors), batch_size=10, shuffle=True)
     assert {loader.order().device.type} == {"meta"}
-    images, labels = next(iter(loader))
-    assert images.device.type == labels.device.type == loader.indices.device.type == "meta"
+    images, labels, indices, *_ = next(iter(loader))
+    assert images.device.type == labels.device.type == indices.device.type == "meta"
     assert images.shape == (10, 1, 28, 28)

@@ -27,13 +27,17 @@ def test_sizes_and_classes(data):
 
 
 def test_a_batch_is_uint8_until_it_is_on_the_device(data):
-    images, labels = next(iter(data.train_dataloader()))
+    batch = next(iter(data.train_dataloader()))
+    images, labels, *_ = batch
     assert images.shape == (128, 1, 28, 28)
     assert images.dtype == torch.uint8
-    x, y = data.on_after_batch_transfer((images, labels), 0)
-    assert x.shape == (128, 1, 32, 32)
-    assert x.dtype == torch.float32
-    assert torch.equal(y, labels)
+    for given in (batch, (images, labels)):  # ours, and the pair of a plain loader
+        result = data.on_after_batch_transfer(given, 0)
+        x, y, *_ = result
+        assert type(result) is type(given)
+        assert x.shape == (128, 1, 32, 32)
+        assert x.dtype == torch.float32
+        assert torch.equal(y, labels)
 
 
 def test_training_never_sees_a_test_picture_that_is_not_in_both_files(data):

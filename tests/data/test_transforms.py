@@ -116,9 +116,9 @@ def mirrored(seed, epoch, batch_size, ranks=1):
     for rank in range(ranks):
         loader = BatchLoader(images, torch.arange(101), batch_size, True, seed, rank, ranks)
         loader.set_epoch(epoch)
-        for batch, labels in loader:
-            where = Place(seed, epoch, loader.position, rank, loader.indices, 101)
-            found[labels] = augment(batch, where)[:, 0, 0, 0] > 0
+        for batch in loader:
+            where = Place(seed, epoch, batch.position, rank, batch.indices, 101)
+            found[batch.labels] = augment(batch.images, where)[:, 0, 0, 0] > 0
     return found
 
 

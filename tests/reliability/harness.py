@@ -65,9 +65,9 @@ def once(args):
 class Server:
     """A server of processes (see server.py)."""
 
-    def __init__(self):
+    def __init__(self, file="server.py"):
         self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("server.py"))],
+            [sys.executable, str(Path(__file__).parent / file)],
             env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
 

@@ -21,7 +21,7 @@ def main(folder):
     trainer = L.Trainer(
         accelerator="cpu",
         devices=2,
-        strategy=Sharded([], dict, None),
+        strategy=Sharded([], dict, None, parts=2),
         max_steps=2,
         default_root_dir=folder,
         plugins=[VerifiedCheckpointIO()],

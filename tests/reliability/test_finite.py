@@ -12,7 +12,8 @@ from small import data_folder, fit, launch, one_line
 
 from vgg_lightning import Classifier, FashionMNISTDataModule
 from vgg_lightning.base.errors import NonFiniteError
-from vgg_lightning.run.guards.finite import MOST_SKIPS, FiniteGuard
+from vgg_lightning.run.checkpoints.callbacks import BestCheckpoint
+from vgg_lightning.run.guards.finite import MOST_SKIPS, FiniteGuard, check_weights
 
 BAD_STEP = 3
 
@@ -33,11 +34,12 @@ class Faulty(FashionMNISTDataModule):
     bad_value = None
 
     def on_after_batch_transfer(self, batch, dataloader_idx):
-        images, labels = super().on_after_batch_transfer(batch, dataloader_idx)
-        if self.bad_value is not None and self.trainer.training and self._train_loader.position == BAD_STEP + 1:
-            images = images.clone()
+        batch = super().on_after_batch_transfer(batch, dataloader_idx)
+        if self.bad_value is not None and self.trainer.training and batch.position == BAD_STEP + 1:
+            images = batch.images.clone()
             images[0, 0, 5, 5] = self.bad_value
-        return images, labels
+            batch = batch._replace(images=images)
+        return batch
 
 
 class Spoil(Callback):
@@ -59,7 +61,7 @@ def trainer(tmp_path, *callbacks, **options):
     options = {"max_epochs": 1, "limit_train_batches": 8, "limit_val_batches": 0, **options}
     return L.Trainer(
         accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
-        enable_checkpointing=False, default_root_dir=tmp_path, callbacks=list(callbacks), **options,
+        default_root_dir=tmp_path, callbacks=list(callbacks), **{"enable_checkpointing": False, **options},
     )  # fmt: skip
 
 
@@ -168,10 +170,17 @@ def test_the_checkpoint_that_is_named_is_there(tmp_path):
     assert "no checkpoint was saved yet" in one_line(said)
 
 
+def test_no_checkpoint_is_named_that_was_about_to_be_written(tmp_path):
+    best = BestCheckpoint(tmp_path)
+    best.best_model_path = str(tmp_path / "best.ckpt")  # as Lightning sets it before it saves
+    with pytest.raises(NonFiniteError, match="no checkpoint was saved yet"):
+        check_weights({"w": torch.full((1,), math.nan)}, trainer(tmp_path, best, enable_checkpointing=True))
+
+
 def test_on_resume_the_checkpoint_is_named_from_which_the_run_goes_on(tmp_path):
-    assert fit(tmp_path, "--model.batch_norm", "false").code == 0
-    more = ("--trainer.max_epochs", "2", "--model.batch_norm", "false", "--model.lr", "1e30", "--resume")
-    said = fit(tmp_path, *more)
+    options = ("--model.batch_norm", "false", "--trainer.limit_val_batches", "0")  # so that there is only last.ckpt
+    assert fit(tmp_path, *options).code == 0
+    said = fit(tmp_path, *options, "--trainer.max_epochs", "2", "--model.lr", "1e30", "--resume")
     assert said.code == 3, said
     named = tmp_path / one_line(said).partition("the last finite checkpoint is ")[2].strip()
     assert named.is_file(), said

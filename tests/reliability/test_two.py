@@ -126,14 +126,15 @@ def test_each_of_33_pictures_counts_once(verb, runs, data, tmp_path):
 def test_shares_are_the_batch_without_overlap_or_loss(size, batch, ranks):
     images, labels = torch.zeros(size, 1, 28, 28), torch.arange(size)
     loaders = [BatchLoader(images, labels, batch, True, 3, rank, ranks, fewest=2) for rank in range(ranks)]
-    whole = [y for _, y in BatchLoader(images, labels, batch, True, 3)]
+    whole = [batch.labels for batch in BatchLoader(images, labels, batch, True, 3)]
     shares = []
     for loader in loaders:
         taken = []
-        for i, (_, y) in enumerate(loader):
-            assert loader.share.total == len(whole[i])
+        for i, (_, y, indices, share, _, position) in enumerate(loader):
+            assert (share.total, position) == (len(whole[i]), i + 1)
             assert len(y) >= 2
-            taken.append((y[: loader.share.own], y[: loader.share.own]))
+            assert torch.equal(labels[indices], y)
+            taken.append((y[: share.own], y[: share.own]))
         shares.append(taken)
     merged = [batch[0] for batch in in_order(shares)]
     assert all(torch.equal(a, b) for a, b in zip(merged, whole, strict=True))

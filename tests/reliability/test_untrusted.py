@@ -83,6 +83,8 @@ def doors(file, where):
 
 
 def refused_everywhere(file, where):
+    with pytest.raises(UserError):
+        Classifier.load_from_checkpoint(file)
     said = doors(file, where)
     assert len(said) == 6, "load_classifier opened it"
     for launched in said[1:]:

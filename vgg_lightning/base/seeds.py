@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -38,3 +39,15 @@ def seed_device(device: torch.device, seed: int) -> None:
         torch.default_generator.manual_seed(seed)
     else:
         torch.manual_seed(seed)
+
+
+def seed_all(seed: int, device: torch.device | None = None) -> None:
+    """Seed Python's, NumPy's and torch's draws on the CPU, and those on `device`."""
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed & 0xFFFFFFFF)  # all that it takes
+    torch.default_generator.manual_seed(seed)
+    if device is not None and device.type != "cpu":
+        seed_device(device, seed)

@@ -97,7 +97,8 @@ def device() -> Iterator[Finding]:
     if capability == "DEFAULT":
         yield Finding("slow", "device", "cpu without AVX2", "use another machine, or the preset speedrun")
     else:
-        has_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)()
+        known = getattr(torch.cpu, "get_capabilities", None)
+        has_bf16 = known is None or known().get("avx512_bf16", False)
         bf16 = "" if has_bf16 else "; bf16 precision would be slow"
         yield Finding("ok", "device", f"cpu with {capability}{bf16}")
 

@@ -10,15 +10,14 @@ import yaml
 
 from vgg_lightning.base.errors import UserError
 from vgg_lightning.classifier import Classifier
-from vgg_lightning.cli.options import LINKED
 from vgg_lightning.cli.run_config import plain_config
-from vgg_lightning.data.files import class_names
-from vgg_lightning.loading.load import data_options, model_options, read_checkpoint
+from vgg_lightning.loading.opened import Opened, open_checkpoint
 from vgg_lightning.loading.safetensors import SUFFIX
 from vgg_lightning.networks.vgg import OWN_BLOCKS, VGG_BLOCKS
 from vgg_lightning.presets import DEFAULT, check_config, find_config, presets
-from vgg_lightning.run.checkpoints.locate import find_checkpoint, newest_beside, newest_run, newest_valid
+from vgg_lightning.run.checkpoints.locate import meant_by, newest_beside, newest_of
 from vgg_lightning.run.folders import run_folder_of
+from vgg_lightning.training.run_options import LINKED
 
 
 def with_defaults(verb: str, options: list[str]) -> list[str]:
@@ -38,11 +37,9 @@ def with_defaults(verb: str, options: list[str]) -> list[str]:
             options += ["--ckpt_path", str(checkpoint)]
     if "--ckpt_path" in options[:-1]:
         where = _value_of("--ckpt_path", options)
-        file = _checkpoint_of(options[where], verb)
-        if file.suffix == SUFFIX:
-            raise UserError(f"--ckpt_path {file} holds weights alone: give it to load_classifier or --model.weights")
-        options[where] = str(file)
-        base = _options_of(file, verb, own_config=bool({"--config", "-c"} & set(options)))
+        opened = _open(options[where], verb)
+        options[where] = str(opened.file)
+        base = _options_of(opened, verb, own_config=bool({"--config", "-c"} & set(options)))
     elif verb != "fit":
         raise UserError(f"{verb} needs weights: give --ckpt_path a checkpoint or a run folder")
     if not base and verb == "fit" and not {"--config", "-c"} & set(options):
@@ -70,13 +67,7 @@ def checkpoint_to_resume(options: list[str], default: str) -> Path:
     Raises:
         UserError: if that run, the newest of its name, has no valid checkpoint.
     """
-    root, name = _place(options, default)
-    parent = Path(root) / "lightning_logs" / name
-    folders = [folder for folder in parent.glob("version_*") if folder.name[8:].isdigit()]
-    newest = max(folders, key=lambda folder: int(folder.name[8:]), default=parent)
-    if file := newest_valid(newest):
-        return file
-    raise UserError(f"--resume: {newest} has no valid checkpoint; leave --resume out to start a new run")
+    return newest_of(*_place(options, default))
 
 
 def _place(options: list[str], default: str) -> tuple[str, str]:
@@ -100,24 +91,15 @@ def run_name(files: list[Path]) -> str:
     return [known.get(file.resolve(), file.stem) for file in files][-1].replace("/", "-")
 
 
-def follow_data(config: Any) -> None:
-    """Set the number of classes, where it is not given, to that of the data."""
-    if config.model.num_classes is None:
-        config.model.num_classes = len(class_names(config.data.dataset, config.data.classes, config.data.data_dir))
-
-
-def _checkpoint_of(path: str, verb: str) -> Path:
-    if path == "last":
-        folder = newest_run()
-        path = str(folder) if verb == "fit" else str(folder / "checkpoints" / "last.ckpt")
-    file = (newest_valid(Path(path)) if verb == "fit" else None) or find_checkpoint(
-        path, prefer="last" if verb == "fit" else "best"
-    )
+def _open(path: str, verb: str) -> Opened:
+    """Open the checkpoint that the verb is about, and keep it for the Trainer."""
+    file = meant_by(path, resumes=verb == "fit")
+    if file.suffix == SUFFIX:
+        raise UserError(f"--ckpt_path {file} holds weights alone: give it to load_classifier or --model.weights")
     try:
-        read_checkpoint(file)
+        return open_checkpoint(file, Classifier, hand_on=True)
     except UserError as error:
         raise UserError(f"{error}{newest_beside(file)}") from error
-    return file
 
 
 def _value_of(option: str, options: list[str]) -> int:
@@ -142,20 +124,16 @@ def _default_preset(options: list[str]) -> str:
     return next((name for name, text in lines.items() if f"  network: {network}" in text), DEFAULT)
 
 
-def _options_of(file: Path, verb: str, own_config: bool) -> list[str]:
+def _options_of(opened: Opened, verb: str, own_config: bool) -> list[str]:
     """Return the options that a checkpoint was trained with, as arguments."""
-    run = run_folder_of(file)
+    run = run_folder_of(opened.file)
     if verb == "fit" and run and (run / "config.yaml").is_file():
         try:
             return ["--config", json.dumps(plain_config(run / "config.yaml"))]
         except UserError:
             if not own_config:
                 raise
-    checkpoint = read_checkpoint(file)
-    groups: dict[str, dict[str, Any]] = {
-        "model": model_options(checkpoint, Classifier),
-        "data": data_options(checkpoint),
-    }
+    groups: dict[str, dict[str, Any]] = {"model": dict(opened.model_options), "data": dict(opened.data_options)}
     for group, found in groups.items():
         for name in [name for name in found if f"{group}.{name}" in LINKED]:
             del found[name]

@@ -8,13 +8,12 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-import traceback
 from collections.abc import Callable
 
-from vgg_lightning.base.errors import LostProcessError, NonFiniteError, UserError, command_line, nearest
-from vgg_lightning.base.process import follow_parent, seat
-from vgg_lightning.base.text import printable, say, show_any_text
-from vgg_lightning.run import signals
+from vgg_lightning.base.errors import UserError, command_line, nearest
+from vgg_lightning.base.process import follow_parent
+from vgg_lightning.base.text import show_any_text
+from vgg_lightning.run.exits import exit_code, report
 from vgg_lightning.version import __version__
 
 TRAINER = "vgg_lightning.cli.lightning"  # takes the verb too, as the first of its arguments
@@ -65,26 +64,18 @@ def guarded(run: Callable[[], int], debug: bool = False) -> int:
     """Return what `run` returns, or the exit code of how it failed, of which one line is printed."""
     show_any_text()
     try:
-        with signals.handled(), command_line():
-            return run()
-    except signals.Interrupted as stop:
-        return _report(str(stop), debug, stop.code, everywhere=True)
-    except UserError as error:
-        return _report(f"error: {error}", debug, code=2, everywhere=error.everywhere)
-    except NonFiniteError as error:
-        return _report(f"error: {error}", debug, code=3, everywhere=True)
-    except LostProcessError as error:
-        return _report(f"error: {error}" if str(error) else "", debug, error.code, everywhere=True)
+        with command_line():
+            return exit_code(run, debug)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader, such as head, has left
         return 1
     except KeyboardInterrupt:
-        return _report("interrupted", debug, code=130)
+        return report("interrupted", debug, code=130)
     except Exception as error:
         if _is_out_of_memory(error):
-            return _report("error: out of memory: lower --data.batch_size or --data.image_size", debug, code=1)
+            return report("error: out of memory: lower --data.batch_size or --data.image_size", debug, code=1)
         text = str(error).strip().split("\n")[0]
-        return _report(f"error: {type(error).__name__}: {text} (--debug shows where)", debug, code=1)
+        return report(f"error: {type(error).__name__}: {text} (--debug shows where)", debug, code=1)
 
 
 def _run(args: list[str]) -> int:
@@ -111,13 +102,3 @@ def _is_out_of_memory(error: Exception) -> bool:
     text = str(error)
     said = "can't allocate memory" in text or "not enough memory" in text
     return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or said
-
-
-def _report(line: str, debug: bool, code: int, everywhere: bool = False) -> int:
-    """Print a line, and return the code. What all processes of a run say at once is said by the first one."""
-    rank = seat().rank
-    if debug:
-        traceback.print_exc()
-    if line and not (rank and everywhere):
-        say(printable(f"rank {rank}: {line}" if rank else line), sys.stderr)
-    return code

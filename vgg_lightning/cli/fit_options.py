@@ -6,6 +6,9 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from vgg_lightning.show import SHOWS
 
+# Those of them that `prepare` takes too; `--resume` has become a `--ckpt_path` by then.
+NAMES = ("name", "early_stopping", "checkpoint_every_n_steps", "checkpoint_minutes", "show", "test")
+
 
 def add_fit_options(parser: LightningArgumentParser) -> None:
     """Add them to the parser of fit."""

@@ -32,7 +32,8 @@ def plain(message: str, hints: dict[str, Any]) -> str:
     text = " ".join(message.split())
     for pattern, say in (
         (r"[Uu]nrecognized arguments: (\S+)", _unknown),
-        (r"[Kk]ey ['\"]([\w.]+)['\"] is not expected|accept option ['\"]([\w.]+)['\"]", _unknown_key),
+        (r"Group ['\"]([\w.]+)['\"] does not accept option ['\"]([\w.]+)['\"]", _unknown_key),
+        (r"[Kk]ey ['\"]([\w.]+)['\"] is not expected|Option ['\"]([\w.]+)['\"] is not accepted", _unknown_key),
         (r"Unexpected config: (\w+)", _empty),
         (r"Linked \"([\w.]+)\" must be given via \"([\w.]+)\"", _linked),
         (r"[Aa]rgument (?:-c/)?--([\w.]+): expected (?:one|at least one) argument", _no_value),
@@ -83,7 +84,7 @@ def _unknown(found: re.Match[str], text: str, hints: dict[str, Any]) -> str:
 
 
 def _unknown_key(found: re.Match[str], text: str, hints: dict[str, Any]) -> str:
-    return unknown_option(f"--{found[1] or found[2]}", [f"--{name}" for name in hints])
+    return unknown_option(f"--{'.'.join(filter(None, found.groups()))}", [f"--{name}" for name in hints])
 
 
 def _empty(found: re.Match[str], text: str, hints: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 from vgg_lightning.base.errors import UserError, nearest
+from vgg_lightning.cli.jsonargparse_private import options
 from vgg_lightning.networks import NETWORKS, network_options
 
 BOOLS = {"true": True, "false": False}
@@ -48,8 +49,7 @@ class Parser(argparse.ArgumentParser):
         namespace, unknown = self.parse_known_intermixed_args(_with_values(args, self._flags))
         if unknown:
             word = unknown[0].split("=")[0]
-            known = [option for action in self._actions for option in action.option_strings]
-            raise UserError(f"argument {word} is unknown{nearest(word, known)}: see {self.prog} --help")
+            raise UserError(f"argument {word} is unknown{nearest(word, options(self))}: see {self.prog} --help")
         own = vars(namespace)
         return namespace, {option: own.pop(option) for option in _all_options() if option in own}
 

@@ -10,21 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from vgg_lightning import prepare as runs
 from vgg_lightning.base.errors import UserError
 from vgg_lightning.base.files import check_place, write_whole
 from vgg_lightning.base.text import csv_cell, say
 from vgg_lightning.cli.prediction_files import Answers, report, write
-from vgg_lightning.data.batches import in_order
-from vgg_lightning.loading.load import class_names_of, read_checkpoint
-from vgg_lightning.run import collectives
+from vgg_lightning.loading.opened import open_checkpoint
 from vgg_lightning.run.folders import run_folder_of
 
 if TYPE_CHECKING:
-    import lightning as L
     from lightning.pytorch.cli import LightningArgumentParser
 
     from vgg_lightning.classifier import Classifier
-    from vgg_lightning.data.datamodule import FashionMNISTDataModule
+    from vgg_lightning.prepare import Run
 
 TOP_K = 3
 SOME_NOT_READ = 4  # exit code
@@ -44,36 +42,17 @@ def add_options(parser: LightningArgumentParser) -> None:
 
 
 def check_options(verb: str, config: Any) -> None:
-    """Raise UserError for options that do not go together; let own pictures be classified by one process."""
-    own = config.data.predict_path is not None
-    if own and verb != "predict":
-        raise UserError(f"--data.predict_path goes with predict: leave it out of {verb}")
-    if verb != "predict":
-        return
-    if config.top_k is not None and not own:
+    """Raise UserError for options that do not go together."""
+    if verb == "predict" and config.top_k is not None and config.data.predict_path is None:
         raise UserError("--top_k goes with --data.predict_path: give your own pictures, or leave it out")
-    if own and config.trainer.devices in ("auto", -1, "-1"):
-        config.trainer.devices = 1
-    if own and str(config.trainer.devices) != "1" and not _is_one(config.trainer.devices):
-        raise UserError("--trainer.devices: own pictures are classified by one process; give 1, or leave it out")
 
 
-def _is_one(devices: Any) -> bool:
-    parts = devices if isinstance(devices, list) else str(devices).strip(",").split(",")
-    return len(parts) == 1 and not isinstance(devices, int) and (isinstance(devices, list) or "," in str(devices))
-
-
-def predict(
-    trainer: L.Trainer, model: Classifier, data: FashionMNISTDataModule, options: Any, arguments: dict[str, Any]
-) -> int:
-    """Run Trainer.predict and write what comes out.
+def predict(run: Run, options: Any) -> int:
+    """Predict, and write what comes out.
 
     Args:
-        trainer: the Trainer.
-        model: the classifier.
-        data: with or without a `predict_path`.
+        run: prepared to predict, with or without a `predict_path` of its data.
         options: of the command line.
-        arguments: of Trainer.predict.
 
     Returns:
         The exit code.
@@ -81,23 +60,23 @@ def predict(
     Raises:
         UserError: if there is no picture or no place to write, which is found out before the work.
     """
-    checkpoint = Path(options.ckpt_path)
+    data, checkpoint = run.data, Path(options.ckpt_path)
     if data.predict_path is None:
         folder = writable(options.output or run_folder_of(checkpoint) or Path())
-        by_rank = collectives.gather(trainer.predict(**arguments, return_predictions=True))
-        if trainer.is_global_zero:
-            write_predictions(in_order(by_rank), data.class_names, folder)
+        batches = runs.predict(run)
+        if run.trainer.is_global_zero:
+            write_predictions(batches, data.class_names, folder)
         return 0
-    if trainer.world_size > 1:
+    if run.trainer.world_size > 1:
         raise UserError("--data.predict_path is for a single process: give --trainer.devices 1")
     data.setup("predict")
-    names = class_names_of(read_checkpoint(checkpoint), model)
+    names = open_checkpoint(checkpoint, type(run.model)).class_names
     top_k = _checked(options.top_k, len(names))
     folder = writable(options.output or Path())
-    batches = trainer.predict(**arguments, return_predictions=True)
+    batches = runs.predict(run)
     assert data.own_pictures is not None
-    answers = Answers(data.own_pictures, names, batches or [], top_k)
-    files = write(answers, folder, _said(options, model, top_k))
+    answers = Answers(data.own_pictures, names, batches, top_k)
+    files = write(answers, folder, _said(options, run.model, top_k))
     report(answers, files)
     return SOME_NOT_READ if answers.found.refused else 0
 

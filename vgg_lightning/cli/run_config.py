@@ -13,9 +13,9 @@ from typing import Any
 from vgg_lightning.base.errors import UserError
 from vgg_lightning.base.options_file import read_options
 from vgg_lightning.classifier import Classifier
-from vgg_lightning.cli.options import FIT, places
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
 from vgg_lightning.loading.options import LONGEST, checked_options
+from vgg_lightning.training.run_options import FIT, places
 
 GROUPS = {"model": Classifier, "data": FashionMNISTDataModule}
 OWN = [name for name, row in FIT.items() if not row.launch]

@@ -1,44 +1,81 @@
-"""The loader: a batch is a slice of a seeded permutation of an in-memory data set, so two integers are its state."""
+"""Batches, and the loader that makes them from a data set in memory; its state is two integers."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from vgg_lightning.base.seeds import derive_seed
 
-Batch = tuple[Tensor, Tensor]
-
 
 class Share(NamedTuple):
-    """How much of a batch is here."""
+    """The share of a batch that a process has.
 
-    own: int  # pictures that count here, the first ones; others may follow that count in another process
-    total: int  # pictures of the batch in all processes
-    weight: float = 1.0  # of the mean loss over `own`: so weighted, its mean over processes is that over the batch
+    Attributes:
+        own: number of images that count in this process, the first ones; the others fill the batch up and count in
+            another process.
+        total: number of images in the batch over all processes.
+        weight: factor of the mean loss over `own`: the mean of the weighted losses over all processes is the mean
+            loss of the whole batch.
+    """
+
+    own: int
+    total: int
+    weight: float = 1.0
+
+
+class Batch(NamedTuple):
+    """A batch of images with everything that belongs to it.
+
+    It is a tuple, so Lightning moves it to a device, and `images, labels, *_ = batch` unpacks it.
+
+    Attributes:
+        images: uint8 (N, 1, 28, 28) as the loader yields them; float32 (N, in_channels, image_size, image_size) once
+            they are preprocessed.
+        labels: int64 (N,); after mixup or CutMix the shares of the classes, float32 (N, num_classes).
+        indices: places of the images in their split, int64 (N,); empty if they are unknown.
+        share: how many of the images count in this process.
+        epoch: number of the epoch, from 0.
+        position: number of the batch in its epoch, from 1.
+    """
+
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+    share: Share
+    epoch: int = 0
+    position: int = 0
+
+    @classmethod
+    def of(cls, batch: Any) -> Batch:
+        """Return `batch` itself, or for a plain pair (images, labels) of another loader a `Batch` that all counts."""
+        if isinstance(batch, cls):
+            return batch
+        images, labels = batch
+        return cls(images, labels, torch.arange(0), Share(len(labels), len(labels)))
 
 
 class BatchLoader:
-    """Iterates over batches of pictures and labels held in memory.
+    """Iterates over batches of images and labels held in memory.
 
-    The order of an epoch is a function of (seed, epoch), and batch k is slice k of it: nothing depends on
-    what ran before, so a loader restored from `state_dict` goes on with the very next batch. Lightning
-    calls `set_epoch` (through `sampler`) at the start of every epoch.
+    A batch is a slice of a seeded permutation: the order of an epoch is a function of (seed, epoch), and nothing
+    depends on what ran before. A loader restored from `state_dict` therefore resumes with the very next batch.
+    Lightning calls `set_epoch` (through `sampler`) at the start of every epoch.
 
     Args:
-        images: uint8 (N, 1, 28, 28), on any device: batches are made there.
-        labels: int64 (N,), on the same one.
-        batch_size: examples in a batch, over all ranks; the last batch of an epoch may be smaller.
-        shuffle: a new order every epoch; otherwise the order of the data.
-        seed: of the order.
-        rank: of this process.
-        world_size: number of processes; each gets every `world_size`-th example of a batch. Where that leaves one
-            of them with less than `fewest`, it gets others on top, which `share` does not count.
-        fewest: examples in the batch of a process at least, if there are several processes.
+        images: uint8 (N, 1, 28, 28), on any device; batches are made on that device.
+        labels: int64 (N,), on the same device.
+        batch_size: images in a batch, over all processes; the last batch of an epoch may be smaller.
+        shuffle: whether every epoch has a new order; otherwise it is that of the data.
+        seed: seed of the order.
+        rank: number of this process.
+        world_size: number of processes; each gets every `world_size`-th image of a batch.
+        fewest: smallest number of images in the batch of a process, if there are several processes. A process that
+            would get fewer gets images of the other processes as well, which its `share` does not count.
     """
 
     def __init__(
@@ -61,8 +98,6 @@ class BatchLoader:
         self.epoch = 0
         self.position = 0
         self._start = 0
-        self.indices = torch.arange(0)  # of the pictures in the batch last read
-        self.share = Share(0, 0)  # of that batch
         self.sampler, self.batch_sampler = self, None  # where Lightning looks for set_epoch
 
     def set_epoch(self, epoch: int) -> None:
@@ -82,32 +117,30 @@ class BatchLoader:
         return torch.randperm(len(self.labels), generator=generator).to(self.labels.device)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yield (images, labels); the first batch after `load_state_dict` is the one that was due."""
+        """Yield batches; the first one after `load_state_dict` is the one that was due."""
         self.position, self._start = self._start, 0
         order = self.order()
         while self.position < len(self):
             begin = self.position * self.batch_size
             whole = order[begin : begin + self.batch_size]
-            self.indices = whole[self.rank :: self.world_size]
-            self.share = Share(own := len(self.indices), len(whole), own * self.world_size / len(whole))
-            if len(self.indices) < self.fewest:
-                self.indices = torch.cat([self.indices, whole[self.rank + 1 :], whole.repeat(self.fewest)])[
-                    : self.fewest
-                ]
+            indices = whole[self.rank :: self.world_size]
+            share = Share(own := len(indices), len(whole), own * self.world_size / len(whole))
+            if own < self.fewest:
+                indices = torch.cat([indices, whole[self.rank + 1 :], whole.repeat(self.fewest)])[: self.fewest]
             self.position += 1
-            yield self.images[self.indices], self.labels[self.indices]
+            yield Batch(self.images[indices], self.labels[indices], indices, share, self.epoch, self.position)
 
     def state_dict(self) -> dict[str, int]:
         """Return epoch and number of batches read in it."""
         return {"epoch": self.epoch, "position": self.position}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on where the loader was that gave `state`."""
+        """Resume where the loader was that gave `state`."""
         self.epoch, self.position = state["epoch"], state["position"]
         self._start = self.position % len(self)
 
 
-def in_order(ranks: Sequence[Sequence[Batch]]) -> Sequence[Batch]:
+def in_order(ranks: Sequence[Sequence[tuple[Tensor, Tensor]]]) -> Sequence[tuple[Tensor, Tensor]]:
     """Return batches in the order of the data, put together from the shares of all processes.
 
     Args:

@@ -14,7 +14,7 @@ from torch import Tensor
 from vgg_lightning.base.options import check
 from vgg_lightning.base.progress import say
 from vgg_lightning.data.augment import Augment, Place
-from vgg_lightning.data.batches import Batch, BatchLoader, Share
+from vgg_lightning.data.batches import Batch, BatchLoader
 from vgg_lightning.data.files import Prepared, class_names, default_data_dir, load, prepare
 from vgg_lightning.data.images.folder import Found, PictureLoader, find_pictures
 from vgg_lightning.data.options import OPTIONS, PLACES
@@ -24,7 +24,8 @@ from vgg_lightning.data.statistics import mean_and_std
 from vgg_lightning.data.transforms import Preprocess
 
 Split = Literal["train", "val", "test"]
-FEWEST = 2  # pictures that a process trains on: BatchNorm needs as many
+Images = tuple[Tensor, Tensor]  # uint8 (N, 1, 28, 28) and labels, int64 (N,)
+FEWEST = 2  # images in a training batch of a process: BatchNorm needs as many
 
 
 class FashionMNISTDataModule(L.LightningDataModule):
@@ -93,7 +94,7 @@ class FashionMNISTDataModule(L.LightningDataModule):
         self.predict_path = predict_path
         self.own_pictures: Found | None = None
         self.prepared: Prepared | None = None
-        self._splits: dict[Split, Batch] = {}
+        self._splits: dict[Split, Images] = {}
         self._train_loader: BatchLoader | None = None
         self._resume_at: dict[str, int] = {}
 
@@ -125,13 +126,7 @@ class FashionMNISTDataModule(L.LightningDataModule):
                 self._normalize_by(self._load("train")[0])
             self._splits["test"] = self._load("test")
 
-    @property
-    def share(self) -> Share | None:
-        """How much of the training batch at hand is here, if it is shared with other processes."""
-        loader = self._train_loader
-        return loader.share if loader and loader.world_size > 1 else None
-
-    def pictures(self, split: Split) -> Batch:
+    def pictures(self, split: Split) -> Images:
         """Return all uint8 pictures (N, 1, 28, 28) and labels (N,) of "train", "val" or "test"."""
         if split not in self._splits:
             self.prepare_data()
@@ -172,17 +167,20 @@ class FashionMNISTDataModule(L.LightningDataModule):
         self._resume_at = dict(state_dict)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Augment (in training), resize and normalise the whole batch where it lies; mixes turn labels to targets."""
+        """Augment (in training), resize and normalise a batch on the device; mixes turn labels into targets."""
         if isinstance(batch, Tensor):
-            return batch  # the model's example input, which has the form of preprocessed pictures
-        images, labels = batch
-        if self.trainer is not None and self.trainer.training and self._train_loader is not None:
-            loader = self._train_loader
-            place = Place(self.seed, loader.epoch, loader.position, loader.rank, loader.indices, len(loader.labels))
+            return batch  # the model's example input, which is preprocessed already
+        if not isinstance(batch, Batch):
+            images, labels = batch
+            return self.preprocess(images), labels
+        images, labels = batch.images, batch.labels
+        if self.trainer is not None and self.trainer.training:
+            size = len(self._splits["train"][1])
+            place = Place(self.seed, batch.epoch, batch.position, self.trainer.global_rank, batch.indices, size)
             images, labels = self.augment.mix(self.augment(images, place), labels, place)
-        return self.preprocess(images), labels
+        return batch._replace(images=self.preprocess(images), labels=labels)
 
-    def _load(self, split: Literal["train", "test"]) -> Batch:
+    def _load(self, split: Literal["train", "test"]) -> Images:
         return load(self.data_dir, split, self.hparams["dataset"], self.class_names)
 
     def _preprocess(self) -> Preprocess:
@@ -217,5 +215,5 @@ class FashionMNISTDataModule(L.LightningDataModule):
         if self.trainer and self.hparams["on_device"]:
             device = self.trainer.strategy.root_device
             images, labels = images.to(device), labels.to(device)
-        fewest = FEWEST if split == "train" else 0
+        fewest = FEWEST if split == "train" else 1  # so that no process is without an image
         return BatchLoader(images, labels, self.hparams["batch_size"], shuffle, self.seed, rank, world_size, fewest)

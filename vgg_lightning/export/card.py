@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vgg_lightning.base.versions import versions
 from vgg_lightning.loading.safetensors import FORMAT
+from vgg_lightning.run.checkpoints.read import sha256_of
 from vgg_lightning.run.folders import run_folder_of
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def card_of_model(checkpoint: Path, classifier: Classifier, data: dict[str, Any]
         "views": "one" if options["tta"] == "none" else f"logits averaged over the picture and its {options['tta']}",
         "results": {name: float(results[name]) for name in RESULTS if results.get(name) is not None} or None,
         "measured": _measured(results, data) if results else None,
-        "checkpoint": {"file": checkpoint.name, "sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest()},
+        "checkpoint": {"file": checkpoint.name, "sha256": sha256_of(checkpoint)},
         "versions": versions(),
     }
 

@@ -123,21 +123,18 @@ def export(
 
 
 def _model(source: str | Path, data_dir: str | Path | None) -> Model:
-    from vgg_lightning.classifier import load_classifier
+    from vgg_lightning.classifier import Classifier
     from vgg_lightning.data.datamodule import FashionMNISTDataModule
     from vgg_lightning.export.card import card_of_model
-    from vgg_lightning.loading.load import data_options, read_checkpoint
-    from vgg_lightning.run.checkpoints.locate import find_checkpoint
+    from vgg_lightning.loading.load import model_of, open_checkpoint
+    from vgg_lightning.run.checkpoints.read import one_launch
 
-    found = find_checkpoint(source)
-    classifier = load_classifier(found)  # which refuses what does not fit together
-    options = data_options(read_checkpoint(found))
     place = str(data_dir) if data_dir else None
-    return Model(
-        classifier,
-        card_of_model(found, classifier, options),
-        lambda: FashionMNISTDataModule(**options, data_dir=place),
-    )
+    with one_launch():
+        opened = open_checkpoint(source, Classifier)
+        classifier, options = model_of(opened, Classifier), opened.data_options
+        card = card_of_model(opened.file, classifier, options)
+    return Model(classifier, card, lambda: FashionMNISTDataModule(**options, data_dir=place))
 
 
 def _check_packages(form: str) -> None:

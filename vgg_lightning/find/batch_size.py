@@ -19,7 +19,7 @@ from torch import nn
 from vgg_lightning.base import text as render
 from vgg_lightning.base.errors import UserError
 from vgg_lightning.base.machine import free_memory, peak_memory
-from vgg_lightning.find.finder import FinderCLI, scratch, write_plot, write_points
+from vgg_lightning.find.finder import ready, scratch, write_plot, write_points
 
 if TYPE_CHECKING:
     from vgg_lightning.classifier import Classifier
@@ -44,20 +44,13 @@ def run(options: list[str], folder: Path | None, max_size: float, memory: float)
         raise UserError(f"--memory {memory:g} is out of range: it takes a share of the free memory, up to 1")
     if max_size < SMALLEST:
         raise UserError(f"--max_size {max_size:g} is too small: it takes {SMALLEST} or more")
-    trials: list[Trial] = []
-    reasons: list[str] = []
-
-    def find(model: Any, data: Any, trainer: L.Trainer) -> None:
-        found, reason = measure_sizes(model, data, trainer, int(max_size), memory)
-        trials.extend(found)
-        reasons.append(reason)
-
     with scratch() as place:
-        FinderCLI(options, place, 1, find)
+        run = ready(options, place, 1)
+        trials, reason = measure_sizes(run.model, run.data, run.trainer, int(max_size), memory)
     best = suggestion(trials)
     rows = [[trial.size, f"{trial.speed:,.0f}", render.memory(trial.memory)] for trial in trials]
     print(render.table(["batch size", "examples/s", "memory at least"], rows))
-    print(f"\nstopped        {reasons[0]}")
+    print(f"\nstopped        {reason}")
     print(f"suggested      {best}: the smallest batch within {1 - NEARLY:.0%} of the best speed")
     print(f"use it         vgg-lightning fit {shlex.join([*options, '--data.batch_size', str(best)])}")
     print("               and look for its learning rate with vgg-lightning find lr")

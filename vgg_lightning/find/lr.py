@@ -17,7 +17,7 @@ from lightning.pytorch.tuner.tuning import Tuner
 
 from vgg_lightning.base import text as render
 from vgg_lightning.base.errors import UserError
-from vgg_lightning.find.finder import FinderCLI, scratch, write_plot, write_points
+from vgg_lightning.find.finder import ready, scratch, write_plot, write_points
 
 SKIPPED = 10  # steps at the start, in which the smoothed loss settles
 SHOWN = 12  # rows of the table
@@ -33,13 +33,9 @@ def run(options: list[str], folder: Path | None, min_lr: float, max_lr: float, s
         raise UserError(f"--min_lr {min_lr:g} is not below --max_lr {max_lr:g}")
     if steps < 3 * SKIPPED:
         raise UserError(f"--steps {steps:g} is too few: use {3 * SKIPPED} or more")
-    points: Points = []
-
-    def find(model: Any, data: Any, trainer: L.Trainer) -> None:
-        points.extend(range_test(model, data, trainer, min_lr, max_lr, int(steps)))
-
     with scratch() as place:
-        FinderCLI(options, place, int(steps), find)
+        run = ready(options, place, int(steps))
+        points = range_test(run.model, run.data, run.trainer, min_lr, max_lr, int(steps))
     lr = suggestion(points)
     shown = points[SKIPPED :: max(1, (len(points) - SKIPPED) // SHOWN)]
     print(render.table(["learning rate", "smoothed loss"], [[f"{rate:.2g}", f"{loss:.4f}"] for rate, loss in shown]))

@@ -12,6 +12,7 @@ import inspect
 from collections.abc import Callable
 from functools import partial
 
+import torch
 from torch import nn
 
 from vgg_lightning.base.errors import UserError, nearest
@@ -35,6 +36,7 @@ __all__ = [
     "initialize",
     "load_torchvision_weights",
     "network_options",
+    "skeleton",
 ]
 
 DROPOUT = BELOW_ONE  # of every network; at 1 nothing would be left
@@ -92,6 +94,23 @@ def build_network(
             raise UserError(f"{name} has no option {option!r}{nearest(option, known)}: it has {', '.join(known)}")
         _check_range(option, value)
     return NETWORKS[name](**options)
+
+
+def skeleton(name: str, **options: object) -> nn.Module:
+    """Return the network that `build_network` makes of the same arguments, without memory: shapes and no content.
+
+    The last one is kept for who asks again. It is shared: copy it to change it.
+    """
+    key = repr((name, sorted(options.items())))
+    if key not in _skeletons:
+        with torch.device("meta"):
+            made = build_network(name, **options)  # type: ignore[arg-type]  # plain values, checked there
+        _skeletons.clear()
+        _skeletons[key] = made
+    return _skeletons[key]
+
+
+_skeletons: dict[str, nn.Module] = {}
 
 
 def _check_range(option: str, value: object) -> None:

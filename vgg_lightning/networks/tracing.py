@@ -189,4 +189,4 @@ def kept_bytes(network: nn.Module, shape: tuple[int, ...]) -> int:
 
 def _storage(tensor: Tensor) -> int:
     """Return what tells the memory of a tensor apart, also on the meta device; views share it."""
-    return int(tensor.untyped_storage()._cdata)
+    return id(tensor.untyped_storage())  # one object as long as there is the memory

@@ -14,26 +14,32 @@ from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from tqdm import tqdm
 
 from vgg_lightning.base.progress import bar_colour
+from vgg_lightning.run.lightning_private import batches_begun
 
 LINE_EVERY = 30.0  # seconds from one line to the next where there is no bar
 MOST_LINES = 20  # of one epoch, test or prediction
 
 
 class EpochLines(Callback):
-    """Prints a line after every epoch: metrics, seconds, and the time left."""
+    """Prints a line after every epoch: metrics, seconds, and the time left.
 
-    def __init__(self) -> None:
+    Args:
+        metrics: which to print, if they are logged; by default all that are logged once an epoch.
+    """
+
+    def __init__(self, metrics: Sequence[str] | None = None) -> None:
+        self.metrics = metrics
         self._begin = 0.0
         self._first = self._done = 0  # batches of the whole training: before this process, and by now
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock, maybe in the middle of an epoch."""
-        self._begin, self._first = time.monotonic(), _batches(trainer)
+        self._begin, self._first = time.monotonic(), batches_begun(trainer)
         self._done = self._first
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Count the batches; the means of the epoch are known only after this hook."""
-        self._done = _batches(trainer)
+        self._done = batches_begun(trainer)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Print the line of the epoch before."""
@@ -47,22 +53,15 @@ class EpochLines(Callback):
         if self._done == self._first or not trainer.is_global_zero:
             return
         seconds = (time.monotonic() - self._begin) / (self._done - self._first) * trainer.num_training_batches
-        metrics = ", ".join(
-            f"{name} {float(trainer.callback_metrics[name]):.4f}"
-            for name in ("train_loss", "train_acc", "val_loss", "val_acc", "val_acc_tta")
-            if name in trainer.callback_metrics
-        )
+        logged = trainer.callback_metrics
+        names = [name for name in logged if not name.endswith("_step")] if self.metrics is None else self.metrics
+        metrics = ", ".join(f"{name} {float(logged[name]):.4f}" for name in names if name in logged)
         left = seconds * ((trainer.max_epochs or 0) - trainer.current_epoch)
         tqdm.write(  # which does not tear a bar, and is print where there is none
             f"epoch {trainer.current_epoch}/{trainer.max_epochs}: {metrics}, "
             f"{seconds:.0f} s an epoch, {left / 60:.1f} min left"
         )
         sys.stdout.flush()
-
-
-def _batches(trainer: L.Trainer) -> int:
-    """Return how many batches the run was trained on, before it was resumed too."""
-    return int(trainer.fit_loop.epoch_loop.batch_progress.total.ready)
 
 
 class Bar(TQDMProgressBar):

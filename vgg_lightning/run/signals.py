@@ -11,12 +11,14 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 from vgg_lightning.base.process import seat
+
+Handler: TypeAlias = Callable[[int, FrameType | None], Any] | int | None  # what signal.signal returns
 
 _pending = 0  # the signal that came, until it is obeyed
 _deferred = False  # a Trainer polls `_pending` between batches
@@ -69,8 +71,11 @@ def release() -> None:
 
 @contextmanager
 def handled() -> Iterator[None]:
-    """Handle the signals within, and leave them as they were found."""
+    """Handle the signals within, and leave them as they were found; within another `handled` change nothing."""
     global _pending, _obeyed
+    if all(signal.getsignal(signum) is _handle for signum in _signals()):
+        yield
+        return
     before = _install()
     try:
         yield
@@ -87,7 +92,7 @@ def _signals() -> list[signal.Signals]:
     return [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
 
 
-def _install() -> dict[signal.Signals, signal._HANDLER]:
+def _install() -> dict[signal.Signals, Handler]:
     return {signum: signal.signal(signum, _handle) for signum in _signals()}
 
 

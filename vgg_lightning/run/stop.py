@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 
 from vgg_lightning.run import collectives, signals
+from vgg_lightning.run.lightning_private import leave_signals_alone
 
 
 def stop_together(note: str) -> None:
@@ -33,8 +34,7 @@ class StopOnSignal(Callback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Keep Lightning's ways with a SIGTERM out: between processes it broadcasts one from within its handler."""
         if collectives.several():
-            trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
-            trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+            leave_signals_alone(trainer)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take over."""

@@ -22,6 +22,7 @@ from vgg_lightning.base.errors import UserError
 from vgg_lightning.base.text import printable
 from vgg_lightning.cli.network_arguments import Parser
 from vgg_lightning.data.images.decode import MOST_BYTES
+from vgg_lightning.serve.gradio_private import take_as_sent
 from vgg_lightning.serve.guard import Guard
 from vgg_lightning.serve.uploads import Uploads
 
@@ -159,8 +160,7 @@ def _page(gr: Any, classifier: Classifier, uploads: Uploads[Answer]) -> Any:
                     label="what the network sees", elem_id="seen", height=300, interactive=False, buttons=[]
                 )
         for tab, component, sent in ((drop, dropped, _upload(uploads.folder)), (draw, drawn, _drawing)):
-            component.preprocess = sent  # in place of Gradio's, which would decode the picture
-            component.async_move_resource_to_block_cache = _where_it_is
+            take_as_sent(component, sent)
             gr.on(
                 [component.change, tab.select], _answer(gr, classifier, uploads), component, [label, seen, note],
                 trigger_mode="always_last", show_progress="hidden",
@@ -170,11 +170,6 @@ def _page(gr: Any, classifier: Classifier, uploads: Uploads[Answer]) -> Any:
 
 def _sketch() -> str:
     return Path(__file__).with_name("sketch.js").read_text(encoding="utf-8")
-
-
-async def _where_it_is(path: Any) -> Any:
-    """Return a path as it came: Gradio would fetch an address, and copy a file from anywhere, if a call asks for it."""
-    return path
 
 
 def _upload(folder: Path) -> Callable[[Any], str | bytes | None]:

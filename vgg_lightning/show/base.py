@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torchmetrics.utilities.distributed import gather_all_tensors
 
+from vgg_lightning.data.batches import Batch
+from vgg_lightning.run import collectives
 from vgg_lightning.run.loggers.tensorboard import write
 
 
@@ -59,7 +61,7 @@ class ValidationShow(Show):
 
     def __init__(self) -> None:
         super().__init__()
-        self._parts: list[tuple[int, Tensor, Tensor]] = []
+        self._parts: list[Answers] = []
 
     def show(self, board: SummaryWriter, step: int, trainer: L.Trainer, model: Any, answers: Answers) -> None:
         """Write to `board`; the model is in evaluation, and holds the averaged weights if there are any."""
@@ -73,24 +75,26 @@ class ValidationShow(Show):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Tensor, batch: Any, batch_idx: int, *_: Any
     ) -> None:
         """Keep the answers."""
-        self._parts.append((batch_idx, outputs, batch[1]))
+        ours = Batch.of(batch)
+        indices, own = ours.indices, slice(ours.share.own)
+        if not isinstance(batch, Batch):  # of another loader: each process has every `world_size`-th image in order
+            seen = sum(len(part.labels) for part in self._parts)
+            indices = trainer.global_rank + trainer.world_size * torch.arange(seen, seen + ours.share.own)
+        self._parts.append(Answers(indices[own].to(outputs.device), outputs.float(), ours.labels[own]))
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Bring the answers of all processes together and show something of them."""
         parts, self._parts = self._parts, []
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING or not parts:
             return
-        answers = _gather(trainer, parts)
+        answers = _gather(parts)
         self.attempt(trainer, lambda board, step: self.show(board, step, trainer, pl_module, answers))
 
 
-def _gather(trainer: L.Trainer, parts: list[tuple[int, Tensor, Tensor]]) -> Answers:
-    """Return the answers of all processes; each has every `world_size`-th picture of a batch (see BatchLoader)."""
-    batch_size = trainer.datamodule.hparams["batch_size"]  # type: ignore[attr-defined]
-    rank, ranks = trainer.global_rank, trainer.world_size
-    indices = [k * batch_size + rank + ranks * torch.arange(len(y), device=y.device) for k, _, y in parts]
-    columns = [torch.cat(indices), torch.cat([p[1].float() for p in parts]), torch.cat([p[2] for p in parts])]
-    if ranks > 1:
+def _gather(parts: list[Answers]) -> Answers:
+    """Return the answers of all processes, in the order of the images."""
+    columns = [torch.cat(column) for column in zip(*parts, strict=True)]
+    if collectives.several():
         columns = [torch.cat(gather_all_tensors(column)) for column in columns]
     order = columns[0].argsort()
     return Answers(*(column[order].cpu() for column in columns))

@@ -11,6 +11,7 @@ from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from vgg_lightning.base.text import say, table
+from vgg_lightning.data.batches import Batch
 
 
 class ClassTable(Callback):
@@ -29,7 +30,8 @@ class ClassTable(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Tensor, batch: Any, *_: Any
     ) -> None:
         """Count one batch."""
-        self._matrix.update(outputs, batch[1])
+        batch = Batch.of(batch)
+        self._matrix.update(outputs, batch.labels[: batch.share.own])
 
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Add up what all processes have counted."""

@@ -13,6 +13,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 
 from vgg_lightning.base.text import printable
+from vgg_lightning.run.tensorboard_private import add_summary
 
 Array: TypeAlias = NDArray[Any]
 Colour = tuple[int, int, int]
@@ -37,7 +38,7 @@ def add_picture(board: SummaryWriter, tag: str, picture: Image.Image, step: int)
         height=picture.height, width=picture.width, colorspace=3, encoded_image_string=buffer.getvalue()
     )
     summary = Summary(value=[Summary.Value(tag=tag, image=image)])
-    board._get_file_writer().add_summary(summary, step)  # type: ignore[no-untyped-call]
+    add_summary(board, summary, step)
 
 
 def stored(picture: Image.Image) -> Image.Image:

@@ -22,12 +22,14 @@ class Projector(Show):
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write them, with the weights of the end of the run."""
-        if trainer.enable_validation and len(trainer.datamodule.pictures("val")[1]):  # type: ignore[attr-defined]
+        if trainer.enable_validation:
             self.attempt(trainer, lambda board, step: self._show(board, step, trainer, pl_module))
 
     @torch.no_grad()
     def _show(self, board: SummaryWriter, step: int, trainer: L.Trainer, model: Any) -> None:
         images, labels = some_pictures(trainer, COUNT)
+        if not len(labels):
+            return
         was_training = model.training
         model.eval()
         features, logits = features_of(model, model.preprocess(images.to(model.device)))

@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Callback
 from vgg_lightning.base.files import write_whole
 from vgg_lightning.base.text import program, say
 from vgg_lightning.base.versions import versions
+from vgg_lightning.data.batches import Batch
 from vgg_lightning.show.class_table import class_accuracies
 
 if TYPE_CHECKING:
@@ -79,8 +80,7 @@ class RunReport(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count the examples; stop the clock of training after the last batch, before validation."""
-        share = getattr(getattr(trainer, "datamodule", None), "share", None)
-        self.examples += share.total if share else len(batch[1])
+        self.examples += Batch.of(batch).share.total
         if trainer.is_last_batch:
             self.train_seconds += time.monotonic() - self._train_begin
             self._training = False

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import time
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import ThroughputMonitor
-from lightning.pytorch.trainer.states import RunningStage, TrainerFn
+from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.tensorboard import SummaryWriter
 
+from vgg_lightning.data.batches import Batch
 from vgg_lightning.networks.tracing import trace_layers
+from vgg_lightning.run.lightning_private import MeasuringThroughput
 from vgg_lightning.run.loggers.tensorboard import write
 
 WINDOW = 50  # batches over which the speed is averaged
@@ -24,7 +24,7 @@ SHOWN = {
 }
 
 
-class Throughput(ThroughputMonitor):
+class Throughput(MeasuringThroughput):
     """Lightning's ThroughputMonitor for this project's batches; it writes its curves to TensorBoard alone.
 
     metrics.csv stays free of them: two runs with the same seed have the same one. MFU is the share of the device's
@@ -33,38 +33,43 @@ class Throughput(ThroughputMonitor):
     """
 
     def __init__(self) -> None:
-        super().__init__(batch_size_fn=lambda batch: len(batch[1]), window_size=WINDOW)
+        super().__init__(batch_size_fn=lambda batch: Batch.of(batch).share.own, window_size=WINDOW)
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Count the floating-point operations of a batch, and find the device's peak."""
+        """Find the device's peak."""
         super().setup(trainer, pl_module, stage)
         if stage != TrainerFn.FITTING or not trainer.is_global_zero:
             return
-        pl_module.flops_per_batch = training_flops(pl_module, trainer)  # type: ignore[assignment]
-        self.available_flops = self.available_flops or measured_peak(trainer.strategy.root_device)
-        for throughput in self._throughputs.values():
-            throughput.available_flops = self.available_flops
+        self.expect(self.available_flops or measured_peak(trainer.strategy.root_device))
 
-    def _compute(self, trainer: L.Trainer, iter_num: int | None = None) -> None:
-        if trainer.state.stage != RunningStage.TRAINING or not trainer._logger_connector.should_update_logs:
-            return
-        found = self._throughputs[RunningStage.TRAINING].compute()
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Count the floating-point operations of a batch, at the first one."""
+        if trainer.is_global_zero and not hasattr(pl_module, "flops_per_batch"):
+            pl_module.flops_per_batch = training_flops(pl_module, len(batch[1]))  # type: ignore[assignment]
+
+    def show(self, trainer: L.Trainer, measured: dict[str, Any]) -> None:
+        """Write the curves."""
         step = max(trainer.global_step - 1, 0)
 
-        def show(board: SummaryWriter) -> None:
-            for key in SHOWN.keys() & found.keys():
-                board.add_scalar(f"throughput/{SHOWN[key]}", float(found[key]), step)
+        def add(board: SummaryWriter) -> None:
+            for key in SHOWN.keys() & measured.keys():
+                board.add_scalar(f"throughput/{SHOWN[key]}", float(measured[key]), step)
 
-        write(trainer, show)
+        write(trainer, add)
 
 
-def training_flops(model: Any, trainer: L.Trainer) -> int:
-    """Return the floating-point operations of one batch on one device, forward and backward: 2 a multiply-add."""
+def training_flops(model: Any, batch_size: int) -> int:
+    """Return the floating-point operations of a batch of `batch_size` images, forward and backward: 2 a multiply-add.
+
+    Args:
+        model: the Classifier.
+        batch_size: images in the batch of one device.
+    """
     size = model.hparams["image_size"]
     with torch.device("meta"):
         layers = trace_layers(model.build(), (model.hparams["in_channels"], size, size))
-    data: Any = trainer.datamodule  # type: ignore[attr-defined]
-    batch_size: int = math.ceil(data.hparams["batch_size"] / trainer.world_size)
     return 2 * batch_size * sum(layer.training_macs for layer in layers)
 
 

@@ -10,7 +10,7 @@ import shlex
 import statistics
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vgg_lightning.base.errors import UserError
 
@@ -94,10 +94,10 @@ class _Sweep:
     """
 
     def __init__(self, own: argparse.Namespace, options: list[str], args: list[str]) -> None:
-        from vgg_lightning.cli.limits import check_run
         from vgg_lightning.sweep.options import FitOptions
         from vgg_lightning.sweep.space import read_space
         from vgg_lightning.sweep.study import quiet
+        from vgg_lightning.training.limits import check_run
 
         quiet()
         self.command = args
@@ -127,7 +127,7 @@ class _Sweep:
         remember(study, "options", self.fit.plain({}))
         print(
             f"search {self.name}: {self.wanted} trials of {self.fit.config.trainer.max_epochs} epochs, "
-            f"folder {_short(self.folder)}, storage {_hidden(study)}",
+            f"folder {_short(self.folder)}, storage {_hidden(self.storage)}",
             flush=True,
         )
         try:
@@ -153,6 +153,7 @@ class _Sweep:
             ) from error
 
     def _run_trials(self, study: Study) -> None:
+        from vgg_lightning.sweep.optuna_private import trial_id
         from vgg_lightning.sweep.study import next_trial, running
         from vgg_lightning.sweep.trial import run_trial
 
@@ -161,7 +162,7 @@ class _Sweep:
             trial = next_trial(study, self.folder, self.space, self.wanted)
             if trial is not None:
                 begin = time.monotonic()
-                outcome = run_trial(study, trial, self._job(study, trial._trial_id, trial.number, trial.params))
+                outcome = run_trial(study, trial, self._job(study, trial_id(trial), trial.number, trial.params))
                 self._say(study, trial.number, outcome, time.monotonic() - begin)
             elif not running(study):
                 return
@@ -238,9 +239,8 @@ def _short(path: Path) -> str:
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-def _hidden(study: Study) -> str:
-    """Return the address of the storage without a password."""
+def _hidden(address: str) -> str:
+    """Return the address of a storage without its password."""
     from sqlalchemy.engine import make_url
 
-    storage: Any = study._storage
-    return make_url(getattr(storage, "_backend", storage).url).render_as_string(hide_password=True)
+    return make_url(address).render_as_string(hide_password=True)

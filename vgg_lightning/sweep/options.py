@@ -12,12 +12,12 @@ import torch
 
 from vgg_lightning.base.errors import UserError
 from vgg_lightning.classifier import Classifier
-from vgg_lightning.cli.defaults import follow_data, with_defaults
+from vgg_lightning.cli.defaults import with_defaults
 from vgg_lightning.cli.lightning import VGGLightningCLI, quiet
-from vgg_lightning.cli.limits import check_run, check_trainer
-from vgg_lightning.cli.options import left_out_of_presets
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
+from vgg_lightning.prepare import complete
 from vgg_lightning.sweep.space import Space, argument, extremes
+from vgg_lightning.training.run_options import left_out_of_presets
 
 SET_BY_SWEEP = ("name", "test", "ckpt_path", "resume", "print_config")
 FIXED = (*SET_BY_SWEEP, "config", "trainer.default_root_dir", "trainer.devices", "help", "model", "data", "trainer")
@@ -26,18 +26,6 @@ ALWAYS_SAID = ("model.network", "data.image_size", "trainer.max_epochs")  # in a
 COMBINATIONS = 64  # of other options that are tried before a value is refused
 
 Config = dict[str, Any]
-
-
-class _FitParser(VGGLightningCLI):
-    """The parser of fit, without the run."""
-
-    def before_instantiate_classes(self) -> None:
-        """Build nothing."""
-
-    instantiate_classes = before_instantiate_classes
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        """Run nothing."""
 
 
 class FitOptions:
@@ -54,7 +42,8 @@ class FitOptions:
         _refuse(options)
         quiet()
         self.base = with_defaults("fit", options)
-        self.parser = _FitParser("fit", self.base)._parser("fit")
+        self.cli = VGGLightningCLI("fit", self.base)
+        self.parser = self.cli.parser
         self.config = self.parse({})
         self._check_use()
 
@@ -131,14 +120,11 @@ class FitOptions:
         raise UserError(f"{name} {argument(value)} of the space cannot be used: {first}")
 
     def _try(self, params: Mapping[str, Any]) -> None:
-        config = self.parse(params)
-        follow_data(config)
-        check_run(config)
-        check_trainer(config.trainer)
-        model = {name: value for name, value in config.model.as_dict().items() if name != "weights"}
+        options = self.parse(params).as_dict()
+        complete("fit", options)
         with torch.device("meta"):
-            Classifier(**model)
-        FashionMNISTDataModule(**config.data.as_dict())
+            Classifier(**{**options["model"], "weights": None})
+        FashionMNISTDataModule(**options["data"])
 
 
 def _combinations(others: dict[str, list[Any]]) -> Iterator[dict[str, Any]]:

@@ -14,6 +14,7 @@ from torch.utils.tensorboard.summary import hparams
 
 from vgg_lightning.base import text as render
 from vgg_lightning.base.files import write_whole
+from vgg_lightning.run.tensorboard_private import add_summary
 from vgg_lightning.sweep.space import argument
 from vgg_lightning.sweep.study import trials
 
@@ -98,7 +99,7 @@ def write_hparams(study: Study, folder: Path) -> None:
         values = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in trial.params.items()}
         with SummaryWriter(folder / f"trial_{trial.number}") as writer:
             for summary in hparams(values, metrics):  # type: ignore[no-untyped-call]
-                writer._get_file_writer().add_summary(summary)
+                add_summary(writer, summary)
             for step, value in curve:
                 writer.add_scalar("val_acc", value, step)
             for name, value in metrics.items():

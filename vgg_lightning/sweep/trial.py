@@ -15,15 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from lightning.pytorch.callbacks import Callback
 from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
+from vgg_lightning.cli.defaults import with_defaults
 from vgg_lightning.cli.entry import guarded
 from vgg_lightning.cli.lightning import VGGLightningCLI
-from vgg_lightning.cli.lightning import main as run_cli
+from vgg_lightning.prepare import fit, prepare
 from vgg_lightning.run import signals
-from vgg_lightning.run.checkpoints.locate import newest_valid
+from vgg_lightning.run.checkpoints.locate import RunFinished, newest_valid
+from vgg_lightning.run.session import session
 from vgg_lightning.sweep.study import HEARTBEAT, hold_alive, open_storage, put_back, quiet
 
 PRUNED = 10  # exit code of a trial that was ended early
@@ -60,23 +61,6 @@ class Outcome:
     state: TrialState
     value: float | None = None
     note: str = ""
-
-
-class TrialCLI(VGGLightningCLI):
-    """`fit` for a trial: tells the study how it stands after every validation, and ends if it is hopeless."""
-
-    def __init__(self, trial: Trial, verb: str, args: list[str]) -> None:
-        self.trial = trial
-        super().__init__(verb, args)
-
-    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Any:
-        from optuna_integration import PyTorchLightningPruningCallback
-
-        assert self.run_folder is not None
-        self.trial.set_user_attr("run_folder", str(self.run_folder.resolve()))
-        return super()._instantiate_trainer(
-            config, [*callbacks, PyTorchLightningPruningCallback(self.trial, monitor="val_acc")]
-        )
 
 
 def run_trial(study: Study, trial: Trial, job: Job) -> Outcome:
@@ -167,14 +151,30 @@ def _fit(job: Job) -> int:
         study_name=job.study, storage=open_storage(job.storage), sampler=sampler, pruner=job.pruner
     )
     trial = Trial(study, job.trial_id)
-    options = ["fit", *job.options]
+    options = list(job.options)
     run = trial.user_attrs.get("run_folder")
     if run and Path(run).is_dir() and newest_valid(Path(run)):
         options += ["--ckpt_path", run]  # it was cut off, and goes on as if it had not been
     try:
-        return run_cli(options, lambda verb, args: TrialCLI(trial, verb, args))
+        with session():
+            return fit_trial(trial, options)
     except optuna.TrialPruned:
         return PRUNED
+    except RunFinished as finished:  # it was cut off once all was done
+        print(finished)
+        return 0
+
+
+def fit_trial(trial: Trial, options: list[str]) -> int:
+    """Fit with these options: the study is told how the trial stands after every validation, and may end it."""
+    from optuna_integration import PyTorchLightningPruningCallback
+
+    pruning = PyTorchLightningPruningCallback(trial, monitor="val_acc")
+    run = prepare(**VGGLightningCLI("fit", with_defaults("fit", options)).arguments(), callbacks=[pruning])
+    assert run.folder is not None
+    trial.set_user_attr("run_folder", str(run.folder.resolve()))
+    fit(run)
+    return 1 if run.problems else 0
 
 
 def _obey(stop: Connection) -> None:

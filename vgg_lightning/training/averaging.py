@@ -10,7 +10,10 @@ import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from vgg_lightning.base.torch_private import copy_each
+from vgg_lightning.run.lightning_private import use_average
 
 
 class MovingAverage(AveragedModel):
@@ -24,7 +27,7 @@ class MovingAverage(AveragedModel):
 
     def __init__(self, model: nn.Module, device: torch.device, decay: float) -> None:
         super().__init__(model, device)
-        self.decay = decay
+        self._average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
         self._begun = False
 
     @torch.no_grad()
@@ -34,9 +37,9 @@ class MovingAverage(AveragedModel):
         averages, current = _values(self.module), _values(model)
         averaged = [self._begun and value.is_floating_point() for value in current]  # counters are copied
         if any(averaged):
-            torch._foreach_lerp_(*_where(averaged, averages, current), 1 - self.decay)
+            self._average(*_where(averaged, averages, current), 0)
         if not all(averaged):
-            torch._foreach_copy_(*_where([not a for a in averaged], averages, current))
+            copy_each(*_where([not a for a in averaged], averages, current))
         self.n_averaged += 1
         self._begun = True
 
@@ -67,7 +70,7 @@ class AveragedWeights(EMAWeightAveraging):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Make room for the average, before a checkpoint is loaded."""
         if stage == TrainerFn.FITTING:
-            self._average_model = MovingAverage(pl_module, trainer.strategy.root_device, self.decay)
+            use_average(self, MovingAverage(pl_module, trainer.strategy.root_device, self.decay))
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Restore the average and the weights in training, if it is to go on."""

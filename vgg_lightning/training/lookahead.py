@@ -8,6 +8,9 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from vgg_lightning.base.torch_private import copy_each
 
 DECAY = 0.95  # per step, of the average at the end of a run
 GROWTH = 3  # power of the run's progress with which the decay grows to that: first the average follows at once
@@ -46,8 +49,9 @@ class Lookahead(Callback):
             return
         decay = DECAY**self.steps * (step / self._total) ** GROWTH
         weights: list[Tensor] = [*trained(pl_module)]
-        torch._foreach_lerp_(self._average, weights, 1 - decay)  # one kernel for all of them on a GPU
-        torch._foreach_copy_(weights, self._average)
+        average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]  # one kernel for all of them on a GPU
+        average(self._average, weights, 0)
+        copy_each(weights, self._average)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the average."""

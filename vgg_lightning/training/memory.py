@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import torch
@@ -9,6 +10,8 @@ from torch import nn
 
 from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.base.machine import free_memory
+from vgg_lightning.networks import skeleton
+from vgg_lightning.training.options import network_arguments
 from vgg_lightning.training.trained import Trained
 
 
@@ -16,11 +19,11 @@ def check_weights_fit(build: Callable[[], nn.Module], picture_bytes: int) -> Non
     """Raise UserError if the weights of a network, or two pictures of its input, are larger than the memory.
 
     Args:
-        build: makes the network; called on the device "meta", where tensors have shapes and no content.
+        build: makes its skeleton, on the device "meta", where tensors have shapes and no content.
         picture_bytes: of one picture of its input.
     """
     try:
-        needed = 2 * picture_bytes + _bytes(_skeleton(build))
+        needed = 2 * picture_bytes + _bytes(build())
     except (RuntimeError, OverflowError, TypeError) as error:  # shapes that exceed 64 bits
         raise UserError(
             "the network is too large to be built: "
@@ -49,7 +52,7 @@ def check_training_fits(classifier: Trained, batch_size: int, precision: str) ->
     """
     if torch.cuda.is_available():
         return 0
-    network = _skeleton(classifier.build).eval()
+    network = copy.deepcopy(skeleton(**network_arguments(classifier.hparams))).eval()
     picture = torch.empty(1, *_picture(classifier), device="meta")
     kept = _kept(network, picture) * (2 if "16" in precision else 4)
     needed = 2 * _bytes(network) + (kept + 3 * 4 * picture.numel()) * batch_size  # 3: to normalise makes two copies
@@ -76,11 +79,6 @@ def _kept(network: nn.Module, picture: torch.Tensor) -> int:
             layer.register_forward_hook(count)
     network(picture)
     return kept
-
-
-def _skeleton(build: Callable[[], nn.Module]) -> nn.Module:
-    with torch.device("meta"):
-        return build()
 
 
 def _bytes(network: nn.Module) -> int:

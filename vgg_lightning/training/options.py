@@ -61,6 +61,12 @@ GIVEN = ("in_channels", "num_classes", "image_size")  # to every network
 NETWORK_OPTIONS = {name: default for name, default in network_options("vgg11").items() if name not in GIVEN}
 
 
+def network_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `build_network` among the options of a Classifier."""
+    changed = {name: options[name] for name, default in NETWORK_OPTIONS.items() if options[name] != default}
+    return {"name": options["network"], **{name: options[name] for name in GIVEN}, **changed}
+
+
 def check_options(options: Mapping[str, Any]) -> None:
     """Raise UserError for the first option that is not finite, out of its range or no choice."""
     check("model", OPTIONS, options)

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 def sharpness_aware(
@@ -54,7 +55,7 @@ def _climb(parameters: list[nn.Parameter], rho: float) -> None:
 @contextmanager
 def statistics_kept(network: nn.Module) -> Iterator[None]:
     """Keep the running statistics of BatchNorm as they are, though it trains."""
-    layers = [layer for layer in network.modules() if isinstance(layer, _BatchNorm)]
+    layers = [layer for layer in network.modules() if isinstance(layer, BATCH_NORMS)]
     momenta = [layer.momentum for layer in layers]
     for layer in layers:
         layer.momentum = 0.0

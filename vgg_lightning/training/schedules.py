@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 
 from vgg_lightning.base.errors import UserError, nearest, option
+from vgg_lightning.base.torch_private import set_last_rates
 
 
 def constant(progress: float) -> float:
@@ -69,4 +70,4 @@ def restart_schedule(scheduler: torch.optim.lr_scheduler.LambdaLR, lr: float) ->
     ):
         group["initial_lr"] = base
         group["lr"] = base * factor(scheduler.last_epoch)
-    scheduler._last_lr = [group["lr"] for group in scheduler.optimizer.param_groups]
+    set_last_rates(scheduler)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from vgg_lightning.base.torch_private import standard_gamma
 from vgg_lightning.data.augment.patches import rectangle
 
 Mixed = tuple[Tensor, Tensor]
@@ -54,7 +55,7 @@ def _beta(alpha: float, n: int, generator: torch.Generator) -> Tensor:
     if alpha == 1:
         return torch.rand(n, generator=generator, device=generator.device)
     shape = torch.full((2, n), alpha, device=generator.device)
-    first, second = torch._standard_gamma(shape, generator=generator)
+    first, second = standard_gamma(shape, generator)
     share: Tensor = first / (first + second).clamp_min(torch.finfo(first.dtype).tiny)
     return share
 

@@ -3,47 +3,44 @@
 from __future__ import annotations
 
 import errno
-import shlex
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
-from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, WeightAveraging
+from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
 
 from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.base.progress import say
-from vgg_lightning.base.text import program
-from vgg_lightning.run import collectives, signals
+from vgg_lightning.run import collectives, lightning_private, signals
 from vgg_lightning.run.checkpoints.io import CheckpointNotWrittenError, go_back_to, remove_leftovers
+from vgg_lightning.run.checkpoints.loaders import Restores, loader_states, restores, unrestorable
 from vgg_lightning.run.checkpoints.loop_state import before_batch, before_validation, exchange_weights
 from vgg_lightning.run.checkpoints.seal import damage_of
 
 COST = 0.01  # share of the time that saves by the clock may take
 
 
-def resume_command(run_folder: Path) -> str:
-    """Return what to type to go on with a run."""
-    return f"resume with: {program('vgg-lightning')} fit --ckpt_path {shlex.quote(str(run_folder))}"
-
-
-class BestCheckpoint(ModelCheckpoint):
-    """Keeps the epoch with the best val_acc. A save that fails is said and tried again with the next better epoch.
+class BestCheckpoint(lightning_private.BestModelCheckpoint):
+    """Keeps the best epoch. A save that fails is said and tried again with the next better epoch.
 
     Args:
         folder: where best.ckpt goes.
+        monitor: the logged metric that decides.
+        mode: "max" if more of it is better, else "min".
     """
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder, filename="best", monitor="val_acc", mode="max", enable_version_counter=False)
+    def __init__(self, folder: Path, monitor: str = "val_acc", mode: Literal["max", "min"] = "max") -> None:
+        super().__init__(folder, filename="best", monitor=monitor, mode=mode, enable_version_counter=False)
         self.failed = False
 
-    def _save_topk_checkpoint(self, trainer: L.Trainer, monitor_candidates: dict[str, Any]) -> None:
+    def save_best(self, trainer: L.Trainer, metrics: dict[str, Any]) -> None:
+        """Save the epoch if it is the best so far."""
         before = {**self.state_dict(), "best_k_models": dict(self.best_k_models)}
         try:
             _check_run_folder(Path(str(self.dirpath)) / "best.ckpt")
-            super()._save_topk_checkpoint(trainer, monitor_candidates)
+            super().save_best(trainer, metrics)
             self.failed = False
         except CheckpointNotWrittenError as error:
             self.failed = True
@@ -78,20 +75,25 @@ class LastCheckpoint(Checkpoint):
     A state is saved between two batches, once all that belongs to the first is logged, and never between a last
     batch and its validation, unless so that the resumed run makes up for the validation (see `loop_state`).
 
+    Where the training loader cannot be restored, a run does not go on exactly from within an epoch. That is said at
+    the start; last.ckpt is then written at the ends of epochs alone.
+
     Args:
         folder: where last.ckpt goes.
         every_n_steps: save whenever the number of steps is a multiple of this; 0 does not.
         minutes: save when the newest checkpoint is older; 0 does not. Where saving is slow it is done less often,
             so that it takes at most a hundredth of the time.
+        note: what to say when a signal stops the run: how to resume it.
 
     Raises:
-        UserError: if one of these is negative.
+        UserError: if an interval is negative.
     """
 
-    def __init__(self, folder: Path, every_n_steps: int = 0, minutes: float = 0.0) -> None:
+    def __init__(self, folder: Path, every_n_steps: int = 0, minutes: float = 0.0, note: str = "") -> None:
         for name, value in (("every_n_steps", every_n_steps), ("minutes", minutes)):
             if not value >= 0:
                 raise UserError(f"{option(f'checkpoint_{name}')} {value} is out of range: it takes 0 or more")
+        self.note = note
         self.file = folder / "last.ckpt"
         self.every_n_steps = every_n_steps
         self.seconds = 60 * minutes if minutes else float("inf")
@@ -101,6 +103,8 @@ class LastCheckpoint(Checkpoint):
         self._max_steps = -1
         self._where = ""  # "batch" before a batch, "validation" before or in one; else where Lightning saves itself
         self._swapped = False  # the model holds the averaged weights
+        self._restores: Restores = "position"
+        self._loaders: list[dict[str, Any]] | None = None  # their states after the batch before, if a save is due
 
     # Where a run starts or goes on.
 
@@ -111,19 +115,36 @@ class LastCheckpoint(Checkpoint):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Let last.ckpt be what the run goes on from. Hide max_steps, lest Lightning count its last epoch twice."""
-        self._max_steps, trainer.fit_loop.epoch_loop.max_steps = trainer.max_steps, -1
+        self._max_steps = trainer.max_steps
+        lightning_private.set_max_steps(trainer, -1)
         source = Path(trainer.ckpt_path).resolve() if trainer.ckpt_path else None
         beside = source and source.parent == self.file.parent.resolve() and source.name != self.file.name
         if source and beside and trainer.is_global_zero:
             go_back_to(source, self.file)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start the clock."""
-        trainer.fit_loop.epoch_loop.max_steps = self._max_steps
+        """Start the clock, restore the loaders, and name those that cannot be."""
+        lightning_private.set_max_steps(trainer, self._max_steps)
         self._saved_step = trainer.global_step
         self._due_at = time.monotonic() + self.seconds
+        lightning_private.restore_loaders(trainer)
+        self._restores = restores(trainer)
+        if self._restores == "nothing":
+            _say(
+                trainer,
+                f"the training loader ({', '.join(unrestorable(trainer))}) cannot be restored within an epoch, "
+                "having no state_dict: last.ckpt is written at the ends of epochs alone, and a resumed run begins "
+                "the interrupted epoch anew",
+            )
+        if self._restores != "state":
+            setattr(self, "on_train_batch_end", None)  # noqa: B010 - Lightning leaves it out then, see `hooks.lean`
 
     # Where to save.
+
+    def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
+        """Note where a loader stands whose state cannot be set back by a batch, if it is time to save."""
+        due = any(collectives.agree(signals.pending(), self._is_due(trainer)))
+        self._loaders = loader_states(trainer) if due else None
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
@@ -134,6 +155,10 @@ class LastCheckpoint(Checkpoint):
         signum, due = collectives.agree(signals.pending(), self._is_due(trainer))
         if not (signum or due):
             return
+        if self._restores == "nothing" or (self._restores == "state" and self._loaders is None):
+            if signum and self._restores == "nothing":
+                self._stop(trainer, signum)
+            return
         if batch_idx and self._saved_step != trainer.global_step:
             self._save(trainer, "batch")
         if signum and self._saved_step == trainer.global_step > 0:
@@ -143,7 +168,7 @@ class LastCheckpoint(Checkpoint):
         """Save before a validation, which may be long, if it is time to."""
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return
-        trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.reset_on_restart()  # else it stays one off
+        lightning_private.count_validation_batches_anew(trainer)
         self._where = "validation"
         self._save_and_stop_in_validation(trainer, clock=True)
 
@@ -170,7 +195,7 @@ class LastCheckpoint(Checkpoint):
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Describe in `checkpoint` the place between two batches at which the run stands."""
         if self._where == "batch":
-            before_batch(checkpoint)
+            before_batch(checkpoint, type(getattr(trainer, "datamodule", None)).__qualname__, self._loaders)
         if self._where == "validation":
             before_validation(checkpoint)
         if self._swapped:
@@ -180,8 +205,8 @@ class LastCheckpoint(Checkpoint):
         if self._where != "validation":
             return
         signum, due = collectives.agree(signals.pending(), clock and time.monotonic() >= self._due_at)
-        half_way = trainer.fit_loop.epoch_loop._should_accumulate()
-        if not half_way and (signum or due):
+        exact = self._restores != "nothing" or trainer.is_last_batch
+        if exact and (signum or due) and not lightning_private.accumulates(trainer):
             self._save(trainer, "validation")
         if signum:
             self._stop(trainer, signum)
@@ -206,8 +231,10 @@ class LastCheckpoint(Checkpoint):
         self._due_at = end + max(self.seconds, (end - begin) / COST)
 
     def _stop(self, trainer: L.Trainer, signum: int) -> None:
-        saved = "the newest checkpoint is older" if self.failed else f"saved after step {trainer.global_step}"
-        signals.obey(signum, f"{saved}; {resume_command(self.file.parent.parent)}")
+        saved = f"saved after step {trainer.global_step}"
+        if self.failed or self._saved_step != trainer.global_step:
+            saved = "the newest checkpoint is older" if self.file.exists() else "nothing is saved yet"
+        signals.obey(signum, f"{saved}; {self.note}" if self.note else saved)
 
 
 def _check_run_folder(file: Path) -> None:

@@ -14,7 +14,7 @@ from lightning.fabric.plugins import CheckpointIO
 
 from vgg_lightning.base.errors import UserError
 from vgg_lightning.base.files import sync_folder
-from vgg_lightning.run.checkpoints.read import read_checkpoint
+from vgg_lightning.run.checkpoints.read import take
 from vgg_lightning.run.checkpoints.seal import SealedWriter, damage_of
 
 
@@ -53,8 +53,12 @@ class VerifiedCheckpointIO(CheckpointIO):
     def load_checkpoint(
         self, path: str | os.PathLike[str], map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read a checkpoint: verified, tensors and plain values only. Raises UserError if it is damaged."""
-        return read_checkpoint(Path(path))
+        """Read a checkpoint, unless that was done to look at its options: verified, tensors and plain values only.
+
+        Raises:
+            UserError: if it is damaged.
+        """
+        return take(Path(path))
 
     def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
         """Remove a checkpoint and the one before it."""

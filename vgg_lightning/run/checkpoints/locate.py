@@ -1,4 +1,4 @@
-"""Which checkpoint file is meant: of a run folder, or the newest valid one that a run goes on from."""
+"""Which checkpoint file is meant: by a file, a folder, a run folder or "last"; and from which one a run resumes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.base.files import check_place
 from vgg_lightning.base.progress import say
 from vgg_lightning.run.checkpoints.loop_state import epochs_done
-from vgg_lightning.run.checkpoints.seal import damage_of
+from vgg_lightning.run.checkpoints.read import damage
 
 KEPT = ("last", "last-prev", "best", "best-prev")  # where two are equally new, the first
 
@@ -56,6 +56,42 @@ def newest_valid(run_folder: Path) -> Path | None:
             return file
         passed_over.append(f"{file.name} is damaged ({damage})")
     return None
+
+
+def meant_by(path: str, resumes: bool) -> Path:
+    """Return the checkpoint file that `--ckpt_path` means.
+
+    Args:
+        path: a file, a run folder, a folder with checkpoints, or "last": the newest run below the current folder.
+        resumes: a run goes on from it: the newest valid file counts, not the best one.
+
+    Raises:
+        UserError: if there is none.
+    """
+    if path == "last":
+        folder = newest_run()
+        path = str(folder) if resumes else str(folder / "checkpoints" / "last.ckpt")
+    newest = newest_valid(Path(path)) if resumes else None
+    return newest or find_checkpoint(path, prefer="last" if resumes else "best")
+
+
+def newest_of(root: str | Path, name: str) -> Path:
+    """Return the newest valid checkpoint of the newest run with a name: what `--resume` means.
+
+    Args:
+        root: folder of `lightning_logs`.
+        name: of the run.
+
+    Raises:
+        UserError: if the newest run of that name has no valid checkpoint.
+    """
+    parent = Path(root) / "lightning_logs" / name
+    folders = [folder for folder in parent.glob("version_*") if folder.name[8:].isdigit()]
+    newest = max(folders, key=lambda folder: int(folder.name[8:]), default=parent)
+    if file := newest_valid(newest):
+        return file
+    resume = option("resume")
+    raise UserError(f"{resume}: {newest} has no valid checkpoint; leave {resume} out to start a new run")
 
 
 def newest_beside(file: Path) -> str:
@@ -134,6 +170,6 @@ def _found_near(path: Path) -> str:
 
 def _damage(file: Path) -> str | None:
     try:
-        return damage_of(file)
+        return damage(file)
     except OSError as error:
         return str(error.strerror or error)

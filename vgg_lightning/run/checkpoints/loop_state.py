@@ -9,38 +9,38 @@ from __future__ import annotations
 
 from typing import Any
 
+from vgg_lightning.run.lightning_private import (
+    before_validation,
+    epochs_done,
+    save_loader_states,
+    saved_loader_states,
+    take_back_batch,
+)
+
+__all__ = ["before_batch", "before_validation", "epochs_done", "exchange_weights"]
+
 Checkpoint = dict[str, Any]
 
 
-def before_batch(checkpoint: Checkpoint) -> None:
-    """Describe `on_train_batch_start` as the end of the batch before: the batch at hand is not begun."""
-    loop = checkpoint["loops"]["fit_loop"]
-    progress = loop["epoch_loop.batch_progress"]
-    for counts in (progress["total"], progress["current"]):
-        counts["ready"] -= 1
-        counts["completed"] -= 1  # Lightning counts a batch as completed only after on_train_batch_end
-    progress["is_last_batch"] = False
-    loop["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1  # likewise
-    loaders = [checkpoint.get("FashionMNISTDataModule", {}), *loop["state_dict"].get("combined_loader", [])]
-    for loader in loaders:
-        if "position" in loader:
-            loader["position"] -= 1
+def before_batch(checkpoint: Checkpoint, data: str = "", loaders: list[dict[str, Any]] | None = None) -> None:
+    """Describe `on_train_batch_start` as the end of the batch before: the batch at hand is not begun.
 
-
-def before_validation(checkpoint: Checkpoint) -> None:
-    """Describe a place in a validation as one in its first batch, from which Lightning starts it anew."""
-    progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
-    for counts in (progress["total"], progress["current"]):
-        counts.update(ready=1, started=1, processed=0, completed=0)
-    progress["is_last_batch"] = False
+    Args:
+        checkpoint: is changed.
+        data: the key under which Lightning saves the state of the data module.
+        loaders: the states of the loaders before the batch at hand was read; by default a `position` in those of now
+            goes back by one.
+    """
+    take_back_batch(checkpoint)
+    if loaders is not None:
+        save_loader_states(checkpoint, loaders)
+        return
+    for state in (checkpoint.get(data, {}), *saved_loader_states(checkpoint)):
+        if "position" in state:
+            state["position"] -= 1
 
 
 def exchange_weights(checkpoint: Checkpoint) -> None:
     """Put the averaged weights and those in training in their places while the model holds the averaged ones."""
     weights, averaged = checkpoint["state_dict"], checkpoint["current_model_state"]
     checkpoint["state_dict"], checkpoint["current_model_state"] = averaged, weights
-
-
-def epochs_done(checkpoint: Checkpoint) -> int:
-    """Return the number of finished epochs."""
-    return int(checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])

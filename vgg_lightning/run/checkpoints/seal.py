@@ -68,26 +68,38 @@ def damage_of(file: Path) -> str | None:
     Raises:
         OSError: if it is no ordinary file, or cannot be read.
     """
+    return verify(file)[0]
+
+
+def verify(file: Path) -> tuple[str | None, str | None]:
+    """Return what is wrong with a checkpoint file, as `damage_of`, and the SHA-256 of all of it if it has a seal.
+
+    Raises:
+        OSError: if it is no ordinary file, or cannot be read.
+    """
     with open_regular(file) as stream:
         size = os.fstat(stream.fileno()).st_size
         stream.seek(max(size - _TAIL, 0))
         tail = stream.read(_TAIL)
         sealed = re.fullmatch(rb"(..)" + re.escape(_MARK) + rb"([0-9a-f]{64})", tail, re.DOTALL)
         if not sealed:
-            return _damage_of_unsealed(stream, tail, size)
-        if sealed[1] != struct.pack("<H", _COMMENT) or _hash(stream, size - _TAIL) != sealed[2].decode():
-            return "its SHA-256 is wrong"
-    return None
+            return _damage_of_unsealed(stream, tail, size), None
+        digest = _hash(stream, size - _TAIL)
+    unsealed = digest.copy()
+    unsealed.update(b"\0\0")  # the length of the comment, before it was sealed
+    if sealed[1] != struct.pack("<H", _COMMENT) or unsealed.hexdigest() != sealed[2].decode():
+        return "its SHA-256 is wrong", None
+    digest.update(tail)
+    return None, digest.hexdigest()
 
 
-def _hash(stream: IO[bytes], length: int) -> str:
+def _hash(stream: IO[bytes], length: int) -> Any:
     stream.seek(0)
     digest = hashlib.sha256()
     while length > 0 and (chunk := stream.read(min(_CHUNK, length))):
         digest.update(chunk)
         length -= len(chunk)
-    digest.update(b"\0\0")  # the length of the comment, before it was sealed
-    return digest.hexdigest()
+    return digest
 
 
 def _damage_of_unsealed(stream: IO[bytes], tail: bytes, size: int) -> str | None:

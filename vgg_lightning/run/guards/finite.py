@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor
 
 from vgg_lightning.base.errors import NonFiniteError, option
+from vgg_lightning.base.torch_private import has_overflowed, mark_non_finite, skip_if
 from vgg_lightning.run import collectives
 from vgg_lightning.run.parallel.shard import own_part
 
@@ -41,7 +43,7 @@ class Pending(NamedTuple):
 
 
 class FiniteGuard(Callback):
-    """Raises NonFiniteError where a loss, a gradient, a weight or a val_loss is not finite.
+    """Raises NonFiniteError where a loss, a gradient, a weight or a metric of the validation is not finite.
 
     On a CPU the check comes right before the optimizer's step. On a GPU that would make the CPU wait for it at
     every step, so the finding stays there: it goes to the fused optimizer, which then leaves the weights alone as it
@@ -53,10 +55,12 @@ class FiniteGuard(Callback):
 
     Args:
         deferred: whether to leave the finding on the device; by default if the optimizer is fused and on a GPU.
+        metrics: of the validation, to look at before a checkpoint is saved on their account.
     """
 
-    def __init__(self, deferred: bool | None = None) -> None:
+    def __init__(self, deferred: bool | None = None, metrics: Sequence[str] = ("val_loss",)) -> None:
         self.deferred = deferred
+        self.metrics = tuple(metrics)
         self._found: Tensor | None = None  # float32 (2,) on the device: what was found since the run began
         self._pending: deque[Pending] = deque()
         self._batch = 0
@@ -96,7 +100,7 @@ class FiniteGuard(Callback):
             self._found = trainer.strategy.reduce(self._found, reduce_op="max")
         deferred = self._defers(optimizer) and scaler is None
         if deferred:
-            optimizer.found_inf = self._found.max()  # type: ignore[attr-defined]
+            skip_if(optimizer, self._found.max())
         self._note(trainer, optimizer)
         self._read(trainer, wait=not deferred)
 
@@ -105,16 +109,18 @@ class FiniteGuard(Callback):
         self._read(trainer, wait=True)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Refuse a val_loss that is not finite, before a checkpoint is saved on its account."""
-        loss = trainer.callback_metrics.get("val_loss")
-        if trainer.state.fn == "fit" and loss is not None and not bool(torch.isfinite(loss)):
-            place = self._place(trainer, trainer.optimizers[0]) if trainer.optimizers else None
-            raise NonFiniteError(_message(f"val_loss is {float(loss)}", place, trainer))
+        """Refuse a metric that is not finite, before a checkpoint is saved on its account."""
+        for name in self.metrics if trainer.state.fn == "fit" else ():
+            value = trainer.callback_metrics.get(name)
+            if value is not None and not bool(torch.isfinite(value)):
+                place = self._place(trainer, trainer.optimizers[0]) if trainer.optimizers else None
+                raise NonFiniteError(_message(f"{name} is {float(value)}", place, trainer))
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Look at the last step's weights, which no later loss has shown."""
         self._read(trainer, wait=True)
-        check_weights({name: own_part(tensor) for name, tensor in pl_module.state_dict().items()}, trainer)
+        weights = {name: own_part(tensor) for name, tensor in pl_module.state_dict().items()}
+        check_weights(weights, trainer)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Let no checkpoint with weights that are not finite replace a good one."""
@@ -128,8 +134,7 @@ class FiniteGuard(Callback):
 
     def _count_skips(self, trainer: L.Trainer, optimizer: torch.optim.Optimizer, scaler: Any) -> None:
         # The scaler has its own finding; it is read here since the scaler reads it as well, right after.
-        found = scaler._found_inf_per_device(optimizer).values()
-        self._skips = self._skips + 1 if any(bool(flag) for flag in found) else 0
+        self._skips = self._skips + 1 if has_overflowed(scaler, optimizer) else 0
         if self._skips > MOST_SKIPS:
             what = f"the gradient has overflowed in {self._skips} steps in a row"
             raise NonFiniteError(_message(what, self._place(trainer, optimizer), trainer))
@@ -161,10 +166,7 @@ class FiniteGuard(Callback):
 
 
 def look(optimizer: torch.optim.Optimizer, found: Tensor) -> None:
-    """Set `found` to 1 if a gradient of `optimizer` is not finite: one kernel a device and type, no wait.
-
-    It is the check of automatic mixed precision with a scale of one, which leaves the gradients as they are.
-    """
+    """Set `found` to 1 if a gradient of `optimizer` is not finite: one kernel a device and type, no wait."""
     kinds: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
     for group in optimizer.param_groups:
         for parameter in group["params"]:
@@ -173,7 +175,7 @@ def look(optimizer: torch.optim.Optimizer, found: Tensor) -> None:
                 kinds.setdefault((gradient.device, gradient.dtype), []).append(gradient)
     for (device, _), gradients in kinds.items():
         here = torch.zeros((), device=device)
-        torch._amp_foreach_non_finite_check_and_unscale_(gradients, here, torch.ones((), device=device))
+        mark_non_finite(gradients, here)
         torch.maximum(found, here.to(found.device), out=found)
 
 
@@ -195,13 +197,10 @@ def _message(what: str, place: Place | None, trainer: L.Trainer) -> str:
     where = f" in epoch {trainer.current_epoch}, step {trainer.global_step}"
     if place is not None:
         where = f" in epoch {place.epoch}, step {place.step}, batch {place.batch}, at the learning rate {place.lr:g}"
-    return f"{what}{where}: {_remedy(trainer)}"
-
-
-def _remedy(trainer: L.Trainer) -> str:
     kept = _newest_checkpoint(trainer)
     last = f"; the last finite checkpoint is {kept}" if kept else "; no checkpoint was saved yet"
-    return f"lower {option('model.lr')}, or clip with {option('trainer.gradient_clip_val')} 1{last}"
+    remedy = f"lower {option('model.lr')}, or clip with {option('trainer.gradient_clip_val')} 1"
+    return f"{what}{where}: {remedy}{last}"
 
 
 def _newest_checkpoint(trainer: L.Trainer) -> Path | None:

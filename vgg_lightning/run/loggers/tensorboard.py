@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from torch.utils.tensorboard.summary import hparams as hparams_summary
 
 from vgg_lightning.base.files import write_whole
 from vgg_lightning.base.progress import say
+from vgg_lightning.run.lightning_private import begin_new_file
+from vgg_lightning.run.tensorboard_private import add_summary, writes_events
 
 HPARAMS_METRICS = ("val_acc", "val_loss", "test_acc", "test_loss")
 
@@ -29,12 +31,15 @@ class RunTensorBoard(TensorBoardLogger):
 
     Args:
         step: the run goes on here; TensorBoard drops what was logged at this step and later.
+        metrics: that the HPARAMS tab shows.
         kwargs: of TensorBoardLogger.
     """
 
-    def __init__(self, step: int | None = None, **kwargs: Any) -> None:
+    def __init__(self, step: int | None = None, metrics: Sequence[str] = HPARAMS_METRICS, **kwargs: Any) -> None:
         super().__init__(**kwargs, default_hp_metric=False, log_graph=step is None, purge_step=step)
+        self.metrics = tuple(metrics)
         self._failed = False
+        self._draws = step is None
         quiet_writer_threads()
 
     @rank_zero_only
@@ -45,8 +50,8 @@ class RunTensorBoard(TensorBoardLogger):
     def _log_hyperparams(self, params: Any, metrics: Any, step: int | None) -> None:
         super().log_hyperparams(params, metrics, step)
         plain = {k: v for k, v in dict(params).items() if isinstance(v, str | int | float | bool)}
-        for summary in hparams_summary(plain, dict.fromkeys(HPARAMS_METRICS, 0.0)):  # type: ignore[no-untyped-call]
-            self.experiment._get_file_writer().add_summary(summary)
+        for summary in hparams_summary(plain, dict.fromkeys(self.metrics, 0.0)):  # type: ignore[no-untyped-call]
+            add_summary(self.experiment, summary)
 
     @rank_zero_only
     def log_graph(self, model: Any, input_array: Any = None) -> None:
@@ -54,9 +59,9 @@ class RunTensorBoard(TensorBoardLogger):
 
         The test at the end of a run would draw it again, and cannot if it is compiled.
         """
-        if not any(hasattr(weight, "to_local") for weight in model.parameters()):
+        if self._draws and not any(hasattr(weight, "to_local") for weight in model.parameters()):
             self._try(super().log_graph, model, input_array)
-        self._log_graph = False
+        self._draws = False
 
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
         """Write scalars."""
@@ -68,8 +73,7 @@ class RunTensorBoard(TensorBoardLogger):
         self._try(self._save)
 
     def _save(self) -> None:
-        if self._experiment is not None:
-            self._experiment.flush()
+        self.experiment.flush()
         file = Path(self.log_dir) / self.NAME_HPARAMS_FILE
         if file.parent.is_dir() and (file.is_symlink() or not file.is_file()):
             write_whole(file, yaml.safe_dump(_plain(self.hparams)))
@@ -92,7 +96,8 @@ class RunTensorBoard(TensorBoardLogger):
                 raise
             if not self._failed:
                 say(f"{self.log_dir}: TensorBoard's file is not written: {reason.strerror}")
-            self._failed, self._experiment = True, None
+            self._failed = True
+            begin_new_file(self)
             self._remove_empty()
 
     @property
@@ -131,7 +136,7 @@ def quiet_writer_threads() -> None:
     original = threading.excepthook
 
     def hook(args: threading.ExceptHookArgs) -> None:
-        if not (isinstance(args.exc_value, OSError) and type(args.thread).__name__ == "_AsyncWriterThread"):
+        if not (isinstance(args.exc_value, OSError) and writes_events(args.thread)):
             original(args)
 
     threading.excepthook = hook

@@ -15,12 +15,11 @@ from typing import Any
 
 import lightning as L
 from lightning.fabric.plugins import ClusterEnvironment
-from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
-from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
 from vgg_lightning.base.errors import LostProcessError
 from vgg_lightning.base.process import PARENT, own_environment
 from vgg_lightning.run import collectives, signals
+from vgg_lightning.run.lightning_private import ScriptLauncher, share_cores
 
 GRACE = 5.0  # seconds that a process has to end by itself once another one has ended
 SIGNALLED = {128 + number: number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
@@ -29,7 +28,7 @@ _launchers: list[Launcher] = []  # of the run of this program
 _ending = threading.Lock()  # held to take one out, or to signal this process while its launcher is there
 
 
-class Launcher(_SubprocessScriptLauncher):
+class Launcher(ScriptLauncher):
     """Lightning's launcher, which starts this program again for each device, but with the options of the run.
 
     Lightning's takes those of `sys.argv`, which are others where the program is a test or a notebook; it looks at
@@ -58,7 +57,7 @@ class Launcher(_SubprocessScriptLauncher):
         self.cluster_environment.validate_settings(self.num_processes, self.num_nodes)
         if not self.cluster_environment.creates_processes_externally:
             self._start()
-        _set_num_threads_if_needed(self.num_processes)
+        share_cores(self.num_processes)
         return function(*args, **kwargs)
 
     def _start(self) -> None:

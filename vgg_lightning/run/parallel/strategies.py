@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
@@ -16,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from vgg_lightning.base.process import Seat
 from vgg_lightning.run import collectives
 from vgg_lightning.run.checkpoints.io import CheckpointNotWrittenError
-from vgg_lightning.run.checkpoints.read import read_checkpoint
+from vgg_lightning.run.checkpoints.read import take
 from vgg_lightning.run.parallel.devices import SHARDED, processes
 from vgg_lightning.run.parallel.launcher import Launcher, stop_if_lost
 from vgg_lightning.run.parallel.rendezvous import Meeting, patience
@@ -37,9 +38,10 @@ class _Together:
     facts: Facts
     meeting: Meeting | None
 
-    def _configure_launcher(self: Any) -> None:
-        started = Launcher(self.cluster_environment, self.num_processes, self.num_nodes, self.command)
-        setattr(self, "_launcher", started)  # noqa: B010 - typed in each of Lightning's classes
+    @functools.cached_property
+    def launcher(self: Any) -> Launcher:
+        """What starts the other processes, if nobody else does."""
+        return Launcher(self.cluster_environment, self.num_processes, self.num_nodes, self.command)
 
     def _meet(self: Any) -> None:
         """Wait for all processes and compare them, before any of them waits for another one without an end."""
@@ -95,22 +97,27 @@ class Sharded(_Together, ModelParallelStrategy):
 
     It is torch's `fully_shard` under Lightning's ModelParallelStrategy, which works on CPUs too; Lightning's
     FSDPStrategy asks for GPUs. A checkpoint is one file, as a single process writes it.
+
+    Args:
+        command: the verb and its options, for the processes that Lightning starts.
+        facts: what must be equal on all.
+        meeting: where processes that were started all at once have met already.
+        parts: the number of processes.
     """
 
-    def __init__(self, command: Sequence[str], facts: Facts, meeting: Meeting | None) -> None:
+    def __init__(self, command: Sequence[str], facts: Facts, meeting: Meeting | None, parts: int) -> None:
         super().__init__(
-            tensor_parallel_size=1, save_distributed_checkpoint=False, timeout=timedelta(seconds=patience())
+            data_parallel_size=parts,
+            tensor_parallel_size=1,
+            save_distributed_checkpoint=False,
+            timeout=timedelta(seconds=patience()),
         )
         self.command, self.facts, self.meeting = command, facts, meeting
 
     def setup_environment(self) -> None:
-        """Give all processes a part."""
-        self._data_parallel_size = self.num_nodes * self.num_processes
-        super().setup_environment()
-
-    def _setup_distributed(self) -> None:
+        """Meet, then let Lightning and torch connect the processes."""
         self._meet()
-        super()._setup_distributed()
+        super().setup_environment()
         collectives.open_control()
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
@@ -118,8 +125,8 @@ class Sharded(_Together, ModelParallelStrategy):
         self._save(lambda: super(Sharded, self).save_checkpoint(checkpoint, filepath, storage_options))
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
-        """Read a checkpoint that has been verified."""
-        read_checkpoint(Path(checkpoint_path))
+        """Read a checkpoint that has been verified: each process keeps its part alone, so the file is read again."""
+        take(Path(checkpoint_path))
         return super().load_checkpoint(checkpoint_path, weights_only=True)
 
 
@@ -145,6 +152,6 @@ def choose_strategy(
     if name == "auto" and processes(config, seat) == 1:
         return
     if name in SHARDED:
-        config["strategy"] = Sharded(command, facts, meeting)
+        config["strategy"] = Sharded(command, facts, meeting, parts=processes(config, seat))
     else:
         config["strategy"] = DataParallel(command, facts, meeting, unused=name.endswith("_true"))

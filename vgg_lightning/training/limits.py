@@ -10,11 +10,11 @@ import torch
 from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.strategies import StrategyRegistry
 
-from vgg_lightning.base.errors import UserError, nearest
+from vgg_lightning.base.errors import UserError, nearest, option
 from vgg_lightning.base.options import Rows, in_range
-from vgg_lightning.cli.options import FIT, TRAINER
 from vgg_lightning.run.parallel.devices import SHARDED
 from vgg_lightning.training.options import OPTIONS as MODEL
+from vgg_lightning.training.run_options import FIT, TRAINER
 
 LONGEST_NAME = 100  # characters
 
@@ -30,13 +30,13 @@ def check_trainer(options: Mapping[str, Any]) -> None:
         if row.choices:
             _check_name(name, options.get(name), row.choices)
     if options.get("max_epochs") == -1 and options.get("max_steps", -1) == -1:
-        raise UserError("--trainer.max_epochs -1 never ends: give --trainer.max_steps as well")
+        raise UserError(f"{option('trainer.max_epochs')} -1 never ends: give {option('trainer.max_steps')} as well")
     _check_name("strategy", options.get("strategy"), ("auto", *StrategyRegistry.available_strategies()))
     _check_accelerator(options.get("accelerator"))
     _check_devices(options.get("devices"), options.get("accelerator"))
-    if re.match(r"\w+://", str(options.get("default_root_dir"))):
-        place = options["default_root_dir"]
-        raise UserError(f"--trainer.default_root_dir {place}: runs are written to a folder on this machine: name one")
+    if re.match(r"\w+://", place := str(options.get("default_root_dir"))):
+        named = option("trainer.default_root_dir")
+        raise UserError(f"{named} {place}: runs are written to a folder on this machine: name one")
 
 
 def check_run(options: Mapping[str, Any]) -> None:
@@ -45,8 +45,8 @@ def check_run(options: Mapping[str, Any]) -> None:
     name = options.get("name")
     if name is not None and not re.fullmatch(rf"\w[\w.+-]{{0,{LONGEST_NAME - 1}}}", name):
         if len(name) > LONGEST_NAME:
-            raise UserError(f"--name has {len(name):,} characters: the name of a folder takes {LONGEST_NAME} at most")
-        raise UserError(f"--name {name!r} is no name for a folder: use letters, digits, '-', '_' and '.'")
+            raise UserError(f"{option('name')} has {len(name):,} characters: a name takes {LONGEST_NAME} at most")
+        raise UserError(f"{option('name')} {name!r} is no name for a folder: use letters, digits, '-', '_' and '.'")
 
 
 def check_sharded(strategy: str, model: Mapping[str, Any]) -> None:
@@ -60,21 +60,21 @@ def check_sharded(strategy: str, model: Mapping[str, Any]) -> None:
         return
     for name, row in MODEL.items():
         if row.fsdp and not row.fsdp.fits(model[name]):
-            raise UserError(f"--model.{name} {model[name]} {row.fsdp.text}")
+            raise UserError(f"{option(f'model.{name}')} {model[name]} {row.fsdp.text}")
 
 
 def _check_ranges(prefix: str, rows: Rows, options: Mapping[str, Any]) -> None:
     for name, row in rows.items():
         value = options.get(name)
         if row.takes and isinstance(value, int | float) and not in_range(value, row.takes):
-            raise UserError(f"--{prefix}{name} {value} is out of range: it takes {row.takes.text}")
+            raise UserError(f"{option(prefix + name)} {value} is out of range: it takes {row.takes.text}")
 
 
-def _check_name(option: str, value: Any, known: Collection[str]) -> None:
+def _check_name(name: str, value: Any, known: Collection[str]) -> None:
     if isinstance(value, str) and value not in known:
         near = nearest(value, known)
         shown = near or f": it takes {', '.join(list(known)[:6])}{', ...' if len(known) > 6 else ''}"
-        raise UserError(f"--trainer.{option} {value!r} is unknown{shown}")
+        raise UserError(f"{option(f'trainer.{name}')} {value!r} is unknown{shown}")
 
 
 def _check_accelerator(value: Any) -> None:
@@ -85,7 +85,9 @@ def _check_accelerator(value: Any) -> None:
     here: dict[str, Callable[[], bool]] = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
     names = ("cuda", "mps") if value == "gpu" else (value,)
     if all(name in here and not here[name]() for name in names):
-        raise UserError(f"--trainer.accelerator {value}: no GPU here; use --trainer.accelerator cpu")
+        raise UserError(
+            f"{option('trainer.accelerator')} {value}: no GPU here; use {option('trainer.accelerator')} cpu"
+        )
 
 
 def _check_devices(value: Any, accelerator: Any) -> None:
@@ -97,4 +99,4 @@ def _check_devices(value: Any, accelerator: Any) -> None:
     if number is None and not on_cpu and re.fullmatch(r"\d+(,\d+)*,?", text):
         return
     if number is None or not (number >= 1 or (number == -1 and not on_cpu)):
-        raise UserError(f"--trainer.devices {text[:40]} is out of range: it takes auto or 1 or more")
+        raise UserError(f"{option('trainer.devices')} {text[:40]} is out of range: it takes auto or 1 or more")
