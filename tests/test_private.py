@@ -67,7 +67,6 @@ INNER = {"fit_loop", "epoch_loop", "val_loop", "loops", "combined_loader", "foun
 # What is still used elsewhere. This list may only get shorter.
 LATER = {
     "vgg_lightning.classifier": {"_trainer"},
-    "vgg_lightning.training.metrics": {"_update_count"},
 }
 
 
@@ -306,6 +305,58 @@ def _(folder):
         lambda checkpoint: found.extend(lightning_private.saved_loader_states(checkpoint)),
     )
     assert found == [{"position": 3}]
+
+
+@holds(lightning_private.save_loader_states)
+def _(folder):
+    file = saved(
+        folder,
+        "on_train_batch_end",
+        1,
+        lambda checkpoint: lightning_private.save_loader_states(checkpoint, [{"position": 3}]),
+    )
+    resumed = Rows(4)
+    fit(folder, rows=resumed, ckpt_path=file)
+    assert resumed.given == [3]
+
+
+@holds(lightning_private.training_loaders)
+def _(folder):
+    rows, found = Rows(4), []
+    note = LambdaCallback(on_train_start=lambda trainer, *_: found.extend(lightning_private.training_loaders(trainer)))
+    fit(folder, note, rows=rows)
+    assert found == [rows]
+    assert lightning_private.training_loaders(L.Trainer(accelerator="cpu", logger=False)) == []
+
+
+@holds(lightning_private.restore_loaders)
+def _(folder):
+    """A schedule asks how many steps there are, which makes the loaders before the checkpoint is read."""
+    file = saved(folder, "on_train_batch_end", 1, lambda checkpoint: None)
+
+    def resumed(*callbacks):
+        ask = LambdaCallback(setup=lambda trainer, *_, **__: None)
+        rows = Rows(4)
+        asks = LambdaCallback(on_fit_start=lambda trainer, *_: trainer.estimated_stepping_batches)
+        fit(folder, ask, asks, *callbacks, rows=rows, ckpt_path=file)
+        return rows.given
+
+    restore = LambdaCallback(on_train_start=lambda trainer, *_: lightning_private.restore_loaders(trainer))
+    assert resumed(restore) == [2, 3]
+
+
+@holds(lightning_private.begin_epoch)
+def _(folder):
+    made = []
+
+    class Noted(Rows):
+        def __iter__(self):
+            made.append(1)
+            return super().__iter__()
+
+    begin = LambdaCallback(on_train_epoch_start=lambda trainer, *_: lightning_private.begin_epoch(trainer))
+    fit(folder, begin, rows=Noted(4), max_epochs=2)
+    assert len(made) == 3  # Lightning's two, and that of the first epoch anew
 
 
 @holds(lightning_private.before_validation)

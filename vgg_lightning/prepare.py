@@ -27,9 +27,10 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor
 
 from vgg_lightning.base.errors import LostProcessError, UserError, option
+from vgg_lightning.base.files import write_whole
 from vgg_lightning.base.machine import ROOM_TO_KEEP, free_memory, keep_freed_memory
 from vgg_lightning.base.process import SHARED, Seat, own_environment, seat
-from vgg_lightning.base.text import program
+from vgg_lightning.base.text import program, say
 from vgg_lightning.classifier import Classifier
 from vgg_lightning.data.batches import check_agreement, in_order
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
@@ -193,7 +194,7 @@ def fit(run: Run) -> dict[str, Any]:
     with _session_of(run, "fit"):
         if run.folder and not run.seat.rank:
             _save_config(run, run.folder / "config.yaml")
-            print(f"run folder: {run.folder}")
+            say(f"run folder: {run.folder}")
         run.trainer.fit(
             model=run.model, datamodule=run.data, ckpt_path=run.options["ckpt_path"], weights_only=True
         )  # a checkpoint is data: nothing in it may run
@@ -212,8 +213,9 @@ def fit(run: Run) -> dict[str, Any]:
         print_next_steps(report)
         if any(getattr(callback, "failed", False) for callback in _callbacks(run)):
             run.problems.append("the newest checkpoint could not be written: make room and resume the run")
+        run.problems += [f"{unsaved} could not be written" for unsaved in _unsaved(run)]
         for problem in run.problems:
-            print(problem, file=sys.stderr)
+            say(problem, sys.stderr)
         file = run.folder / "results.json"
         return json.loads(file.read_text(encoding="utf-8")) if not run.problems else dict(report.metrics)
 
@@ -494,19 +496,24 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, bool | int | float | str)
 
 
+def _unsaved(run: Run) -> list[str]:
+    """Return what the loggers could not write."""
+    return [unsaved for logger in run.trainer.loggers if (unsaved := getattr(logger, "unsaved", ""))]
+
+
 def _save_config(run: Run, file: Path) -> None:
     if run.asked:
         run.asked.save_config(file, run.options)
         return
     recipe, left_out = _recipe(run.options)
-    file.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+    write_whole(file, yaml.safe_dump(recipe, sort_keys=False))
     if left_out:
         print(f"config.yaml leaves out {', '.join(left_out)} of the Trainer: objects are in no file", file=sys.stderr)
 
 
 def _say_weights(run: Run) -> None:
     if run.options["ckpt_path"]:
-        print(f"weights: {run.options['ckpt_path']}")
+        say(f"weights: {run.options['ckpt_path']}")
 
 
 def _evaluate(run: Run, stage: Literal["validate", "test"]) -> dict[str, float]:

@@ -1,6 +1,8 @@
 """`vgg-lightning serve`: the page in a real browser, and the server from outside."""
 
+import functools
 import http.client
+import http.server
 import io
 import json
 import os
@@ -10,6 +12,8 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -22,6 +26,7 @@ from small import launch, one_line
 
 from vgg_lightning import FashionMNISTDataModule, load_classifier
 from vgg_lightning.serve.command import classify
+from vgg_lightning.serve.uploads import UNUSED, Uploads
 
 pytest.importorskip("gradio")
 
@@ -31,12 +36,12 @@ LIMIT = 60_000  # ms
 LABEL = "[data-testid=label-output-value]"
 
 
-def start():
-    """Start the server on a free port; return process and address."""
+def start(folder="/tmp"):
+    """Start the server on a free port, with its temporary files in `folder`; return process and address."""
     process = subprocess.Popen(
         [sys.executable, "-m", "vgg_lightning", "serve", "--ckpt_path", str(REFERENCE), "--port", "0"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TMPDIR": str(folder)},
     )  # fmt: skip
     line = process.stdout.readline()
     if not line:
@@ -53,13 +58,19 @@ def stop(process, signum=signal.SIGTERM):
 
 
 @pytest.fixture(scope="module")
-def server():
-    """The address; at the end the server was quiet, and SIGTERM ends it in order."""
-    process, address = start()
+def temporary(tmp_path_factory):
+    return tmp_path_factory.mktemp("temporary")
+
+
+@pytest.fixture(scope="module")
+def server(temporary):
+    """The address; at the end the server was quiet, and SIGTERM ends it in order and leaves no file."""
+    process, address = start(temporary)
     yield address
     _, err = stop(process)
     assert process.returncode == 143
     assert err == "stopped by SIGTERM\n"
+    assert not list(temporary.iterdir())
 
 
 @pytest.fixture(scope="module")
@@ -184,6 +195,152 @@ def call(address, name, value):
     return connection.getresponse().read().decode()
 
 
+def bytes_in(folder):
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def post(address, path, body, **headers):
+    """Send a request as a program does; return status and text of the answer."""
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=60)
+    connection.request("POST", path, body, headers, encode_chunked="Transfer-Encoding" in headers)
+    answer = connection.getresponse()
+    return answer.status, answer.read()
+
+
+def upload(address, content, **headers):
+    body = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n' + content + b"\r\n--x--\r\n"
+    return post(address, "/gradio_api/upload", body, **{"Content-Type": "multipart/form-data; boundary=x", **headers})
+
+
+def eventually(true, seconds=20):
+    end = time.monotonic() + seconds
+    while not true() and time.monotonic() < end:
+        time.sleep(0.2)
+    return true()
+
+
+ELSEWHERE = [
+    {"Origin": "http://evil.example"},
+    {"Origin": "null"},
+    {"Origin": "http://localhost:1"},
+    {"Origin": "http://127.0.0.1"},
+    {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "same-site"},  # another port of this machine
+]
+
+
+@pytest.mark.parametrize("headers", ELSEWHERE, ids=str)
+def test_another_page_can_send_nothing_and_read_nothing(server, temporary, headers):
+    before = bytes_in(temporary)
+    assert upload(server, b"0" * 3_000_000, **headers)[0] == 403
+    assert post(server, "/gradio_api/call/answer", b'{"data": [null]}', **headers)[0] == 403
+    assert bytes_in(temporary) <= before
+    answer = get(server, "/config", **headers)
+    assert answer.status == 403
+    assert answer.getheader("Access-Control-Allow-Origin") is None
+
+
+def test_a_link_on_another_page_opens_this_one(server):
+    link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+    assert get(server, **link).status == 200
+    assert post(server, "/gradio_api/upload", b"", **link)[0] == 403
+
+
+def test_its_own_page_and_programs_are_answered(server):
+    for headers in ({}, {"Origin": server, "Sec-Fetch-Site": "same-origin"}):
+        assert upload(server, b"0" * 1000, **headers)[0] == 200
+
+
+ATTACK = """
+async (address) => {
+  const form = new FormData();
+  form.append("files", new Blob([new Uint8Array(2000000)]), "a.png");
+  const said = [];
+  for (const [path, options] of [
+    ["/config", {}],
+    ["/gradio_api/upload", {method: "POST", body: form}],
+    ["/gradio_api/upload", {method: "POST", body: form, mode: "no-cors"}],
+    ["/gradio_api/queue/join", {method: "POST", body: "x".repeat(1000000), mode: "no-cors"}],
+  ]) {
+    try { const answer = await fetch(address + path, options); said.push(answer.type + answer.status); }
+    catch (error) { said.push("refused"); }
+  }
+  return said;
+}
+"""
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+def test_in_a_real_browser_a_page_of_another_port_gets_nowhere(browser, server, temporary, tmp_path, host):
+    (tmp_path / "index.html").write_text("<p>another page</p>")
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        page, before = browser.new_page(), bytes_in(temporary)
+        page.goto(f"http://{host}:{other.server_address[1]}")
+        said = page.evaluate(ATTACK, server.replace("127.0.0.1", host))
+        page.close()
+        other.shutdown()
+    assert said == ["refused", "refused", "opaque0", "opaque0"]
+    assert bytes_in(temporary) <= before
+
+
+def in_chunks(size):
+    yield from (b"x" * 1_000_000 for _ in range(size // 1_000_000))
+
+
+@pytest.mark.parametrize("path", ["/gradio_api/queue/join", "/gradio_api/call/answer_1"])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_request_that_is_too_large_is_not_held_in_memory(server, path, chunked):
+    headers = {"Content-Type": "application/json"} | ({"Transfer-Encoding": "chunked"} if chunked else {})
+    body = in_chunks(60_000_000) if chunked else b"x" * 60_000_000
+    assert post(server, path, body, **headers) == (413, b'{"detail": "this is too large"}')
+
+
+def test_an_upload_without_a_length_is_cut_off(server, temporary):
+    headers = {"Content-Type": "multipart/form-data; boundary=x", "Transfer-Encoding": "chunked"}
+    start = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+    body = (part for chunks in ([start], in_chunks(130_000_000)) for part in chunks)
+    assert post(server, "/gradio_api/upload", body, **headers)[0] == 413
+    assert bytes_in(temporary) < 2 * 101_000_000
+
+
+def test_what_is_not_understood_is_not_sent_back(server):
+    status, text = post(server, "/gradio_api/queue/join", b'{"secret": "' + b"s" * 10_000 + b'"}')
+    assert status == 422
+    assert len(text) < 100
+
+
+def test_nothing_describes_the_server(server):
+    for path in ("/openapi.json", "/docs", "/redoc"):
+        assert get(server, path).status == 404
+
+
+def test_an_upload_is_gone_after_its_answer(server, temporary, tmp_path):
+    buffer = io.BytesIO()
+    Image.fromarray(np.pad(np.full((81, 81), 255, np.uint8), 20)).save(buffer, "PNG")
+    status, text = upload(server, buffer.getvalue())
+    (path,) = json.loads(text)
+    assert status == 200
+    assert Path(path).is_file()
+    answer = call(server, "answer", {"path": path, "meta": {"_type": "gradio.FileData"}})
+    assert "confidences" in answer
+    assert eventually(lambda: not Path(path).exists())
+    assert "confidences" in call(server, "answer", {"path": path, "meta": {"_type": "gradio.FileData"}})
+
+
+def test_uploads_that_nobody_asks_for_do_not_fill_the_disk(tmp_path):
+    uploads = Uploads(tmp_path)
+    for number, age in (("old", UNUSED + 1), ("new", 0), ("large", 5), ("too much", 10)):
+        file = tmp_path / number / "a.png"
+        file.parent.mkdir()
+        file.touch()
+        os.truncate(file, 150_000_000 if number in ("large", "too much") else 10)
+        os.utime(file, (time.time() - age,) * 2)
+    uploads.tidy()
+    assert sorted(folder.name for folder in tmp_path.iterdir()) == ["large", "new"]
+
+
 def test_a_large_upload_is_refused(server):
     connection = http.client.HTTPConnection(urlsplit(server).netloc, timeout=30)
     body = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n' + b"\0" * 101_000_000
@@ -201,6 +358,13 @@ def test_a_port_that_cannot_be_had_is_one_line(tmp_path, taken):
         launched = launch(["serve", "--ckpt_path", str(REFERENCE), "--port", port], tmp_path)
     assert launched.code == 2
     assert f"--port {port}" in one_line(launched)
+
+
+@pytest.mark.parametrize("host", ["", " "])
+def test_an_empty_host_is_not_the_whole_network(tmp_path, host):
+    launched = launch(["serve", "--ckpt_path", str(REFERENCE), "--host", host, "--port", "0"], tmp_path)
+    assert launched.code == 2
+    assert "--host is empty" in one_line(launched)
 
 
 @pytest.mark.parametrize(

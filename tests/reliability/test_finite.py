@@ -12,7 +12,8 @@ from small import data_folder, fit, launch, one_line
 
 from vgg_lightning import Classifier, FashionMNISTDataModule
 from vgg_lightning.base.errors import NonFiniteError
-from vgg_lightning.run.guards.finite import MOST_SKIPS, FiniteGuard
+from vgg_lightning.run.checkpoints.callbacks import BestCheckpoint
+from vgg_lightning.run.guards.finite import MOST_SKIPS, FiniteGuard, check_weights
 
 BAD_STEP = 3
 
@@ -60,7 +61,7 @@ def trainer(tmp_path, *callbacks, **options):
     options = {"max_epochs": 1, "limit_train_batches": 8, "limit_val_batches": 0, **options}
     return L.Trainer(
         accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
-        enable_checkpointing=False, default_root_dir=tmp_path, callbacks=list(callbacks), **options,
+        default_root_dir=tmp_path, callbacks=list(callbacks), **{"enable_checkpointing": False, **options},
     )  # fmt: skip
 
 
@@ -160,3 +161,26 @@ def test_last_finite_checkpoint_is_kept(tmp_path):
     assert launched.code == 3
     assert {f: hashlib.sha256(f.read_bytes()).hexdigest() for f in file.parent.iterdir()} == before
     assert str(file.name) in one_line(launched) or "best.ckpt" in launched.err
+
+
+def test_the_checkpoint_that_is_named_is_there(tmp_path):
+    said = fit(tmp_path, "--model.lr", "1e30", "--model.batch_norm", "false", "--trainer.limit_train_batches", "1")
+    assert said.code == 3, said
+    assert not list(tmp_path.rglob("*.ckpt"))
+    assert "no checkpoint was saved yet" in one_line(said)
+
+
+def test_no_checkpoint_is_named_that_was_about_to_be_written(tmp_path):
+    best = BestCheckpoint(tmp_path)
+    best.best_model_path = str(tmp_path / "best.ckpt")  # as Lightning sets it before it saves
+    with pytest.raises(NonFiniteError, match="no checkpoint was saved yet"):
+        check_weights({"w": torch.full((1,), math.nan)}, trainer(tmp_path, best, enable_checkpointing=True))
+
+
+def test_on_resume_the_checkpoint_is_named_from_which_the_run_goes_on(tmp_path):
+    options = ("--model.batch_norm", "false", "--trainer.limit_val_batches", "0")  # so that there is only last.ckpt
+    assert fit(tmp_path, *options).code == 0
+    said = fit(tmp_path, *options, "--trainer.max_epochs", "2", "--model.lr", "1e30", "--resume")
+    assert said.code == 3, said
+    named = tmp_path / one_line(said).partition("the last finite checkpoint is ")[2].strip()
+    assert named.is_file(), said

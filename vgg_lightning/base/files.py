@@ -1,12 +1,24 @@
-"""Files that are there whole or not at all, also after a power cut."""
+"""Files that are written whole or not at all, and read only if they are ordinary ones.
+
+A run folder may come from elsewhere, and hold a link, a pipe or a device where a file is expected. What is written
+never goes through a link, and nothing waits for a pipe or reads a device without end.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import secrets
+import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 from vgg_lightning.base.errors import UserError, option
+
+NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+KINDS = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
 
 
 def sync_folder(folder: Path) -> None:
@@ -18,14 +30,98 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def part_of(file: Path) -> Path:
+    """Return a hidden name beside `file` to write it under at first, which no other process has or guesses."""
+    return file.with_name(f".{file.name[:100]}.{os.getpid()}.{secrets.token_hex(4)}.part")
+
+
+def write_whole(file: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all, also through a power cut.
+
+    A link of that name is replaced; what it points to is left alone. Text is written in UTF-8.
+
+    Raises:
+        OSError: if it cannot be written; the file of before is untouched then.
+    """
+    data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
+    _fill(file, lambda part: part.write_bytes(data))
+
+
 def replace(file: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `file`, then give it that name: whole or not at all."""
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
+    """Let `write` fill a new file beside `file`, then give it that name, as `write_whole` does.
+
+    Raises:
+        UserError: if that cannot be done.
+    """
     try:
-        write(part)
-        os.replace(part, file)
+        _fill(file, write)
     except OSError as error:
         elsewhere = f"choose another place with {option('output')}"
         raise UserError(f"cannot write {file}: {error.strerror}; {elsewhere}") from error
+
+
+def _fill(file: Path, write: Callable[[Path], object]) -> None:
+    part = part_of(file)
+    try:
+        os.close(os.open(part, NEW, 0o666))
+        write(part)
+        with part.open("rb") as stream:
+            os.fsync(stream.fileno())
+        os.replace(part, file)
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # not every file system syncs a folder
+        sync_folder(file.parent)
+
+
+def check_place(folder: Path) -> None:
+    """Make a folder if it is missing, and write a byte there. Raises OSError if that cannot be done."""
+    folder.mkdir(parents=True, exist_ok=True)
+    probe = part_of(folder / "probe")
+    try:
+        with os.fdopen(os.open(probe, NEW, 0o666), "wb", buffering=0) as stream:
+            stream.write(b"\0")
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def open_regular(file: Path) -> BinaryIO:
+    """Open an ordinary file for reading, also through a link, without waiting for what is none.
+
+    Raises:
+        OSError: if it is a folder, a pipe, a socket or a device, or cannot be opened.
+    """
+    _check_regular(os.stat(file), file)  # first, since to open a device can do something
+    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    try:
+        _check_regular(os.fstat(descriptor), file)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return os.fdopen(descriptor, "rb")
+
+
+def read_regular(file: Path, most: int) -> bytes:
+    """Return what an ordinary file holds.
+
+    Args:
+        file: the file.
+        most: bytes that are read at most.
+
+    Raises:
+        OSError: if it is no ordinary file, is larger, or cannot be read.
+    """
+    with open_regular(file) as stream:
+        if os.fstat(stream.fileno()).st_size > most:
+            raise OSError(errno.EFBIG, f"it is too large: more than {most:,} bytes", str(file))
+        content = stream.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"it is too large: more than {most:,} bytes", str(file))
+    return content
+
+
+def _check_regular(info: os.stat_result, file: Path) -> None:
+    if not stat.S_ISREG(info.st_mode):
+        kind = next((name for test, name in KINDS if test(info.st_mode)), "a device")
+        raise OSError(errno.EINVAL, f"it is {kind}, no ordinary file", str(file))

@@ -60,11 +60,12 @@ POSITIVE = Range(lambda value: value > 0, "a positive number")
 NOT_NEGATIVE = Range(lambda value: value >= 0, "zero or a positive number")
 BELOW_ONE = Range(lambda value: 0 <= value < 1, "at least 0 and less than 1")
 SHARE = Range(lambda value: 0 <= value <= 1, "0 to 1")
+SEED = Range(lambda value: 0 <= value < 2**32, f"0 to {2**32 - 1}")  # what NumPy takes
 
 
 def in_range(value: float, takes: Range) -> bool:
     """Return whether a number is finite and in a range."""
-    return math.isfinite(value) and takes.fits(value)
+    return (isinstance(value, int) or math.isfinite(value)) and takes.fits(value)
 
 
 def check(group: str, rows: Rows, options: Mapping[str, Any]) -> None:
@@ -76,7 +77,7 @@ def check(group: str, rows: Rows, options: Mapping[str, Any]) -> None:
         options: their values by name.
     """
     for name, row in rows.items():
-        if row.takes and not in_range(options[name], row.takes):
+        if row.takes and options[name] is not None and not in_range(options[name], row.takes):
             named = option(f"{group}.{name}")
             raise UserError(f"{name} {options[name]} is out of range: {named} takes {row.takes.phrase}")
     for name, row in rows.items():

@@ -8,6 +8,8 @@ from typing import TextIO, TypeAlias
 
 from tqdm import tqdm
 
+from vgg_lightning.base import text as render
+
 Bar: TypeAlias = tqdm
 
 
@@ -18,8 +20,8 @@ def bar_colour(stream: TextIO) -> str | None:
 
 
 def say(text: str) -> None:
-    """Print a line on stderr, at once."""
-    print(text, file=sys.stderr, flush=True)
+    """Print a line on stderr, at once, whatever names it holds."""
+    render.say(text, sys.stderr)
 
 
 def bytes_bar(name: str, source: str, total: int | None) -> Bar:

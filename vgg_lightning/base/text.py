@@ -8,15 +8,17 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 FORMATS = ("table", "json", "csv", "markdown")
+FORMULA = ("=", "+", "-", "@")  # what a spreadsheet takes for the beginning of one
 
 Row = Sequence[object]
 
 
 def table(header: Sequence[str], rows: Sequence[Row]) -> str:
     """Return aligned columns; numbers stand on the right."""
-    cells = [list(header), *([cell_text(value) for value in row] for row in rows)]
+    cells = [[printable(text) for text in row] for row in [header, *([cell_text(v) for v in row] for row in rows)]]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     right = _right_aligned(rows, len(header))
     lines = [
@@ -35,7 +37,7 @@ def markdown(header: Sequence[str], rows: Sequence[Row]) -> str:
     cells = [
         list(header),
         rule,
-        *([cell_text(value).replace("|", "\\|").strip() for value in row] for row in rows),
+        *([printable(cell_text(value)).replace("|", "\\|").strip() for value in row] for row in rows),
     ]
     return "\n".join(f"| {' | '.join(row)} |" for row in cells)
 
@@ -44,8 +46,8 @@ def csv_text(header: Sequence[str], rows: Sequence[Row]) -> str:
     """Return comma-separated values, numbers in full; a shape is written as 64x112x112."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows([shape_text(v) if isinstance(v, tuple) else v for v in row] for row in rows)
+    writer.writerow(map(csv_cell, header))
+    writer.writerows([_in_csv(value) for value in row] for row in rows)
     return buffer.getvalue().rstrip("\n")
 
 
@@ -84,9 +86,35 @@ def memory(value: float) -> str:
 def printable(text: str) -> str:
     r"""Return a text on one line: what is no printable character as an escape such as \x1b.
 
-    A file's name may hold what moves the cursor, turns the text around, or is no text at all.
+    A name from a file may hold what moves the cursor, turns the text around, or is no text at all.
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def csv_cell(text: str) -> str:
+    """Return a text as it stands in a CSV file: printable, and none that a spreadsheet would take for a formula."""
+    return printable(f"'{text}" if text.startswith(FORMULA) else text)
+
+
+def say(text: str, stream: TextIO | None = None) -> None:
+    """Print lines that may hold names from files, at once.
+
+    What is no printable character is shown as an escape, and so is what the encoding of the terminal does not have.
+
+    Args:
+        text: one line or more.
+        stream: where to; standard output by default.
+    """
+    stream = stream or sys.stdout
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    shown = "\n".join(map(printable, text.split("\n")))
+    print(shown.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+
+
+def show_any_text() -> None:
+    """Let standard output show as an escape what its encoding does not have, as standard error does by itself."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def program(name: str) -> str:
@@ -95,6 +123,12 @@ def program(name: str) -> str:
     if not own.exists() or shutil.which(name) == str(own):
         return name
     return str(own.relative_to(Path.cwd())) if own.is_relative_to(Path.cwd()) else str(own)
+
+
+def _in_csv(value: object) -> object:
+    if isinstance(value, tuple):
+        return shape_text(value)
+    return csv_cell(value) if isinstance(value, str) else value
 
 
 def _right_aligned(rows: Sequence[Row], columns: int) -> list[bool]:

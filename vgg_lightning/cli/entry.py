@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from vgg_lightning.base.errors import UserError, command_line, nearest
 from vgg_lightning.base.process import follow_parent
+from vgg_lightning.base.text import show_any_text
 from vgg_lightning.run.exits import exit_code, report
 from vgg_lightning.version import __version__
 
@@ -61,6 +62,7 @@ def main(args: list[str] | None = None) -> int:
 
 def guarded(run: Callable[[], int], debug: bool = False) -> int:
     """Return what `run` returns, or the exit code of how it failed, of which one line is printed."""
+    show_any_text()
     try:
         with command_line():
             return exit_code(run, debug)

@@ -16,6 +16,7 @@ import lightning as L
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from vgg_lightning import prepare as runs
+from vgg_lightning.base.files import write_whole
 from vgg_lightning.classifier import Classifier
 from vgg_lightning.cli import predict
 from vgg_lightning.cli.defaults import run_name, with_defaults
@@ -135,4 +136,4 @@ class VGGLightningCLI(LightningCLI):
         config = self.config.clone()
         config.seed_everything = options["seed_everything"]
         config.model.num_classes, config.data.seed = options["model"]["num_classes"], options["data"]["seed"]
-        self.parser.save(config, file, skip_none=False, overwrite=True, multifile=False)
+        write_whole(file, self.parser.dump(config, skip_none=False))

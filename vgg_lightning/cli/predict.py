@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,8 @@ import torch
 
 from vgg_lightning import prepare as runs
 from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.files import check_place, write_whole
+from vgg_lightning.base.text import csv_cell, say
 from vgg_lightning.cli.prediction_files import Answers, report, write
 from vgg_lightning.loading.opened import open_checkpoint
 from vgg_lightning.run.folders import run_folder_of
@@ -99,11 +102,8 @@ def _said(options: Any, model: Classifier, top_k: int) -> dict[str, Any]:
 def writable(folder: str | Path) -> Path:
     """Return `folder`, made if it is missing, once something could be written there. Raises UserError if not."""
     folder = Path(folder).expanduser()
-    probe = folder / ".predictions.probe"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"\0")
-        probe.unlink()
+        check_place(folder)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"cannot write to the folder {folder}: {reason}; choose another with --output") from error
@@ -128,15 +128,17 @@ def write_predictions(batches: Any, class_names: Sequence[str], folder: Path) ->
     labels = torch.cat([batch[1] for batch in batches])
     confidence, predicted = probabilities.max(dim=1)
     file = folder / "predictions.csv"
+    names = [csv_cell(name) for name in class_names]
+    table = io.StringIO(newline="")
+    writer = csv.writer(table)
+    writer.writerow(["index", "label", "predicted", "probability"])
+    for i, (y, p, c) in enumerate(zip(labels.tolist(), predicted.tolist(), confidence.tolist(), strict=True)):
+        writer.writerow([i, names[y], names[p], f"{c:.4f}"])
     try:
-        with file.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.writer(stream)
-            writer.writerow(["index", "label", "predicted", "probability"])
-            for i, (y, p, c) in enumerate(zip(labels.tolist(), predicted.tolist(), confidence.tolist(), strict=True)):
-                writer.writerow([i, class_names[y], class_names[p], f"{c:.4f}"])
+        write_whole(file, table.getvalue())
     except OSError as error:
         raise UserError(f"cannot write {file}: {error.strerror}") from error
     right = int((predicted == labels).sum())
     print(f"{right:,} of {len(labels):,} test pictures right ({100 * right / len(labels):.2f} %)")
-    print(f"predictions: {file}")
+    say(f"predictions: {file}")
     return file

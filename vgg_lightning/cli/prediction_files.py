@@ -1,13 +1,14 @@
 """What is said of your own pictures: a table on the screen, predictions.csv, predictions.json.
 
-Names of files are shown with escapes in place of what would write to the terminal or break a line; the exact ones are
-in predictions.json. In predictions.csv a name that a spreadsheet would take for a formula gets "./" in front, which
-means the same file.
+Names of files and classes are shown with escapes in place of what would write to the terminal or break a line; the
+exact ones are in predictions.json. In predictions.csv a name that a spreadsheet would take for a formula gets something
+in front: that of a file "./", which means the same file, that of a class an apostrophe.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import json
 import sys
 import unicodedata
@@ -18,13 +19,12 @@ from typing import Any, NamedTuple
 import torch
 
 from vgg_lightning.base.files import replace
-from vgg_lightning.base.text import printable
+from vgg_lightning.base.text import FORMULA, csv_cell, printable, say
 from vgg_lightning.data.images.folder import Found
 from vgg_lightning.version import __version__
 
 MOST_LINES = 20  # of a list on the screen
 WIDEST = 40  # columns of a file's name on the screen
-FORMULA = ("=", "+", "-", "@")
 
 
 class Answer(NamedTuple):
@@ -46,7 +46,7 @@ class Answers:
 
     def __init__(self, found: Found, class_names: Sequence[str], batches: Sequence[Any], top_k: int) -> None:
         self.found, self.top_k = found, top_k
-        self.class_names = [printable(name) for name in class_names]
+        self.class_names = list(class_names)
         self.rows: list[Answer] = []
         for probabilities, places in batches:
             best = torch.topk(probabilities, top_k, dim=1)
@@ -64,18 +64,19 @@ def write(answers: Answers, folder: Path, options: dict[str, Any]) -> list[Path]
         options: what the numbers come from.
     """
     table, everything = folder / "predictions.csv", folder / "predictions.json"
-    replace(table, lambda part: _write_csv(answers, part))
+    replace(table, lambda part: part.write_text(_csv(answers), encoding="utf-8", newline=""))
     replace(everything, lambda part: part.write_text(_json(answers, options), encoding="ascii"))
     return [table, everything]
 
 
-def _write_csv(answers: Answers, file: Path) -> None:
-    with file.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        ranks = range(1, answers.top_k + 1)
-        writer.writerow(["file", *(f"{column}_{rank}" for rank in ranks for column in ("class", "probability"))])
-        for file_name, top in answers.rows:
-            writer.writerow([csv_name(file_name), *(part for name, p in top for part in (name, f"{p:.4f}"))])
+def _csv(answers: Answers) -> str:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    ranks = range(1, answers.top_k + 1)
+    writer.writerow(["file", *(f"{column}_{rank}" for rank in ranks for column in ("class", "probability"))])
+    for file_name, top in answers.rows:
+        writer.writerow([csv_name(file_name), *(part for name, p in top for part in (csv_cell(name), f"{p:.4f}"))])
+    return text.getvalue()
 
 
 def csv_name(name: str) -> str:
@@ -104,15 +105,15 @@ def report(answers: Answers, files: Sequence[Path]) -> None:
     """Print the table and where the files are; what was not read goes to stderr."""
     found, refused = answers.found, sorted(answers.found.refused)
     if answers.rows:
-        _print(table(answers))
+        say(table(answers))
     notes = [f"{len(answers.rows):,} pictures classified"]
     notes += [f"{number:,} {what} passed over" for number, what in _passed_over(found) if number]
-    _print(f"{', '.join(notes)}\npredictions: {' and '.join(map(str, files))}")
+    say(f"{', '.join(notes)}\npredictions: {' and '.join(map(str, files))}")
     for name, reason in refused[:MOST_LINES]:
-        _print(f"not read: {printable(name)}: {reason}", sys.stderr)
+        say(f"not read: {printable(name)}: {reason}", sys.stderr)
     if refused:
         more = f", {len(refused) - MOST_LINES:,} more in predictions.json" if len(refused) > MOST_LINES else ""
-        _print(f"{len(refused):,} of {len(answers.rows) + len(refused):,} pictures were not read{more}", sys.stderr)
+        say(f"{len(refused):,} of {len(answers.rows) + len(refused):,} pictures were not read{more}", sys.stderr)
 
 
 def _passed_over(found: Found) -> list[tuple[int, str]]:
@@ -121,13 +122,14 @@ def _passed_over(found: Found) -> list[tuple[int, str]]:
 
 def table(answers: Answers) -> str:
     """Return the pictures with their likeliest classes in aligned columns; of a long list, the beginning."""
-    width = max(len(name) for answer in answers.rows for name, _ in answer.top)
     shown = answers.rows[:MOST_LINES]
+    tops = [[(printable(name), p) for name, p in answer.top] for answer in shown]
+    width = max(columns(name) for top in tops for name, _ in top)
     names = [_shortened(printable(answer.file)) for answer in shown]
     widest = max(map(columns, names))
     lines = [
-        name + " " * (widest - columns(name)) + "".join(f"   {c:<{width}} {100 * p:5.1f} %" for c, p in answer.top)
-        for name, answer in zip(names, shown, strict=True)
+        padded(name, widest) + "".join(f"   {padded(c, width)} {100 * p:5.1f} %" for c, p in top)
+        for name, top in zip(names, tops, strict=True)
     ]
     if left := len(answers.rows) - len(shown):
         lines.append(f"... and {left:,} more in predictions.csv")
@@ -139,6 +141,11 @@ def columns(text: str) -> int:
     return sum(0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF") for c in text)
 
 
+def padded(text: str, width: int) -> str:
+    """Return a text with spaces behind it, up to `width` columns."""
+    return text + " " * (width - columns(text))
+
+
 def _shortened(name: str) -> str:
     """Return the end of a name that is too long for the table: folders are left out before the file."""
     if columns(name) <= WIDEST:
@@ -146,9 +153,3 @@ def _shortened(name: str) -> str:
     while columns(name) > WIDEST - 3:
         name = name[1:]
     return f"...{name}"
-
-
-def _print(text: str, stream: Any = None) -> None:
-    stream = stream or sys.stdout
-    encoding = getattr(stream, "encoding", None) or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream)

@@ -10,15 +10,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.options_file import read_options
 from vgg_lightning.classifier import Classifier
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
 from vgg_lightning.loading.options import LONGEST, checked_options
 from vgg_lightning.training.run_options import FIT, places
 
-LARGEST = 1_000_000  # bytes
 GROUPS = {"model": Classifier, "data": FashionMNISTDataModule}
 OWN = [name for name, row in FIT.items() if not row.launch]
 
@@ -45,14 +43,7 @@ def plain_config(file: Path) -> dict[str, Any]:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    try:
-        if file.stat().st_size > LARGEST:
-            raise UserError(f"{file} is refused: it is too large for a configuration")
-        found = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {file}: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
+    found = read_options(file)
     if not isinstance(found, dict):
         raise UserError(f"{file} is not a configuration: it has no options")
     return found

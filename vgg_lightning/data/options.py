@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TypedDict
 
-from vgg_lightning.base.options import COUNT, Option
+from vgg_lightning.base.options import COUNT, SEED, Option
 
 MEAN, STD = 0.2860, 0.3530  # of the 60,000 training images of Fashion-MNIST, scaled to 0..1
 CLASSES: tuple[str, ...] = (
@@ -33,7 +33,7 @@ OPTIONS: dict[str, Option] = {
     "data_dir": Option(place=True, local=True, apart=True),
     "dataset": Option(fixed=True),
     "on_device": Option(),
-    "seed": Option(local=True),
+    "seed": Option(SEED, local=True),
     "classes": Option(structure=True),
     "mean": Option(structure=True),
     "std": Option(structure=True),

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import yaml
-
 from vgg_lightning.base.errors import UserError, nearest
+from vgg_lightning.base.options_file import read_options
 
 FOLDER = Path(__file__).parent
 DEFAULT = "quick"
@@ -45,14 +44,7 @@ def check_config(file: Path) -> Path:
     Raises:
         UserError: if it is not.
     """
-    try:
-        with file.open(encoding="utf-8") as stream:
-            found = yaml.safe_load(stream)
-    except OSError as error:
-        raise UserError(f"--config {file} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"--config {file} is not YAML: {' '.join(str(error).split())[:200]}") from error
-    if not isinstance(found, dict):
+    if not isinstance(read_options(file, f"--config {file}"), dict):
         raise UserError(f"--config {file} holds no options: write groups such as `model:` with `lr: 0.1` below")
     return file
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import traceback
 from collections.abc import Callable
 
 from vgg_lightning.base.errors import LostProcessError, NonFiniteError, UserError
 from vgg_lightning.base.process import seat
+from vgg_lightning.base.progress import say
+from vgg_lightning.base.text import printable
 from vgg_lightning.run import signals
 
 
@@ -39,5 +40,5 @@ def report(line: str, debug: bool, code: int, everywhere: bool = False) -> int:
     if debug:
         traceback.print_exc()
     if line and not (rank and everywhere):
-        print(f"rank {rank}: {line}" if rank else line, file=sys.stderr, flush=True)
+        say(printable(f"rank {rank}: {line}" if rank else line))
     return code

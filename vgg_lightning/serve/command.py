@@ -11,29 +11,26 @@ import os
 import socket
 import tempfile
 import threading
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from PIL import Image
 
 from vgg_lightning.base.errors import UserError
 from vgg_lightning.base.text import printable
 from vgg_lightning.cli.network_arguments import Parser
 from vgg_lightning.data.images.decode import MOST_BYTES
 from vgg_lightning.serve.gradio_private import take_as_sent
+from vgg_lightning.serve.guard import Guard
+from vgg_lightning.serve.uploads import Uploads
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from vgg_lightning.classifier import Classifier
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 ENLARGED = 8  # times, so that 28 x 28 pixels can be seen
-HEADERS = {  # the browser keeps to this origin, whatever the page asks for
-    b"content-security-policy": b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'none'",
-    b"referrer-policy": b"no-referrer",
-    b"x-content-type-options": b"nosniff",
-}
 HELLO = """## What is it?
 Drop a picture of one piece of clothing on a plain background, or draw its shape and fill it."""
 CANVAS = """<canvas width="336" height="336" aria-label="Draw here with the mouse or a finger"></canvas>
@@ -51,8 +48,8 @@ PAGE_STYLE = """
 #seen img {image-rendering: pixelated}
 """
 
-Message = MutableMapping[str, Any]
-Send = Callable[[Message], Awaitable[None]]
+
+Answer: TypeAlias = tuple[dict[str, float], Image.Image]  # the classes, and the picture as the network sees it
 
 
 def main(args: list[str]) -> int:
@@ -66,14 +63,17 @@ def main(args: list[str]) -> int:
 
     with _listening(options.host, options.port) as listener, tempfile.TemporaryDirectory() as folder:
         classifier = load_classifier(options.ckpt_path)
-        app = application(classifier, folder, _hosts(options.host))
-        _serve(app, listener, options.host)
+        uploads: Uploads[Answer] = Uploads(Path(folder).resolve())
+        app = application(classifier, uploads, _hosts(options.host))
+        _serve(app, listener, options.host, uploads)
     return 0
 
 
 @contextmanager
 def _listening(host: str, port: int) -> Iterator[socket.socket]:
     """Take the port before anything else is done."""
+    if not host.strip():
+        raise UserError(f"--host is empty: name the address to listen at, such as {LOCAL[0]}; 0.0.0.0 is all of them")
     if not 0 <= port <= 65535:
         raise UserError(f"--port {port} is out of range: it takes 0 to 65535")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -91,8 +91,8 @@ def _hosts(host: str) -> list[str]:
     return ["127.0.0.1", "localhost", "[::1]"] if host in LOCAL else ["*"]
 
 
-def _serve(app: Any, listener: socket.socket, host: str) -> None:
-    """Serve in a thread of its own: signals come to this one, which ends the other in order."""
+def _serve(app: Any, listener: socket.socket, host: str, uploads: Uploads[Answer]) -> None:
+    """Serve in a thread of its own: signals come to this one, which ends the other in order and tidies up."""
     import uvicorn
 
     config = uvicorn.Config(app, log_level="error", access_log=False, timeout_graceful_shutdown=1)
@@ -104,65 +104,45 @@ def _serve(app: Any, listener: socket.socket, host: str) -> None:
         print(f"open http://{shown}:{listener.getsockname()[1]} in the browser; Ctrl-C ends this", flush=True)
         while thread.is_alive():
             thread.join(0.5)
+            uploads.tidy()
     finally:
         server.should_exit = True
         thread.join(5)
 
 
-class Headers:
-    """Puts `HEADERS` on every answer of an application.
-
-    Args:
-        app: the application (ASGI).
-    """
-
-    def __init__(self, app: Callable[[Message, Any, Send], Awaitable[None]]) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Message, receive: Any, send: Send) -> None:
-        """Answer one request."""
-
-        async def with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *HEADERS.items()]
-            await send(message)
-
-        await self.app(scope, receive, with_headers)
-
-
-def application(classifier: Classifier, folder: str, hosts: list[str]) -> Any:
+def application(classifier: Classifier, uploads: Uploads[Answer], hosts: list[str]) -> Any:
     """Return the page as an application (ASGI).
 
     Args:
         classifier: what answers.
-        folder: for what the browser uploads.
+        uploads: for what the browser uploads.
         hosts: names under which the page may be asked for; "*" is any.
 
     Raises:
         UserError: if Gradio is not installed.
     """
-    os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1", "GRADIO_TEMP_DIR": folder}
+    os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1", "GRADIO_TEMP_DIR": str(uploads.folder)}
     try:
         import gradio as gr
     except ImportError as error:
         raise UserError("serve needs the package gradio: pip install 'vgg-lightning[serve]'") from error
     from fastapi import FastAPI
-    from PIL import Image
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
     Image.MAX_IMAGE_PIXELS = 64_000_000  # for what Gradio itself may open
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     gr.mount_gradio_app(
-        app, _page(gr, classifier, Path(folder).resolve()), "/", footer_links=[], run_history=False, show_error=False,
+        app, _page(gr, classifier, uploads), "/", footer_links=[], run_history=False, show_error=False,
         max_file_size=MOST_BYTES, ssr_mode=False, pwa=False, mcp_server=False, enable_monitoring=False,
+        app_kwargs={"docs_url": None, "redoc_url": None, "openapi_url": None},
         theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
         css=PAGE_STYLE,
     )  # fmt: skip
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
-    return Headers(app)
+    return Guard(app)
 
 
-def _page(gr: Any, classifier: Classifier, folder: Path) -> Any:
+def _page(gr: Any, classifier: Classifier, uploads: Uploads[Answer]) -> Any:
     with gr.Blocks(title="What is it?", analytics_enabled=False) as page:
         gr.Markdown(HELLO)
         with gr.Row():
@@ -179,10 +159,10 @@ def _page(gr: Any, classifier: Classifier, folder: Path) -> Any:
                 seen = gr.Image(
                     label="what the network sees", elem_id="seen", height=300, interactive=False, buttons=[]
                 )
-        for tab, component, sent in ((drop, dropped, _upload(folder)), (draw, drawn, _drawing)):
+        for tab, component, sent in ((drop, dropped, _upload(uploads.folder)), (draw, drawn, _drawing)):
             take_as_sent(component, sent)
             gr.on(
-                [component.change, tab.select], _answer(gr, classifier), component, [label, seen, note],
+                [component.change, tab.select], _answer(gr, classifier, uploads), component, [label, seen, note],
                 trigger_mode="always_last", show_progress="hidden",
             )  # fmt: skip
     return page
@@ -217,14 +197,19 @@ def _drawing(payload: Any) -> bytes | None:
         return b""
 
 
-def _answer(gr: Any, classifier: Classifier) -> Callable[[str | bytes | None], tuple[Any, Any, Any]]:
+def _answer(
+    gr: Any, classifier: Classifier, uploads: Uploads[Answer]
+) -> Callable[[str | bytes | None], tuple[Any, Any, Any]]:
     """Return what fills the right side of the page."""
 
     def answer(picture: str | bytes | None) -> tuple[dict[str, float] | None, Image.Image | None, Any]:
         if picture is None:
             return None, None, gr.update(visible=False)
         try:
-            classes, image = classify(classifier, picture)
+            if isinstance(picture, str):
+                classes, image = uploads.answer(picture, lambda path: classify(classifier, path))
+            else:
+                classes, image = classify(classifier, picture)
         except UserError as error:
             return None, None, gr.update(value=getattr(error, "reason", str(error)), visible=True)
         return classes, image, gr.update(visible=False)
@@ -232,14 +217,12 @@ def _answer(gr: Any, classifier: Classifier) -> Callable[[str | bytes | None], t
     return answer
 
 
-def classify(classifier: Classifier, picture: str | bytes) -> tuple[dict[str, float], Image.Image]:
+def classify(classifier: Classifier, picture: str | bytes) -> Answer:
     """Return the probability of every class, and the picture as the network sees it, enlarged.
 
     Raises:
         UnreadablePictureError: a UserError with the reason.
     """
-    from PIL import Image
-
     from vgg_lightning.data.images.prepare import to_uint8
 
     pixels = to_uint8(picture)

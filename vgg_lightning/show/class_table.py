@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from vgg_lightning.base.text import table
+from vgg_lightning.base.text import say, table
 from vgg_lightning.data.batches import Batch
 
 
@@ -68,4 +68,4 @@ def print_class_table(trainer: L.Trainer) -> None:
     """Print the accuracy of each class, if `trainer` has made a test."""
     for found in _tables(trainer):
         if trainer.is_global_zero:
-            print(f"\n{found.text()}")
+            say(f"\n{found.text()}")

@@ -9,6 +9,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score, MulticlassPrecision, MulticlassRecall
 
+from vgg_lightning.base.text import printable
 from vgg_lightning.show.base import Answers, ValidationShow
 
 
@@ -33,5 +34,5 @@ class ClassScores(ValidationShow):
         )
         scores.update(answers.logits, answers.labels)
         for score, values in scores.compute().items():
-            for name, value in zip(model.class_names, values.tolist(), strict=True):
+            for name, value in zip(map(printable, model.class_names), values.tolist(), strict=True):
                 board.add_scalar(f"{score}/{name}", value, step)

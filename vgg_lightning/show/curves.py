@@ -7,6 +7,7 @@ from typing import Any
 import lightning as L
 from torch.utils.tensorboard import SummaryWriter
 
+from vgg_lightning.base.text import printable
 from vgg_lightning.show.base import Answers, ValidationShow
 
 THRESHOLDS = 51
@@ -18,6 +19,6 @@ class Curves(ValidationShow):
     def show(self, board: SummaryWriter, step: int, trainer: L.Trainer, model: Any, answers: Answers) -> None:
         """Write `val_curve/shirt` and the like."""
         probabilities = answers.logits.softmax(dim=1)
-        for c, name in enumerate(model.class_names):
+        for c, name in enumerate(map(printable, model.class_names)):
             labels = (answers.labels == c).numpy()
             board.add_pr_curve(f"val_curve/{name}", labels, probabilities[:, c].numpy(), step, THRESHOLDS)

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 
+from vgg_lightning.base.text import printable
 from vgg_lightning.run.tensorboard_private import add_summary
 
 Array: TypeAlias = NDArray[Any]
@@ -80,11 +81,11 @@ class Page:
         self, place: tuple[float, float], text: str, size: int = 13, anchor: str = "mm", ink: Colour = INK
     ) -> None:
         """Write a line; `anchor` as Pillow has it: "la" begins at `place`, "mm" is centred there."""
-        self.draw.text(place, text, fill=ink, font=ImageFont.load_default(size), anchor=anchor)
+        self.draw.text(place, printable(text), fill=ink, font=ImageFont.load_default(size), anchor=anchor)
 
     def upright(self, place: tuple[int, int], text: str, size: int = 13, bottom: bool = True) -> None:
         """Write a line from bottom to top that ends (or, with `bottom`, begins) at `place`, its middle in x."""
-        font = ImageFont.load_default(size)
+        font, text = ImageFont.load_default(size), printable(text)
         left, top, right, low = font.getbbox(text, anchor="la")
         label = Image.new("RGB", (int(right - left) + 4, int(low - top) + 6), WHITE)
         ImageDraw.Draw(label).text((2 - left, 3 - top), text, fill=INK, font=font, anchor="la")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
+from vgg_lightning.base.text import printable
 from vgg_lightning.show.base import Show, some_pictures
 
 COUNT = 300
@@ -32,7 +34,8 @@ class Projector(Show):
         model.eval()
         features, logits = features_of(model, model.preprocess(images.to(model.device)))
         model.train(was_training)
-        names = model.class_names
+        names = [printable(name) for name in model.class_names]
+        _remove_links(Path(board.log_dir), f"{step + 1:05}/features")
         rows = [
             [names[y], names[p], "yes" if y == p else "no"]
             for y, p in zip(labels.tolist(), logits.argmax(dim=1).tolist(), strict=True)
@@ -45,6 +48,16 @@ class Projector(Show):
             tag="features",
             metadata_header=["class", "predicted", "right"],
         )
+
+
+def _remove_links(folder: Path, inner: str) -> None:
+    """Remove links where TensorBoard is about to write, lest it write to what they point to."""
+    for place in (folder / inner).parent, folder / inner:
+        if place.is_symlink():
+            place.unlink()
+    for name in ("metadata.tsv", "sprite.png", "tensors.tsv"):
+        (folder / inner / name).unlink(missing_ok=True)
+    (folder / "projector_config.pbtxt").unlink(missing_ok=True)
 
 
 def features_of(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:

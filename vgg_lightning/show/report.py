@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import resource
 import time
 from collections.abc import Mapping
@@ -14,7 +13,8 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from vgg_lightning.base.text import program
+from vgg_lightning.base.files import write_whole
+from vgg_lightning.base.text import program, say
 from vgg_lightning.base.versions import versions
 from vgg_lightning.data.batches import Batch
 from vgg_lightning.show.class_table import class_accuracies
@@ -136,12 +136,7 @@ class RunReport(Callback):
             "versions": versions(),
             "data_checksums": data.prepared.checksums if data.prepared else {},
         }
-        temporary = self.run_folder / ".results.json.part"
-        try:
-            temporary.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-            os.replace(temporary, self.run_folder / "results.json")
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_whole(self.run_folder / "results.json", json.dumps(results, indent=2) + "\n")
 
 
 def _below(folder: Path, file: Path | None) -> str | None:
@@ -171,8 +166,8 @@ def print_next_steps(report: RunReport) -> None:
     if "val_acc" in report.metrics:
         print(f"validation     {in_percent(report.metrics, 'val_acc')}")
     print(f"time           {report.seconds / 60:.1f} min, peak memory {peak_memory_mb():.0f} MB")
-    print(f"run folder     {run}")
-    print(
+    say(f"run folder     {run}")
+    say(
         "\nnext:\n"
         f"  {program('tensorboard')} --logdir {run.parent.parent}\n"
         f"  {program('vgg-lightning')} predict --ckpt_path {run}\n"

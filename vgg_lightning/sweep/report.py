@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from vgg_lightning.base import text as render
+from vgg_lightning.base.files import write_whole
 from vgg_lightning.run.tensorboard_private import add_summary
 from vgg_lightning.sweep.space import argument
 from vgg_lightning.sweep.study import trials
@@ -81,7 +81,7 @@ def write_csv(study: Study, file: Path) -> None:
         )
         for trial in ranked(study)
     ]
-    _replace(file, render.csv_text(header, rows) + "\n")
+    write_whole(file, render.csv_text(header, rows) + "\n")
 
 
 def write_hparams(study: Study, folder: Path) -> None:
@@ -129,7 +129,7 @@ def write_preset(study: Study, best: FrozenTrial, options: dict[str, Any], file:
         f"{best.number}, one seed; the best of all trials, so a new seed will reach less; not measured on the test "
         "pictures",
     ]
-    _replace(file, "\n".join(lines) + "\n" + yaml.safe_dump(options, sort_keys=False))
+    write_whole(file, "\n".join(lines) + "\n" + yaml.safe_dump(options, sort_keys=False))
 
 
 def _names(study: Study) -> list[str]:
@@ -142,9 +142,3 @@ def _short(value: object) -> str:
 
 def _below(file: Path) -> str:
     return str(file.relative_to(Path.cwd())) if file.is_relative_to(Path.cwd()) else str(file)
-
-
-def _replace(file: Path, text: str) -> None:
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, file)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -17,6 +17,7 @@ from optuna.distributions import (
 )
 
 from vgg_lightning.base.errors import UserError, nearest
+from vgg_lightning.base.options_file import read_options
 
 LARGEST = 100_000  # bytes
 DEEPEST = 5  # lists and tables within each other
@@ -41,6 +42,8 @@ def read_space(file: Path, hints: Mapping[str, tuple[type, ...]]) -> Space:
         if option not in hints:
             raise UserError(f"{file}: fit has no option {option!r}{nearest(str(option), hints)}")
         try:
+            if option.startswith("trainer."):
+                _check_no_class(entry)
             space[option] = _distribution(entry, hints[option])
         except (UserError, TypeError, ValueError, OverflowError) as error:
             raise UserError(f"{file}: {option}: {' '.join(str(error).split())[:200]}") from error
@@ -68,28 +71,20 @@ def argument(value: object) -> str:
 
 
 def _read(file: Path) -> dict[Any, Any]:
-    try:
-        if file.stat().st_size > LARGEST:
-            raise UserError(f"{file} is refused: it is too large for a space ({LARGEST:,} bytes at most)")
-        text = file.read_text(encoding="utf-8")
-        _check_form(text, file)
-        found = yaml.safe_load(text)
-    except OSError as error:
-        raise UserError(f"cannot read the space {file}: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{file} is not YAML: {' '.join(str(error).split())[:200]}") from error
+    found = read_options(file, f"the space {file}", LARGEST, DEEPEST, aliases=False)
     if not isinstance(found, dict) or not found:
         raise UserError(f"{file} is no space: for each option to search {EXAMPLE}, such as `model.lr: [0.1, 0.2]`")
     return found
 
 
-def _check_form(text: str, file: Path) -> None:
-    """Refuse what a small file can make a reader spend hours on: aliases of aliases, and lists in lists in lists."""
-    depth = 0
-    for event in yaml.parse(text):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if isinstance(event, yaml.AliasEvent) or depth > DEEPEST:
-            raise UserError(f"{file} is refused: write plain lists and ranges, without * aliases and deep nesting")
+def _check_no_class(entry: object) -> None:
+    """Refuse what the Trainer would take for the name of a class, which it imports: any word with a dot, any table."""
+    values = entry if isinstance(entry, list) else []
+    parts = [part for value in values for part in (value if isinstance(value, list) else [value])]
+    for part in parts:
+        number = part is None or isinstance(part, bool | int | float)
+        if not (number or (isinstance(part, str) and re.fullmatch(r"[\w:, -]{1,100}", part))):
+            raise UserError(f"{part!r} may import a class, which a space cannot: name it on the command line")
 
 
 def _distribution(entry: object, kinds: tuple[type, ...]) -> BaseDistribution:

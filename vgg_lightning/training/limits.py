@@ -16,6 +16,8 @@ from vgg_lightning.run.parallel.devices import SHARDED
 from vgg_lightning.training.options import OPTIONS as MODEL
 from vgg_lightning.training.run_options import FIT, TRAINER
 
+LONGEST_NAME = 100  # characters
+
 
 def check_trainer(options: Mapping[str, Any]) -> None:
     """Raise UserError for the first option of the Trainer that no run can use.
@@ -32,13 +34,18 @@ def check_trainer(options: Mapping[str, Any]) -> None:
     _check_name("strategy", options.get("strategy"), ("auto", *StrategyRegistry.available_strategies()))
     _check_accelerator(options.get("accelerator"))
     _check_devices(options.get("devices"), options.get("accelerator"))
+    if re.match(r"\w+://", place := str(options.get("default_root_dir"))):
+        named = option("trainer.default_root_dir")
+        raise UserError(f"{named} {place}: runs are written to a folder on this machine: name one")
 
 
 def check_run(options: Mapping[str, Any]) -> None:
     """Raise UserError for a name, a seed or a patience that cannot be used."""
     _check_ranges("", FIT, options)
     name = options.get("name")
-    if name is not None and not re.fullmatch(r"\w[\w.+-]{0,99}", name):
+    if name is not None and not re.fullmatch(rf"\w[\w.+-]{{0,{LONGEST_NAME - 1}}}", name):
+        if len(name) > LONGEST_NAME:
+            raise UserError(f"{option('name')} has {len(name):,} characters: a name takes {LONGEST_NAME} at most")
         raise UserError(f"{option('name')} {name!r} is no name for a folder: use letters, digits, '-', '_' and '.'")
 
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vgg_lightning.base.options import COUNT, Option, Range
+from vgg_lightning.base.options import COUNT, SEED, Option, Range
 from vgg_lightning.data.options import OPTIONS as DATA
 from vgg_lightning.training.options import OPTIONS as MODEL
-
-LARGEST_SEED = 2**32 - 1  # what NumPy takes
 
 
 def _is_share(value: Any) -> bool:
@@ -21,7 +19,7 @@ _SOME = Range(lambda value: _is_share(value) and value > 0, "a number of batches
 _ZERO_OR_MORE = Range(lambda value: value >= 0, "0 or more")
 
 FIT: dict[str, Option] = {
-    "seed_everything": Option(Range(lambda seed: 0 <= seed <= LARGEST_SEED, f"0 to {LARGEST_SEED}"), local=True),
+    "seed_everything": Option(SEED, local=True),
     "name": Option(apart=True),
     "early_stopping": Option(Range(lambda epochs: epochs >= 0, "0 (never) or a number of epochs")),
     "checkpoint_every_n_steps": Option(),

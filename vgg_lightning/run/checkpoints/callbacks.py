@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import errno
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
 
 from vgg_lightning.base.errors import UserError, option
+from vgg_lightning.base.progress import say
 from vgg_lightning.run import collectives, lightning_private, signals
 from vgg_lightning.run.checkpoints.io import CheckpointNotWrittenError, go_back_to, remove_leftovers
 from vgg_lightning.run.checkpoints.loaders import Restores, loader_states, restores, unrestorable
@@ -38,6 +39,7 @@ class BestCheckpoint(lightning_private.BestModelCheckpoint):
         """Save the epoch if it is the best so far."""
         before = {**self.state_dict(), "best_k_models": dict(self.best_k_models)}
         try:
+            _check_run_folder(Path(str(self.dirpath)) / "best.ckpt")
             super().save_best(trainer, metrics)
             self.failed = False
         except CheckpointNotWrittenError as error:
@@ -50,7 +52,7 @@ class BestCheckpoint(lightning_private.BestModelCheckpoint):
         folder = Path(str(self.dirpath))
         file = folder / "best.ckpt"
         if state_dict["best_model_path"] and (not file.is_file() or damage_of(file)):
-            print(f"{file} is lost or damaged: the best epoch from here on takes its place", file=sys.stderr)
+            say(f"{file} is lost or damaged: the best epoch from here on takes its place")
             return
         self.current_score = state_dict["current_score"]
 
@@ -217,6 +219,7 @@ class LastCheckpoint(Checkpoint):
         begin = time.monotonic()
         before, self._where = self._where, where
         try:
+            _check_run_folder(self.file)
             trainer.save_checkpoint(self.file, weights_only=False)
             self.failed = False
         except CheckpointNotWrittenError as error:
@@ -234,6 +237,12 @@ class LastCheckpoint(Checkpoint):
         signals.obey(signum, f"{saved}; {self.note}" if self.note else saved)
 
 
+def _check_run_folder(file: Path) -> None:
+    """Raise CheckpointNotWrittenError if the run folder was removed: one made anew would be half of a run."""
+    if not file.parent.parent.is_dir():
+        raise CheckpointNotWrittenError(file, FileNotFoundError(errno.ENOENT, "the run folder is gone"))
+
+
 def _say(trainer: L.Trainer, line: str) -> None:
     if trainer.is_global_zero:
-        print(line, file=sys.stderr, flush=True)
+        say(line)

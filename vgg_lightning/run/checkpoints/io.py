@@ -12,6 +12,7 @@ from typing import IO, Any, cast
 import torch
 from lightning.fabric.plugins import CheckpointIO
 
+from vgg_lightning.base.errors import UserError
 from vgg_lightning.base.files import sync_folder
 from vgg_lightning.run.checkpoints.read import take
 from vgg_lightning.run.checkpoints.seal import SealedWriter, damage_of
@@ -74,11 +75,14 @@ def go_back_to(file: Path, newest: Path) -> None:
     """Put a copy of `file` in the place of `newest`, which is kept as its previous generation unless it is damaged.
 
     Raises:
+        UserError: if `newest` is a folder.
         OSError: if that fails; `newest` is untouched then.
     """
+    if newest.is_dir():
+        raise UserError(f"{newest} is a folder, where the run keeps its newest checkpoint: move it away")
     part = newest.with_name(f".{newest.name}.part")
     shutil.copyfile(file, part)
-    if newest.exists() and not damage_of(newest):
+    if _is_sound(newest):
         _keep(newest, previous_of(newest))
     os.replace(part, newest)
     sync_folder(newest.parent)
@@ -87,7 +91,15 @@ def go_back_to(file: Path, newest: Path) -> None:
 def remove_leftovers(folder: Path) -> None:
     """Remove what a killed process has left half written in a folder of checkpoints."""
     for part in folder.glob(".*.ckpt.part"):
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a folder of that name is not ours
+            part.unlink()
+
+
+def _is_sound(file: Path) -> bool:
+    try:
+        return damage_of(file) is None
+    except OSError:  # there is none, or it is a pipe or a device
+        return False
 
 
 def _write(checkpoint: dict[str, Any], file: Path) -> None:
@@ -107,6 +119,7 @@ def _keep(file: Path, previous: Path) -> None:
     try:
         os.link(file, part)
         os.replace(part, previous)
+        part.unlink(missing_ok=True)  # two names of one file: then replace does nothing
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
             raise

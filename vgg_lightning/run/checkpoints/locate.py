@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from vgg_lightning.base.errors import UserError, option
+from vgg_lightning.base.files import check_place
+from vgg_lightning.base.progress import say
 from vgg_lightning.run.checkpoints.read import damage
 from vgg_lightning.run.lightning_private import epochs_done
 
@@ -51,7 +52,7 @@ def newest_valid(run_folder: Path) -> Path | None:
     for file in filter(Path.is_file, [last, *others]):
         if not (damage := _damage(file)):
             if passed_over:
-                print(f"resuming from {file}: {', '.join(passed_over)}", file=sys.stderr)
+                say(f"resuming from {file}: {', '.join(passed_over)}")
             return file
         passed_over.append(f"{file.name} is damaged ({damage})")
     return None
@@ -95,7 +96,7 @@ def newest_of(root: str | Path, name: str) -> Path:
 
 def newest_beside(file: Path) -> str:
     """Return a remark on the newest valid checkpoint in the folder of a damaged one, or an empty string."""
-    others = [other for other in file.parent.glob("*.ckpt") if other != file]
+    others = [other for other in file.parent.glob("*.ckpt") if other != file and other.is_file()]
     valid = (other for other in sorted(others, key=lambda other: -other.stat().st_mtime_ns) if not _damage(other))
     newest = next(valid, None)
     return f"; the newest valid one beside it is {newest}" if newest else ""
@@ -109,7 +110,7 @@ def newest_run() -> Path:
     """
     if Path("checkpoints").is_dir():
         return Path()
-    files = list(Path("lightning_logs").glob("*/version_*/checkpoints/*.ckpt"))
+    files = list(filter(Path.is_file, Path("lightning_logs").glob("*/version_*/checkpoints/*.ckpt")))
     if not files:
         raise UserError(
             f"{option('ckpt_path')} last: there is no run in ./lightning_logs; train first, with vgg-lightning fit"
@@ -138,7 +139,7 @@ def check_space(folder: Path, model: torch.nn.Module, hparams: dict[str, Any]) -
     copies = (
         1 + bool(hparams["ema_decay"]) + {"adam": 2, "adamw": 2}.get(hparams["optimizer"], bool(hparams["momentum"]))
     )
-    there = sum(file.stat().st_size for file in folder.glob("checkpoints/*.ckpt"))
+    there = sum(file.lstat().st_size for file in folder.glob("checkpoints/*.ckpt"))
     number = len(KEPT) + 1  # one more while it is written
     need, free = weights * copies * number - there, shutil.disk_usage(folder).free
     if need > free:
@@ -150,11 +151,8 @@ def check_space(folder: Path, model: torch.nn.Module, hparams: dict[str, Any]) -
 
 def check_writable(folder: Path) -> None:
     """Raise UserError if nothing can be written into a run folder."""
-    probe = folder / "checkpoints" / ".probe.ckpt.part"
     try:
-        probe.parent.mkdir(exist_ok=True)
-        probe.write_bytes(b"\0")
-        probe.unlink()
+        check_place(folder / "checkpoints")
     except OSError as error:
         raise UserError(
             f"cannot write to the run folder {folder}: {error.strerror}; copy it to a place where you may write, or "
@@ -165,7 +163,7 @@ def check_writable(folder: Path) -> None:
 def _found_near(path: Path) -> str:
     folder = next((parent for parent in path.parents if parent.is_dir()), Path())
     patterns = ("*.ckpt", "checkpoints/*.ckpt", "*/checkpoints/*.ckpt", "*/*/checkpoints/*.ckpt")
-    near = [file for pattern in patterns for file in folder.glob(pattern)]
+    near = [file for pattern in patterns for file in folder.glob(pattern) if file.is_file()]
     near.sort(key=lambda file: file.stat().st_mtime, reverse=True)
     return f": near it are {', '.join(map(str, near[:3]))}" if near else ": train first, with vgg-lightning fit"
 

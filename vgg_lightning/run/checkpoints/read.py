@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.files import open_regular
 from vgg_lightning.run.checkpoints.seal import verify
 
 Checkpoint = dict[str, Any]
@@ -144,7 +145,7 @@ def _stamp(file: Path) -> Stamp:
 def _check_archive(file: Path) -> None:
     """Refuse a small file that unpacks to a huge one."""
     try:
-        with zipfile.ZipFile(file) as archive:
+        with open_regular(file) as stream, zipfile.ZipFile(stream) as archive:
             parts = archive.infolist()
             if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
                 raise UserError(f"{file} is refused: a checkpoint is not compressed")

@@ -7,12 +7,15 @@ ordinary checkpoint that torch.load and Lightning open.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import struct
 import zipfile
 import zlib
 from pathlib import Path
 from typing import IO, Any
+
+from vgg_lightning.base.files import open_regular
 
 _MARK = b"vgg-lightning sha256 "
 _COMMENT = len(_MARK) + 64
@@ -59,10 +62,11 @@ class SealedWriter:
 def damage_of(file: Path) -> str | None:
     """Return what is wrong with a checkpoint file, or None if it is as it was written.
 
-    A file without a seal, as Lightning writes them, is checked by the checksums of its archive.
+    A file without a seal, as Lightning writes them, is checked by the checksums of its archive. Only an ordinary file
+    is opened, and no more is read than it held then.
 
     Raises:
-        OSError: if it cannot be read.
+        OSError: if it is no ordinary file, or cannot be read.
     """
     return verify(file)[0]
 
@@ -71,15 +75,15 @@ def verify(file: Path) -> tuple[str | None, str | None]:
     """Return what is wrong with a checkpoint file, as `damage_of`, and the SHA-256 of all of it if it has a seal.
 
     Raises:
-        OSError: if it cannot be read.
+        OSError: if it is no ordinary file, or cannot be read.
     """
-    with file.open("rb") as stream:
-        size = stream.seek(0, 2)
+    with open_regular(file) as stream:
+        size = os.fstat(stream.fileno()).st_size
         stream.seek(max(size - _TAIL, 0))
-        tail = stream.read()
+        tail = stream.read(_TAIL)
         sealed = re.fullmatch(rb"(..)" + re.escape(_MARK) + rb"([0-9a-f]{64})", tail, re.DOTALL)
         if not sealed:
-            return _damage_of_unsealed(file, tail), None
+            return _damage_of_unsealed(stream, tail, size), None
         digest = _hash(stream, size - _TAIL)
     unsealed = digest.copy()
     unsealed.update(b"\0\0")  # the length of the comment, before it was sealed
@@ -98,12 +102,17 @@ def _hash(stream: IO[bytes], length: int) -> Any:
     return digest
 
 
-def _damage_of_unsealed(file: Path, tail: bytes) -> str | None:
+def _damage_of_unsealed(stream: IO[bytes], tail: bytes, size: int) -> str | None:
     end = tail[-22:]
     if not (end.startswith(b"PK\5\6") and end.endswith(b"\0\0")):
         return "it is no checkpoint, or its end is missing"
     try:
-        with zipfile.ZipFile(file) as archive:
+        with zipfile.ZipFile(stream) as archive:
+            parts = archive.infolist()
+            if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
+                return "its archive is compressed"
+            if sum(part.file_size for part in parts) > size:
+                return "its parts are larger than the file"
             wrong = archive.testzip()
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError):
         return "its archive cannot be read"

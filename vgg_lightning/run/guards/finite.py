@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import lightning as L
@@ -196,8 +197,17 @@ def _message(what: str, place: Place | None, trainer: L.Trainer) -> str:
     where = f" in epoch {trainer.current_epoch}, step {trainer.global_step}"
     if place is not None:
         where = f" in epoch {place.epoch}, step {place.step}, batch {place.batch}, at the learning rate {place.lr:g}"
-    saver: Any = trainer.checkpoint_callback
-    kept = getattr(saver, "last_model_path", "") or getattr(saver, "best_model_path", "")
+    kept = _newest_checkpoint(trainer)
     last = f"; the last finite checkpoint is {kept}" if kept else "; no checkpoint was saved yet"
     remedy = f"lower {option('model.lr')}, or clip with {option('trainer.gradient_clip_val')} 1"
     return f"{what}{where}: {remedy}{last}"
+
+
+def _newest_checkpoint(trainer: L.Trainer) -> Path | None:
+    """Return the newest checkpoint file that is there: of this launch, or that from which it goes on."""
+    files = [Path(str(trainer.ckpt_path))] if trainer.ckpt_path else []
+    for saver in trainer.checkpoint_callbacks:
+        named = [getattr(saver, name, None) for name in ("last_model_path", "best_model_path", "file")]
+        files += [Path(file) for file in named if file]
+    there = [file for file in files if file.is_file()]
+    return max(there, key=lambda file: file.stat().st_mtime_ns, default=None)

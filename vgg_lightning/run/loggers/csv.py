@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import errno
 import io
 import os
-import sys
+import stat
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from vgg_lightning.base.files import read_regular, write_whole
+from vgg_lightning.base.progress import say
+
 FIRST = ("step", "epoch")
+LARGEST = 1_000_000_000  # bytes of a metrics.csv that a resumed run reads
+
+Row = dict[str, Any]
 
 
 class RunCSV(Logger):
     """Appends to metrics.csv. Lightning's own deletes the file of the launch before.
+
+    What the file holds is kept in memory too, about 100 bytes a row. Where it cannot be written, as on a full disk, the
+    rows wait and are written with later ones; where it is gone or was cut short it is made again.
 
     Args:
         run_folder: where metrics.csv goes.
@@ -29,7 +40,9 @@ class RunCSV(Logger):
         self.file = run_folder / "metrics.csv"
         self._resume_at = step
         self._columns: list[str] = []
-        self._pending: list[dict[str, Any]] = []
+        self._written = b""  # what the file holds
+        self._pending: list[Row] = []
+        self._waits = False  # that rows wait has been said
 
     @property
     def name(self) -> str:
@@ -51,6 +64,13 @@ class RunCSV(Logger):
         """The run folder."""
         return str(self.file.parent)
 
+    @property
+    def unsaved(self) -> str:
+        """What could not be written, or nothing."""
+        if self._pending:
+            return f"{len(self._pending):,} rows of {self.file}"
+        return str(self.file) if self._waits else ""
+
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """Do nothing: config.yaml and hparams.yaml have them."""
@@ -59,46 +79,101 @@ class RunCSV(Logger):
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Append a row; where that fails, as on a full disk, it is kept to be written with a later one."""
         self._pending.append({"step": step, **metrics})
+        self._try()
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Write the rows that wait, and the file if it is gone, if that is possible now."""
+        if self._pending or self._columns:
+            self._try()
+
+    def _try(self) -> None:
         try:
             self._append()
+            self._waits = False
         except OSError as error:
-            if len(self._pending) == 1:
-                print(f"{self.file} is not written: {error.strerror}; its rows wait", file=sys.stderr)
+            if not self._waits:
+                say(f"{self.file} is not written: {error.strerror}; its rows wait")
+            self._waits = True
 
     def _append(self) -> None:
+        whole = not self._columns or not self._is_there()
         if not self._columns:
-            self._open()
+            self._take_over()
         new = sorted({name for row in self._pending for name in row} - set(self._columns))
         if new:
-            self._write([*self._columns, *new], self._read())
-        rows = io.StringIO(newline="")
-        csv.DictWriter(rows, self._columns).writerows(self._pending)
-        data, size = rows.getvalue().encode(), self.file.stat().st_size
-        with self.file.open("ab", buffering=0) as stream:
-            if stream.write(data) < len(data):  # a disk that fills up takes a part
-                stream.truncate(size)
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            rows = _rows(self._written.decode())
+            self._columns += new
+            self._written, whole = self._text(rows, header=True), True
+        data = self._text(self._pending)
+        if whole:
+            write_whole(self.file, self._written + data)
+        elif data:
+            self._write_end(data)
+        self._written += data
         self._pending = []
 
-    def _open(self) -> None:
-        rows = self._read() if self._resume_at is not None and self.file.is_file() else []
-        columns = [name for name in rows[0] if name] if rows else list(FIRST)
-        self._write(columns, [row for row in rows if _is_before(row, self._resume_at)])
+    def _take_over(self) -> None:
+        """Begin with the rows of the launches before."""
+        rows = self._found() if self._resume_at is not None else []
+        self._columns = [name for name in rows[0] if name] if rows else list(FIRST)
+        self._written = self._text([row for row in rows if _is_before(row, self._resume_at)], header=True)
 
-    def _read(self) -> list[dict[str, str]]:
-        text = self.file.read_text(encoding="utf-8")
-        whole = text[: text.rfind("\n") + 1]  # a killed process may leave half a row
-        return list(csv.DictReader(whole.splitlines()))
+    def _found(self) -> list[Row]:
+        try:
+            text = read_regular(self.file, LARGEST).decode(errors="surrogateescape")
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            say(f"{self.file} cannot be read: {error.strerror}; it begins anew")
+            return []
+        lines = text[: text.rfind("\n") + 1].splitlines()  # a killed process may leave half a row
+        sound = [line for line in lines if line.isprintable()]
+        if dropped := len(lines) - len(sound):
+            say(f"{self.file}: {dropped:,} of its lines are no text, and are left out")
+        if lines[:1] != sound[:1]:
+            return []  # no names of columns, so the numbers mean nothing
+        try:
+            return _rows("\n".join(sound))
+        except csv.Error as error:
+            say(f"{self.file} is no table: {error}; it begins anew")
+            return []
 
-    def _write(self, columns: list[str], rows: list[dict[str, str]]) -> None:
-        part = self.file.with_name(".metrics.csv.part")
-        with part.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, columns)
+    def _text(self, rows: Iterable[Row], header: bool = False) -> bytes:
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self._columns, extrasaction="ignore")
+        if header:
             writer.writeheader()
-            writer.writerows(rows)
-        os.replace(part, self.file)
-        self._columns = columns
+        writer.writerows(rows)
+        return text.getvalue().encode(errors="backslashreplace")
+
+    def _is_there(self) -> bool:
+        """Return whether the file is as it was left, and no link has come in its place."""
+        with contextlib.suppress(OSError):
+            info = os.lstat(self.file)
+            if stat.S_ISREG(info.st_mode) and info.st_size == len(self._written):
+                return True
+        if not self._waits:
+            say(f"{self.file} was removed or changed: it is made again")
+        return False
+
+    def _write_end(self, data: bytes) -> None:
+        descriptor = os.open(self.file, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "ab", buffering=0) as stream:
+            try:
+                count = stream.write(data)
+            except OSError:
+                stream.truncate(len(self._written))
+                raise
+            if count < len(data):  # a disk that fills up takes a part
+                stream.truncate(len(self._written))
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def _is_before(row: dict[str, str], step: int | None) -> bool:
-    return step is None or (bool(row.get("step", "").isdigit()) and int(row["step"]) < step)
+def _rows(text: str) -> list[Row]:
+    return list(csv.DictReader(text.splitlines()))
+
+
+def _is_before(row: Row, step: int | None) -> bool:
+    at = row.get("step") or ""
+    return step is None or (at.isdecimal() and len(at) < 20 and int(at) < step)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import sys
+import contextlib
+import os
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import lightning as L
+import yaml
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams as hparams_summary
 
+from vgg_lightning.base.files import write_whole
+from vgg_lightning.base.progress import say
 from vgg_lightning.run.lightning_private import begin_new_file
 from vgg_lightning.run.tensorboard_private import add_summary, writes_events
 
@@ -21,6 +26,8 @@ HPARAMS_METRICS = ("val_acc", "val_loss", "test_acc", "test_loss")
 
 class RunTensorBoard(TensorBoardLogger):
     """TensorBoardLogger whose HPARAMS tab shows the metrics that the run logs, in place of a -1.
+
+    Where nothing can be written, as on a full disk, that is said once, and training goes on.
 
     Args:
         step: the run goes on here; TensorBoard drops what was logged at this step and later.
@@ -38,6 +45,9 @@ class RunTensorBoard(TensorBoardLogger):
     @rank_zero_only
     def log_hyperparams(self, params: Any, metrics: Any = None, step: int | None = None) -> None:
         """Write the hyperparameters, and the names of the metrics whose curves are their result."""
+        self._try(self._log_hyperparams, params, metrics, step)
+
+    def _log_hyperparams(self, params: Any, metrics: Any, step: int | None) -> None:
         super().log_hyperparams(params, metrics, step)
         plain = {k: v for k, v in dict(params).items() if isinstance(v, str | int | float | bool)}
         for summary in hparams_summary(plain, dict.fromkeys(self.metrics, 0.0)):  # type: ignore[no-untyped-call]
@@ -50,16 +60,23 @@ class RunTensorBoard(TensorBoardLogger):
         The test at the end of a run would draw it again, and cannot if it is compiled.
         """
         if self._draws and not any(hasattr(weight, "to_local") for weight in model.parameters()):
-            super().log_graph(model, input_array)
+            self._try(super().log_graph, model, input_array)
         self._draws = False
 
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
         """Write scalars."""
         self._try(super().log_metrics, metrics, step)
 
+    @rank_zero_only
     def save(self) -> None:
-        """Flush."""
-        self._try(super().save)
+        """Flush, and write hparams.yaml where there is none yet."""
+        self._try(self._save)
+
+    def _save(self) -> None:
+        self.experiment.flush()
+        file = Path(self.log_dir) / self.NAME_HPARAMS_FILE
+        if file.parent.is_dir() and (file.is_symlink() or not file.is_file()):
+            write_whole(file, yaml.safe_dump(_plain(self.hparams)))
 
     def finalize(self, status: str) -> None:
         """Close."""
@@ -78,9 +95,31 @@ class RunTensorBoard(TensorBoardLogger):
             if not isinstance(reason, OSError):
                 raise
             if not self._failed:
-                print(f"{self.log_dir}: TensorBoard's file is not written: {reason.strerror}", file=sys.stderr)
+                say(f"{self.log_dir}: TensorBoard's file is not written: {reason.strerror}")
             self._failed = True
             begin_new_file(self)
+            self._remove_empty()
+
+    @property
+    def unsaved(self) -> str:
+        """What could not be written, or nothing."""
+        return f"some of TensorBoard's files in {self.log_dir}" if self._failed else ""
+
+    def _remove_empty(self) -> None:
+        """Remove the files of this process into which nothing was written."""
+        with contextlib.suppress(OSError):
+            for file in Path(self.log_dir).glob(f"events.out.tfevents.*.{os.getpid()}.*"):
+                if not file.stat().st_size:
+                    file.unlink()
+
+
+def _plain(value: Any) -> Any:
+    """Return options as plain values that any reader of YAML takes."""
+    if isinstance(value, dict):
+        return {str(name): _plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return value if value is None or isinstance(value, bool | int | float) else str(value)
 
 
 def write(trainer: L.Trainer, log: Callable[[SummaryWriter], None]) -> None:

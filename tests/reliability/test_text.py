@@ -1,0 +1,132 @@
+"""Text from files: on the terminal, in CSV files, on the page and in TensorBoard it is shown, and does nothing."""
+
+import csv
+import io
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from small import NETWORK, data_options, fit, launch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from vgg_lightning import load_classifier
+from vgg_lightning.base.text import FORMULA, csv_cell, csv_text, markdown, say, table
+
+ROOT = Path(__file__).parents[2]
+TITLE = "\x1b]0;pwned\x07\x1b[2J"
+NAMES = [TITLE, "=cmd|'/c calc'!A1", "@SUM(1)", "-1+2", "+3", "a\nb", "\u202eabc", "été 日本", "tab\tand\rreturn", "z"]
+CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e\ud800-\udfff]")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run whose classes have names that would do something."""
+    folder = tmp_path_factory.mktemp("text")
+    assert fit(folder).code == 0
+    got = next(folder.rglob("version_0"))
+    for file in (got / "checkpoints").glob("*.ckpt"):
+        checkpoint = torch.load(file, weights_only=True)
+        checkpoint["class_names"] = NAMES
+        if "datamodule_hyper_parameters" in checkpoint:
+            checkpoint["datamodule_hyper_parameters"]["classes"] = NAMES
+        torch.save(checkpoint, file)
+    (got / "config.yaml").unlink()
+    return got
+
+
+def is_quiet(said):
+    return not CONTROL.search(said.out + said.err)
+
+
+def options():
+    return [*data_options()]
+
+
+def test_what_the_commands_print_moves_no_cursor(run, tmp_path):
+    for args in (["test"], ["validate"], ["predict"], ["fit", *NETWORK, "--trainer.max_epochs", "2", "--show", "all"]):
+        said = launch([args[0], "--ckpt_path", str(run), *args[1:], *options()], tmp_path)
+        assert said.code == 0, said
+        assert is_quiet(said), said
+        if args[0] == "test":
+            assert r"\x1b]0;pwned\x07\x1b[2J" in said.out
+
+
+def test_no_cell_of_a_table_is_a_formula(run, tmp_path):
+    Image.new("L", (40, 40)).save(tmp_path / "=1+1.png")
+    for own in ([], ["--data.predict_path", str(tmp_path), "--top_k", "10"]):
+        said = launch(["predict", "--ckpt_path", str(run), "--output", str(tmp_path), *options(), *own], tmp_path)
+        assert said.code == 0, said
+        text = (tmp_path / "predictions.csv").read_text()
+        assert not CONTROL.search(text)
+        cells = [cell for row in csv.reader(io.StringIO(text)) for cell in row]
+        assert cells
+        assert not [cell for cell in cells if cell.startswith(FORMULA)]
+    assert any("'=cmd" in cell for cell in cells)
+
+
+def test_tensorboard_has_the_names_with_escapes(run, tmp_path):
+    said = fit(tmp_path, "--ckpt_path", str(run), "--trainer.max_epochs", "3", "--show", "classes")
+    assert said.code == 0, said
+    events = EventAccumulator(str(run))
+    events.Reload()
+    tags = [tag for tag in events.Tags()["scalars"] if tag.startswith("val_accuracy/")]
+    assert any("pwned" in tag for tag in tags)
+    assert not any(CONTROL.search(tag) for tag in tags)
+
+
+def test_the_page_shows_names_with_escapes(run):
+    pytest.importorskip("gradio")
+    from vgg_lightning.serve.command import classify
+
+    buffer = io.BytesIO()
+    Image.linear_gradient("L").save(buffer, "PNG")
+    classes, _ = classify(load_classifier(run), buffer.getvalue())
+    assert len(classes) == len(NAMES)
+    assert not any(CONTROL.search(name) for name in classes)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "ascii:strict", "latin-1", "utf-8", "cp437", "utf-8:strict"])
+def test_every_terminal_shows_something(run, encoding, tmp_path):
+    code = f"""
+import sys
+from vgg_lightning.__main__ import main
+sys.exit(main(["test", "--ckpt_path", {str(run)!r}, *{options()!r}]))
+"""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": encoding}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert b"pwned" in done.stdout
+    assert b"\x1b" not in done.stdout + done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8", "cp437"])
+def test_a_lone_surrogate_is_shown_as_an_escape(encoding):
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding=encoding)
+    say("name \udcff\nand \ud83d 日本", stream)
+    text = raw.getvalue().decode(encoding)
+    assert text.startswith("name \\udcff\nand \\ud83d")
+    assert ("日本" in text) == (encoding == "utf-8")
+
+
+def test_no_table_lets_a_name_out():
+    rows = [(name, 1) for name in NAMES]
+    for form in (table, markdown, csv_text):
+        assert not CONTROL.search(form(["class", "n"], rows))
+    assert len(table(["class", "n"], rows).splitlines()) == 2 + len(rows)
+    assert csv_cell("=1") == "'=1"
+    assert csv_cell("shirt") == "shirt"
+    assert csv_text(["a"], [(-1.5,)]) == "a\n-1.5"
+
+
+def test_a_mistake_in_a_name_is_one_line(tmp_path):
+    said = launch(["test", "--ckpt_path", f"no{TITLE}\nwhere"], tmp_path)
+    assert said.code == 2
+    assert is_quiet(said)
+    assert said.err.count("\n") == 1
