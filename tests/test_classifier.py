@@ -3,11 +3,18 @@
 import lightning as L
 import pytest
 import torch
+from lightning.fabric.utilities.apply_func import move_data_to_device
+from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image, ImageDraw
+from torch.utils.data import DataLoader, TensorDataset
 
 from vgg_lightning import Classifier, FashionMNISTDataModule
 from vgg_lightning.base.errors import UserError
+from vgg_lightning.data.batches import Batch, BatchLoader
 from vgg_lightning.loading.load import load_weights
+from vgg_lightning.show import SHOWS
+from vgg_lightning.show.class_table import ClassTable
+from vgg_lightning.show.report import RunReport
 
 SMALL = {"ratio": 16, "batch_norm": True, "head": "gap", "dropout": 0.0}
 
@@ -139,3 +146,46 @@ def test_a_light_background_becomes_black(tmp_path):
     pixels = to_uint8(picture)[0, 0]
     assert pixels[0, 0] == 0
     assert pixels[14, 14] > 200
+
+
+def test_plain_loaders_train_validate_test_and_predict(tmp_path, capsys):
+    """Batches are pairs (images, labels) of another loader, and callbacks of this project look at them."""
+    pairs = TensorDataset(torch.randn(40, 1, 32, 32), torch.arange(40) % 10)
+    loader = DataLoader(pairs, batch_size=16)
+    table, report, shown = ClassTable(), RunReport(tmp_path), [SHOWS[name]() for name in SHOWS]
+    run = trainer(
+        tmp_path, max_epochs=2, limit_train_batches=1.0, limit_val_batches=1.0,
+        logger=TensorBoardLogger(tmp_path), log_every_n_steps=1, callbacks=[table, report, *shown],
+    )  # fmt: skip
+    model = Classifier(**SMALL, tta="flip", sam_rho=0.05)
+    run.fit(model, loader, loader)
+    assert report.examples == 80
+    assert {"train_loss", "val_acc", "val_acc_tta"} <= run.callback_metrics.keys()
+    run.test(model, loader, verbose=False)
+    assert table.counts.sum() == 40
+    assert sum(len(labels) for _, labels in run.predict(model, loader)) == 40
+    said = capsys.readouterr().err
+    assert {line.split()[0] for line in said.splitlines() if "is not shown" in line} == {
+        *("Mistakes", "GradCAM", "FirstLayer", "Projector")
+    }
+
+
+def test_a_plain_trainer_has_the_guards_of_the_command_line(tmp_path):
+    from vgg_lightning.base.errors import NonFiniteError
+
+    pairs = TensorDataset(torch.full((8, 1, 32, 32), float("nan")), torch.arange(8))
+    with pytest.raises(NonFiniteError, match="the loss is not finite"):
+        trainer(tmp_path).fit(Classifier(**SMALL), DataLoader(pairs, batch_size=8))
+
+
+def test_a_batch_moves_to_a_device_with_all_that_belongs_to_it():
+    images, labels = torch.zeros(5, 1, 28, 28, dtype=torch.uint8), torch.arange(5)
+    loader = BatchLoader(images, labels, 3, shuffle=True, seed=2, rank=1, world_size=2, fewest=2)
+    loader.set_epoch(4)
+    batch = list(loader)[-1]
+    moved = move_data_to_device(batch, torch.device("meta"))
+    assert type(moved) is Batch
+    assert {moved.images.device.type, moved.labels.device.type, moved.indices.device.type} == {"meta"}
+    assert (moved.share, moved.epoch, moved.position) == (batch.share, 4, 2)
+    assert batch.share == (1, 2, 1.0)
+    assert len(batch.labels) == 2  # one of them is the other process's

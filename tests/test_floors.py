@@ -114,3 +114,29 @@ def test_the_ground_does_not_import_torch():
     ground = [f"vgg_lightning.{name}" for name in MODULES if room(name) == "base"]
     code = f"import sys, {', '.join(ground)}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def reached(start):
+    """Return the modules that `start` imports, and those that they import, itself included."""
+    found, waiting = set(), [start]
+    while waiting:
+        if (name := waiting.pop()) not in found:
+            found.add(name)
+            waiting += GRAPH[name]
+    return found
+
+
+def test_the_classifier_stands_on_little():
+    """Imports inside functions and for types count. This number may only get smaller; 45 is the aim."""
+    assert len(reached("classifier")) <= 49
+
+
+def test_the_classifier_knows_neither_where_data_comes_from_nor_what_is_shown():
+    foreign = {"data.datamodule", "data.files", "data.augment", "run.loggers.tensorboard", "run.parallel.strategies"}
+    behind = reached("classifier")
+    assert not behind & foreign
+    assert [name for name in behind if name.startswith(("data.sources", "show", "run.loggers"))] == []
+
+
+def test_the_lightning_module_is_short():
+    assert len(MODULES["classifier"].read_text().splitlines()) <= 200

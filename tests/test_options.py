@@ -4,7 +4,7 @@ import ast
 import inspect
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args, get_type_hints
 
 import lightning as L
 import pytest
@@ -15,8 +15,12 @@ from vgg_lightning import Classifier, FashionMNISTDataModule
 from vgg_lightning.base.errors import UserError, command_line, option
 from vgg_lightning.base.options import check
 from vgg_lightning.cli.fit_options import add_fit_options
+from vgg_lightning.data.options import DataOptions
+from vgg_lightning.data.sources.catalogue import DATASETS, DatasetName
 from vgg_lightning.loading.options import checked_options, fits
-from vgg_lightning.networks import build_network
+from vgg_lightning.networks import INIT_SCHEMES, Head, InitScheme, build_network
+from vgg_lightning.training.compiling import COMPILE_MODES, CompileMode
+from vgg_lightning.training.optimizers import OPTIMIZERS, OptimizerName
 from vgg_lightning.training.options import GIVEN, NETWORK_OPTIONS
 from vgg_lightning.training.run_options import (
     DATA,
@@ -28,6 +32,8 @@ from vgg_lightning.training.run_options import (
     equal_on_all,
     left_out_of_presets,
 )
+from vgg_lightning.training.schedules import SCHEDULES, ScheduleName
+from vgg_lightning.training.tta import VIEWS, ViewsName
 
 PACKAGE = Path(vgg_lightning.__file__).parent
 LOWER = ("base", "run", "networks", "data", "training", "loading", "show", "classifier.py", "prepare.py")
@@ -162,3 +168,34 @@ def test_presets_leave_out_what_belongs_to_a_machine():
 def test_an_option_with_choices_is_read_from_a_checkpoint(hint, good, bad):
     assert fits(good, hint)
     assert not fits(bad, hint)
+
+
+@pytest.mark.parametrize(
+    ("choices", "table"),
+    [
+        (OptimizerName, OPTIMIZERS),
+        (ScheduleName, SCHEDULES),
+        (ViewsName, VIEWS),
+        (CompileMode, COMPILE_MODES),
+        (InitScheme, INIT_SCHEMES),
+        (DatasetName, DATASETS),
+    ],
+)
+def test_the_choices_of_an_option_are_the_rows_of_its_table(choices, table):
+    assert get_args(choices) == tuple(table)
+
+
+def test_every_head_can_be_built():
+    for head in get_args(Head):
+        build_network("vgg11", ratio=16, image_size=32, head=head)
+
+
+@pytest.mark.parametrize("owner", [Classifier, FashionMNISTDataModule])
+def test_all_options_are_keywords(owner):
+    assert {p.kind for p in inspect.signature(owner).parameters.values()} == {inspect.Parameter.KEYWORD_ONLY}
+
+
+def test_a_checkpoint_is_held_against_the_types_of_the_data_module():
+    hints = get_type_hints(FashionMNISTDataModule.__init__)
+    saved = {name: hint for name, hint in hints.items() if name not in ("return", "data_dir", "predict_path")}
+    assert get_type_hints(DataOptions) == {**saved, "dataset": str}

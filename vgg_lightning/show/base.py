@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torchmetrics.utilities.distributed import gather_all_tensors
 
+from vgg_lightning.base.errors import UserError
 from vgg_lightning.data.batches import Batch
 from vgg_lightning.run import collectives
 from vgg_lightning.run.loggers.tensorboard import write
@@ -100,14 +101,22 @@ def _gather(parts: list[Answers]) -> Answers:
     return Answers(*(column[order].cpu() for column in columns))
 
 
+def validation_pictures(trainer: L.Trainer) -> tuple[Tensor, Tensor]:
+    """Return all validation pictures (N, 1, 28, 28) and their labels (N,). Raises UserError for plain loaders."""
+    data: Any = getattr(trainer, "datamodule", None)
+    if not hasattr(data, "pictures"):
+        raise UserError("it needs the pictures themselves, which a data module has and a loader has not")
+    images, labels = data.pictures("val")
+    return images, labels
+
+
 def some_pictures(trainer: L.Trainer, count: int) -> tuple[Tensor, Tensor]:
     """Return about `count` validation pictures (N, 1, 28, 28) and their labels (N,), always the same ones.
 
     Every class has as many as any other, the first ones, class after class.
     """
-    data: Any = trainer.datamodule  # type: ignore[attr-defined]
-    images, labels = data.pictures("val")
-    classes = len(data.class_names)
+    images, labels = validation_pictures(trainer)
+    classes = len(trainer.datamodule.class_names)  # type: ignore[attr-defined]
     chosen = [(labels == c).nonzero().flatten()[: max(1, count // classes)] for c in range(classes)]
     which = torch.cat(chosen)[:count]
     return images[which], labels[which]

@@ -7,7 +7,7 @@ from typing import Any
 import lightning as L
 from torch.utils.tensorboard import SummaryWriter
 
-from vgg_lightning.show.base import Answers, ValidationShow
+from vgg_lightning.show.base import Answers, ValidationShow, validation_pictures
 from vgg_lightning.show.drawing import BAD, GOOD, add_picture, enlarged, gallery
 
 COUNT, COLUMNS, SIDE = 18, 6, 84
@@ -21,7 +21,7 @@ class Mistakes(ValidationShow):
         confidence, predicted = answers.logits.softmax(dim=1).max(dim=1)
         wrong = (predicted != answers.labels).nonzero().flatten()
         worst = wrong[confidence[wrong].argsort(descending=True, stable=True)][:COUNT]
-        images = trainer.datamodule.pictures("val")[0][answers.indices[worst], 0].numpy()  # type: ignore[attr-defined]
+        images = validation_pictures(trainer)[0][answers.indices[worst], 0].numpy()
         captions = [
             (
                 (f"is {model.class_names[answers.labels[i]]}", GOOD),
