@@ -79,7 +79,7 @@ def verb(*options):
 
 
 def predicted(run, where):
-    Image.new("L", (28, 28)).save(where / "a.png")
+    Image.linear_gradient("L").save(where / "a.png")
     verb("predict", "--data.predict_path", str(where / "a.png"))(run, where)
 
 

@@ -121,7 +121,7 @@ class VGGLightningCLI(LightningCLI):
             "model": config.model.as_dict(),
             "data": config.data.as_dict(),
             "stage": self.verb,
-            "trainer": dict(self.parser.instantiate_classes(trainer).trainer),
+            "trainer": dict(self.parser.instantiate_classes(trainer, instantiate_groups=False).trainer),
             "seed": config.seed_everything,
             "ckpt_path": config.ckpt_path,
             "asked": Asked(self.command, self._default_name(), self._save_config),
