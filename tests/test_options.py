@@ -17,7 +17,7 @@ from vgg_lightning.base.options import check
 from vgg_lightning.cli.fit_options import add_fit_options
 from vgg_lightning.data.options import DataOptions
 from vgg_lightning.data.sources.catalogue import DATASETS, DatasetName
-from vgg_lightning.loading.options import checked_options, fits
+from vgg_lightning.loading.opened import checked_options, fits
 from vgg_lightning.networks import INIT_SCHEMES, Head, InitScheme, build_network
 from vgg_lightning.training.compiling import COMPILE_MODES, CompileMode
 from vgg_lightning.training.optimizers import OPTIMIZERS, OptimizerName

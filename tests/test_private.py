@@ -33,13 +33,11 @@ from vgg_lightning.cli import jsonargparse_private
 from vgg_lightning.run import lightning_private, tensorboard_private
 from vgg_lightning.serve import gradio_private
 from vgg_lightning.sweep import optuna_private
-from vgg_lightning.training import torchmetrics_private
 
 PRIVATE = {
     "lightning": lightning_private,
     "torch": torch_private,
     "tensorboard": tensorboard_private,
-    "torchmetrics": torchmetrics_private,
     "optuna": optuna_private,
     "gradio": gradio_private,
     "jsonargparse": jsonargparse_private,
@@ -552,24 +550,6 @@ def _(folder):
         found = [thread for thread in set(threading.enumerate()) - before if tensorboard_private.writes_events(thread)]
         assert len(found) == 1
     assert not tensorboard_private.writes_events(threading.current_thread())
-
-
-@holds(torchmetrics_private.count_as_updated)
-def _(folder):
-    from torchmetrics import MeanMetric
-
-    def mean():
-        metric = MeanMetric()
-        metric.mean_value, metric.weight = torch.tensor(6.0), torch.tensor(4.0)
-        return metric
-
-    with pytest.warns(UserWarning, match="before the ``update``"):
-        mean().compute()
-    metric = mean()
-    torchmetrics_private.count_as_updated(metric)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert float(metric.compute()) == 1.5
 
 
 def study_in(folder):

@@ -16,7 +16,7 @@ from vgg_lightning.data.options import CLASSES
 from vgg_lightning.data.transforms import Preprocess
 from vgg_lightning.loading.load import load_model, load_weights, reopen
 from vgg_lightning.networks import Head, InitScheme, build_network, initialize
-from vgg_lightning.run.parallel.shard import shard
+from vgg_lightning.run.collectives import shard
 from vgg_lightning.training import losses, memory, metrics, recipe, sam
 from vgg_lightning.training.compiling import CompileMode, kept
 from vgg_lightning.training.optimizers import OptimizerName

@@ -3,7 +3,7 @@
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from vgg_lightning.run.guards.finite import FiniteGuard
-from vgg_lightning.run.hooks import EVERY_STEP, lean
+from vgg_lightning.run.lightning_private import EVERY_STEP, lean
 
 
 class Counts(Callback):

@@ -5,7 +5,7 @@ import math
 import pytest
 from small import fit
 
-from vgg_lightning.training.chance import at_chance
+from vgg_lightning.training.metrics import at_chance
 
 LONGER = [
     "--trainer.limit_train_batches",

@@ -23,7 +23,7 @@ from vgg_lightning import Classifier, FashionMNISTDataModule, load_classifier
 from vgg_lightning.base.errors import UserError
 from vgg_lightning.loading.load import data_options as saved_data_options
 from vgg_lightning.loading.load import model_options, read_checkpoint
-from vgg_lightning.loading.options import checked_options
+from vgg_lightning.loading.opened import checked_options
 
 CANARY = """
 import pathlib
@@ -301,7 +301,7 @@ def test_options_that_are_not_plain_fail(value):
 
 def test_all_options_declare_plain_types():
     """An option of another type would make checkpoints that their own reader refuses."""
-    from vgg_lightning.loading.options import fits
+    from vgg_lightning.loading.opened import fits
 
     for owner in (Classifier, FashionMNISTDataModule):
         made = owner()

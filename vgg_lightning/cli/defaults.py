@@ -11,8 +11,7 @@ import yaml
 from vgg_lightning.base.errors import UserError
 from vgg_lightning.classifier import Classifier
 from vgg_lightning.cli.run_config import plain_config
-from vgg_lightning.loading.opened import Opened, open_checkpoint
-from vgg_lightning.loading.safetensors import SUFFIX
+from vgg_lightning.loading.opened import SUFFIX, Opened, open_checkpoint
 from vgg_lightning.networks.vgg import OWN_BLOCKS, VGG_BLOCKS
 from vgg_lightning.presets import DEFAULT, check_config, find_config, presets
 from vgg_lightning.run.checkpoints.locate import meant_by, newest_beside, newest_of

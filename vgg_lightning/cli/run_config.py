@@ -14,7 +14,7 @@ from vgg_lightning.base.errors import UserError
 from vgg_lightning.base.options_file import read_options
 from vgg_lightning.classifier import Classifier
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
-from vgg_lightning.loading.options import LONGEST, checked_options
+from vgg_lightning.loading.opened import LONGEST, checked_options
 from vgg_lightning.training.run_options import FIT, places
 
 GROUPS = {"model": Classifier, "data": FashionMNISTDataModule}

@@ -9,7 +9,7 @@ from typing import Any
 
 from vgg_lightning.base.files import replace
 from vgg_lightning.classifier import Classifier
-from vgg_lightning.loading.safetensors import card_of
+from vgg_lightning.loading.opened import card_of
 
 
 def write(classifier: Classifier, card: dict[str, Any], file: Path) -> list[Path]:

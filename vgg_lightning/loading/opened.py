@@ -1,25 +1,32 @@
 """A checkpoint of a classifier, opened once: found, verified, read, its options checked and held against its weights.
 
-The class of the model is an argument here, so that it can itself load weights and a teacher.
+The class of the model is an argument here, so that it can itself load weights and a teacher. A model that was handed on
+as safetensors is opened in the same way: `model.safetensors` has beside it a card, `model.json`, with network and
+options, class names, preprocessing, accuracy, versions, and the SHA-256 of the weights, since safetensors has no
+checksum of its own.
 """
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import json
+import types
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 import lightning as L
+import torch
 
 from vgg_lightning.base.errors import UserError
 from vgg_lightning.data.options import CLASSES, MEAN, STD, DataOptions
-from vgg_lightning.loading.options import checked_options, fits
-from vgg_lightning.loading.safetensors import SUFFIX, read_shared
+from vgg_lightning.data.options import PLACES as DATA_PLACES
 from vgg_lightning.networks import skeleton
 from vgg_lightning.run.checkpoints import read
 from vgg_lightning.run.checkpoints.locate import find_checkpoint
 from vgg_lightning.run.checkpoints.read import Checkpoint, ReadFile
+from vgg_lightning.training.options import PLACES as MODEL_PLACES
 from vgg_lightning.training.options import check_options, network_arguments
 
 Plain = str | int | float | bool | None
@@ -137,3 +144,117 @@ def class_names_of(checkpoint: Checkpoint, num_classes: int) -> list[str]:
 def _complete(options: dict[str, Plain], owner: type[L.LightningModule]) -> dict[str, Any]:
     """Return options with the defaults of those that a checkpoint of before does not have."""
     return {name: p.default for name, p in inspect.signature(owner).parameters.items()} | options
+
+
+# The options in a file from elsewhere: plain values of the declared types, and nothing but them.
+
+# A file that holds a path would make us read or write there.
+NEVER_TAKEN = {*MODEL_PLACES, *DATA_PLACES}
+LONGEST = 1000  # characters of a string or parts of a list: more is no option of ours
+
+
+def checked_options(found: Any, owner: type, where: str = "the checkpoint") -> dict[str, Any]:
+    """Return `found` if it is a table of options of `owner`.
+
+    Args:
+        found: what a file holds in the place of its options.
+        owner: the class whose `__init__` takes them, or a TypedDict of them.
+        where: what to call the file.
+
+    Raises:
+        UserError: for anything else: an unknown name, a value of another type.
+    """
+    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
+        raise UserError(f"{where} is refused: its options are not a table of names and values")
+    hints = get_type_hints(owner if is_typeddict(owner) else owner.__init__)  # type: ignore[misc]
+    known = hints.keys() - {"return", *NEVER_TAKEN}
+    for name, value in found.items():
+        if name not in known:
+            raise UserError(f"{where} is refused: {owner.__name__} has no option {name[:80]!r}")
+        if not fits(value, hints[name]):
+            raise UserError(f"{where} is refused: its option {name!r} is not of the type {_name(hints[name])}")
+    return dict(found)
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Return whether a plain value is of the type that an option declares; no subclass passes for one."""
+    if get_origin(hint) in (Union, types.UnionType):
+        return any(fits(value, part) for part in get_args(hint))
+    if get_origin(hint) is Literal:
+        return type(value) is str and value in get_args(hint)
+    if get_origin(hint) is list:
+        return type(value) is list and len(value) <= LONGEST and all(fits(v, get_args(hint)[0]) for v in value)
+    if hint is float:
+        return type(value) in (int, float)
+    if hint is str:
+        return type(value) is str and len(value) <= LONGEST
+    return type(value) is hint
+
+
+def _name(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) else str(hint)
+
+
+# Models that were handed on: weights as safetensors, which cannot hold code, and a card that says what they are.
+
+FORMAT = "vgg_lightning 1"  # of the card
+SUFFIX = ".safetensors"
+LARGEST_CARD = 1_000_000  # bytes
+
+
+def card_of(file: Path) -> Path:
+    """Return where the card of a file of weights lies."""
+    return file.with_suffix(".json")
+
+
+def read_shared(file: Path) -> dict[str, Any]:
+    """Read weights and card in the form of a checkpoint.
+
+    Raises:
+        UserError: if one is missing, or the weights are not those that the card was written for.
+    """
+    card = _read_card(card_of(file))
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror or error}") from error
+    if hashlib.sha256(content).hexdigest() != card.get("sha256"):
+        raise UserError(f"{file} is refused: its checksum is not the one in {card_of(file).name}; fetch both again")
+    preprocessing = card.get("preprocessing")
+    if not isinstance(preprocessing, dict):
+        raise UserError(f"{card_of(file)} is refused: it does not say how pictures are prepared")
+    return {
+        "state_dict": _parse(content, file),
+        "hyper_parameters": card.get("options"),
+        "datamodule_hyper_parameters": {
+            name: preprocessing.get(name) for name in ("image_size", "normalize", "in_channels", "mean", "std")
+        },
+        "class_names": card.get("class_names"),
+    }
+
+
+def _read_card(file: Path) -> dict[str, Any]:
+    try:
+        if file.stat().st_size > LARGEST_CARD:
+            raise UserError(f"{file} is refused: it is too large for a card")
+        card = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {file}, the card of the weights beside it: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{file} is not the card of a model: it is no JSON") from error
+    if not isinstance(card, dict) or card.get("format") != FORMAT:
+        raise UserError(f"{file} is not the card of a model of vgg_lightning: its format is not {FORMAT!r}")
+    return card
+
+
+def _parse(content: bytes, file: Path) -> dict[str, torch.Tensor]:
+    try:
+        from safetensors.torch import load
+    except ImportError as error:
+        raise UserError(f"{file} needs the package safetensors: pip install 'vgg-lightning[export]'") from error
+    try:
+        return dict(load(content))
+    except Exception as error:  # the parser's own, and torch's for types it does not know
+        raise UserError(f"{file} is not a safetensors file, or is damaged") from error

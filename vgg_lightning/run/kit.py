@@ -18,7 +18,7 @@ from vgg_lightning.run.exact import SeedSteps
 from vgg_lightning.run.exits import exit_code
 from vgg_lightning.run.folders import loggers
 from vgg_lightning.run.guards.finite import FiniteGuard
-from vgg_lightning.run.hooks import lean
+from vgg_lightning.run.lightning_private import lean
 from vgg_lightning.run.loader import ResumableLoader
 from vgg_lightning.run.progress import EpochLines, progress_bar
 from vgg_lightning.run.stop import StopOnSignal

@@ -18,11 +18,10 @@ from vgg_lightning.base.seeds import derive_seed, seed_device
 from vgg_lightning.networks.whitened_vgg import WhiteningConv
 from vgg_lightning.run import collectives
 from vgg_lightning.run.guards.finite import FiniteGuard
-from vgg_lightning.run.hooks import lean
+from vgg_lightning.run.lightning_private import lean
 from vgg_lightning.training.averaging import AveragedWeights, Lookahead
-from vgg_lightning.training.chance import ChanceNote
 from vgg_lightning.training.compiling import CompileMode, compile_network
-from vgg_lightning.training.metrics import Scores
+from vgg_lightning.training.metrics import ChanceNote, Scores
 from vgg_lightning.training.optimizers import build_optimizer
 from vgg_lightning.training.schedules import build_schedule, restart_schedule
 

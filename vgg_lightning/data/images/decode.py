@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import stat
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,8 +25,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from vgg_lightning.base.errors import UserError
 from vgg_lightning.base.process import seat
-from vgg_lightning.base.progress import say
-from vgg_lightning.base.text import printable
+from vgg_lightning.base.text import printable, say
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 MOST_BYTES = 100_000_000
@@ -168,7 +168,7 @@ def _range_of(values: NDArray[Any], low: float, high: float) -> tuple[float, flo
 def tell(text: str) -> None:
     """Say it once, however many images it is true of."""
     if seat().rank == 0:
-        say(text)
+        say(text, sys.stderr)
 
 
 def check_size(image: Image.Image) -> None:

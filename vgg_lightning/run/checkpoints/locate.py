@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 
 from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.base.files import check_place
-from vgg_lightning.base.progress import say
+from vgg_lightning.base.text import say
 from vgg_lightning.run.checkpoints.read import damage
 from vgg_lightning.run.lightning_private import epochs_done
 
@@ -52,7 +53,7 @@ def newest_valid(run_folder: Path) -> Path | None:
     for file in filter(Path.is_file, [last, *others]):
         if not (damage := _damage(file)):
             if passed_over:
-                say(f"resuming from {file}: {', '.join(passed_over)}")
+                say(f"resuming from {file}: {', '.join(passed_over)}", sys.stderr)
             return file
         passed_over.append(f"{file.name} is damaged ({damage})")
     return None

@@ -16,7 +16,7 @@ from torch import Tensor
 from vgg_lightning.base.errors import NonFiniteError, option
 from vgg_lightning.base.torch_private import has_overflowed, mark_non_finite, skip_if
 from vgg_lightning.run import collectives
-from vgg_lightning.run.parallel.shard import own_part
+from vgg_lightning.run.collectives import own_part
 
 MOST_SKIPS = 25  # steps in a row that 16-mixed may skip while its scale falls: 2 ** -25 of where it was
 
