@@ -108,8 +108,8 @@ def reopen(
 
     Args:
         owner: the class of the model.
-        lightning: Lightning's own `load_from_checkpoint`, for what is no file of this machine.
-        checkpoint_path: run folder or file; an open file or an address goes to Lightning.
+        lightning: Lightning's own `load_from_checkpoint`, for an open file and for `hparams_file`.
+        checkpoint_path: run folder or file, or an open file. Nothing is fetched from an address.
         map_location: the device to put the model on.
         hparams_file: options to use instead of those in the checkpoint; goes to Lightning.
         strict: the weights must be those of the network; True unless given.
@@ -119,8 +119,10 @@ def reopen(
     Raises:
         UserError: as `load_model`.
     """
-    if hparams_file is not None or hasattr(checkpoint_path, "read") or "://" in str(checkpoint_path):
-        return lightning(checkpoint_path, map_location, hparams_file, strict, True, **options)
+    opened = hasattr(checkpoint_path, "read")
+    if opened or hparams_file is not None:
+        file = checkpoint_path if opened else find_checkpoint(checkpoint_path)
+        return lightning(file, map_location, hparams_file, strict, True, **options)
     return load_model(owner, checkpoint_path, map_location or "cpu", strict is not False, **options).train()
 
 
