@@ -45,7 +45,7 @@ def test_every_network_becomes_onnx(network, tmp_path):
     """checked_onnx holds it against ONNX Runtime; another number of pictures than it was traced with is tried here."""
     torch.manual_seed(0)
     options = SMALL.get(network, {"image_size": 32})
-    classifier = Classifier(network, **options).eval()
+    classifier = Classifier(network=network, **options).eval()
     images = program.example(5)
     content = checked_onnx(classifier, tmp_path / "x.onnx").SerializeToString()
     _, probabilities = runner(content)(images)

@@ -245,4 +245,4 @@ def test_bad_options_get_one_line(args, says, command, capsys):
 def test_the_space_comes_first_and_must_be_there(capsys):
     assert main(["sweep", "--trials", "3"]) == 2
     assert main(["sweep", "nowhere.yaml"]) == 2
-    assert "cannot read the space nowhere.yaml" in capsys.readouterr().err
+    assert "the space nowhere.yaml cannot be read" in capsys.readouterr().err
