@@ -22,7 +22,7 @@ FIT = [
     *("--model.network", "vgg11", "--model.ratio", "32", "--model.batch_norm", "true", "--model.head", "gap"),
     *("--model.momentum", "0.9", "--model.schedule", "cosine", "--model.warmup_epochs", "0"),
     *("--data.dataset", "idx", "--data.batch_size", "16", "--data.val_size", "48"),
-    *("--trainer.max_epochs", "5", "--trainer.accelerator", "cpu"),
+    *("--data.mean", "0.286", "--data.std", "0.353", "--trainer.max_epochs", "5", "--trainer.accelerator", "cpu"),
 ]
 SPACE = "model.lr: {low: 2e-2, high: 1e-1, log: true}\nmodel.nesterov: [true, false]\n"
 
