@@ -58,7 +58,7 @@ def test_predictions_of_own_pictures_replace_a_link(run, tmp_path, dangling):
     from PIL import Image
 
     (tmp_path / "pictures").mkdir()
-    Image.new("L", (40, 40)).save(tmp_path / "pictures" / "a.png")
+    Image.linear_gradient("L").save(tmp_path / "pictures" / "a.png")
     for name in ("predictions.csv", "predictions.json", ".predictions.probe"):
         target = tmp_path / f"key {name}"
         if not dangling:
