@@ -38,13 +38,13 @@ RANDOM = ["--model.dropout", "0.2", "--model.ema_decay", "0.7", "--data.augment"
 CLASSES = DATASETS["idx"].classes  # of the pictures that these runs are given
 
 
-def fit(folder, *options):
+def fit(folder, *options, code=0):
     whole = [
         *("--trainer.max_epochs", str(EPOCHS), "--trainer.limit_train_batches", str(STEPS)),
         *("--trainer.limit_val_batches", "4", "--trainer.log_every_n_steps", "1"),
     ]
     launched = small.launch([*small.fit_line(*whole, *RANDOM, *options), "--debug"], folder)
-    assert launched.code == 0, launched.err
+    assert launched.code == code, launched.err
     (run,) = folder.glob("lightning_logs/*/version_*")
     return run, launched
 
@@ -173,8 +173,10 @@ def test_a_full_disk_does_not_end_the_run(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(confusion.ConfusionMatrix, "show", full)
-    _, launched = fit(tmp_path, "--show", "[confusion]")
+    run, launched = fit(tmp_path, "--show", "[confusion]", code=1)
     assert launched.err.count("TensorBoard's file is not written: No space left on device") == 1
+    assert "some of TensorBoard's files" in launched.err  # what was not saved is named at the end
+    assert (run / "results.json").is_file()
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def test_what_the_commands_print_moves_no_cursor(run, tmp_path):
 
 
 def test_no_cell_of_a_table_is_a_formula(run, tmp_path):
-    Image.new("L", (40, 40)).save(tmp_path / "=1+1.png")
+    Image.linear_gradient("L").save(tmp_path / "=1+1.png")
     for own in ([], ["--data.predict_path", str(tmp_path), "--top_k", "10"]):
         said = launch(["predict", "--ckpt_path", str(run), "--output", str(tmp_path), *options(), *own], tmp_path)
         assert said.code == 0, said
