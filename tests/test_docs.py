@@ -30,7 +30,7 @@ PAGES = [
 # Programs that are recognised and not run, as they ask a person, the network or the machine.
 PROGRAMS = {
     *("tensorboard", "jupyter", "pip", "source", "cd", "git", "export", "eval", "sudo", "ls", "cat", "curl", "ruff"),
-    *("torchrun", "sbatch", "docker"),
+    *("torchrun", "sbatch", "docker", "python"),
 }
 # verb, alone or with the word behind it -> options that make it quick; what is not here is run as it stands.
 SHORTER: dict[str, list[str]] = {

@@ -21,7 +21,7 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
-from lightning.pytorch.callbacks import LambdaCallback, WeightAveraging
+from lightning.pytorch.callbacks import Callback, LambdaCallback, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
@@ -374,6 +374,20 @@ def _(folder):
     trainer.save_checkpoint(folder / "end.ckpt")
     found.append(lightning_private.epochs_done(torch.load(folder / "end.ckpt", weights_only=False)))
     assert found == [2, 3]
+
+
+@holds(lightning_private.lean)
+def _(folder):
+    calls = []
+
+    class Counts(Callback):
+        def on_before_backward(self, *args):
+            calls.append(1)
+
+    (callback,) = lightning_private.lean([Counts()])
+    assert callback.on_after_backward is None  # Lightning would raise if it called it
+    fit(folder, callback)
+    assert len(calls) == 4
 
 
 @holds(lightning_private.BestModelCheckpoint)

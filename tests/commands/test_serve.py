@@ -1,5 +1,6 @@
 """`vgg-lightning serve`: the page in a real browser, and the server from outside."""
 
+import contextlib
 import functools
 import http.client
 import http.server
@@ -196,7 +197,12 @@ def call(address, name, value):
 
 
 def bytes_in(folder):
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    """Count the bytes of the files in a folder, while its server may remove one."""
+    total = 0
+    for file in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            total += file.stat().st_size if file.is_file() else 0
+    return total
 
 
 def post(address, path, body, **headers):

@@ -206,7 +206,7 @@ class FashionMNISTDataModule(L.LightningDataModule):
         self.augment = self._augment(mean)
         if self.hparams["normalize"]:
             self.hparams["mean"], self.hparams["std"] = mean, std
-            self.preprocess = self._preprocess()
+            self.preprocess.mean, self.preprocess.std = mean, std  # in place: somebody may hold it already
 
     def _augment(self, mean: float | None) -> Augment:
         fill = FILL if mean is None else round(255 * mean)
