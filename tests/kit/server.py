@@ -1,20 +1,22 @@
 """Starts Python programs that use the run kit: imports the kit once, then forks one process for every request.
 
 A request is a line of JSON on stdin: {"cwd": ..., "program": file, "at": {"place": ..., "count": ..., "signal": ...}}.
-The answers are lines of JSON on stdout: {"pid": ...} at once, {"code": ...} when the process has ended.
+The answers are those of `forks`.
 The project above the kit cannot be imported here.
 """
 
-import faulthandler
-import json
 import os
 import runpy
 import signal
 import sys
 from importlib.abc import MetaPathFinder
+from pathlib import Path
 
 import torch
 from lightning.pytorch.strategies import Strategy
+
+sys.path.append(str(Path(__file__).parents[1] / "reliability"))
+import forks
 
 PROJECT = ("networks", "data", "training", "loading", "classifier", "show", "prepare", "cli", "presets", "find")
 PLACES = {
@@ -48,11 +50,6 @@ def strike_at(place, count, signal):
 
 
 def child(request):
-    os.chdir(request["cwd"])
-    output = os.open("output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    faulthandler.enable()
     sys.orig_argv = ["python", request["program"]]
     sys.path[:0] = request.get("path", [])
     if request.get("at"):
@@ -70,10 +67,6 @@ def child(request):
         os._exit(code)
 
 
-def answer(**values):
-    print(json.dumps(values), flush=True)
-
-
 if __name__ == "__main__":
     sys.meta_path.insert(0, Forbidden())
     torch.set_num_threads(1)
@@ -81,9 +74,4 @@ if __name__ == "__main__":
 
     assert vgg_lightning.run.kit
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    for line in sys.stdin:
-        pid = os.fork()
-        if pid == 0:
-            child(json.loads(line))
-        answer(pid=pid)
-        answer(code=os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    forks.serve(child)

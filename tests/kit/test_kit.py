@@ -12,11 +12,8 @@ from harness import Server, differences, essence, output, record, rows
 from vgg_lightning.run.checkpoints.seal import damage_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "kit.md"
-EPOCHS, STEPS, VALIDATED = (
-    4,
-    8,
-    2,
-)  # batches of an epoch: trained on, and validated; and so many in a sanity check first
+EPOCHS, STEPS = 4, 8  # batches of an epoch
+VALIDATED = 2  # batches of a validation, and of a sanity check before the first epoch
 SEED = 5
 KILLS = 10
 

@@ -1,18 +1,17 @@
 """Starts `vgg-lightning` processes quickly: imports everything once, then forks one process for every request.
 
 A request is a line of JSON on stdin: {"args": [...], "cwd": ..., "at": {...}, "snapshots": folder}.
-The answers are lines of JSON on stdout: {"pid": ...} at once, {"code": ...} when the process has ended.
+The answers are those of `forks`.
 """
 
 import contextlib
-import faulthandler
-import json
 import os
 import shutil
 import signal
 import sys
 from pathlib import Path
 
+import forks
 import torch
 
 import vgg_lightning.cli.lightning
@@ -54,11 +53,6 @@ def keep_snapshots(folder):
 
 
 def child(request):
-    os.chdir(request["cwd"])
-    output = os.open("output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    faulthandler.enable()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     if request.get("at"):
@@ -73,16 +67,7 @@ def child(request):
         os._exit(code)
 
 
-def answer(**values):
-    print(json.dumps(values), flush=True)
-
-
 if __name__ == "__main__":
     torch.set_num_threads(1)
     assert vgg_lightning.cli.lightning
-    for line in sys.stdin:
-        pid = os.fork()
-        if pid == 0:
-            child(json.loads(line))
-        answer(pid=pid)
-        answer(code=os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    forks.serve(child)

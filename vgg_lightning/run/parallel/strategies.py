@@ -54,11 +54,15 @@ class _Together:
         if self.meeting is not None:
             self.meeting.compare(self.facts(), look=stop_if_lost)
 
-    def _save(self: Any, save: Callable[[], None]) -> None:
-        """Save in the first process, and let all of them know where that fails: none shall wait for another."""
+    def save_checkpoint(self: Any, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
+        """Write a checkpoint in the first process, and let all know where that fails: none shall wait for another.
+
+        Raises:
+            CheckpointNotWrittenError: in all of them.
+        """
         failure: CheckpointNotWrittenError | None = None
         try:
-            save()
+            super().save_checkpoint(checkpoint, filepath, storage_options)  # type: ignore[misc]
         except CheckpointNotWrittenError as error:
             failure = error
         if any(collectives.agree(failure is not None)):
@@ -86,10 +90,6 @@ class DataParallel(_Together, DDPStrategy):
         self._meet()
         super().setup_distributed()
         collectives.open_control()
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
-        """Write a checkpoint in the first process. Raises CheckpointNotWrittenError in all of them."""
-        self._save(lambda: super(DataParallel, self).save_checkpoint(checkpoint, filepath, storage_options))
 
 
 class Sharded(_Together, ModelParallelStrategy):
@@ -119,10 +119,6 @@ class Sharded(_Together, ModelParallelStrategy):
         self._meet()
         super().setup_environment()
         collectives.open_control()
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
-        """Write a checkpoint in the first process. Raises CheckpointNotWrittenError in all of them."""
-        self._save(lambda: super(Sharded, self).save_checkpoint(checkpoint, filepath, storage_options))
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         """Read a checkpoint that has been verified: each process keeps its part alone, so the file is read again."""
