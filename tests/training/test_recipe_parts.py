@@ -6,6 +6,7 @@ import math
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from small import data_folder, data_options, fit, launch, one_line
 from torch.nn import functional as F
 
@@ -14,7 +15,7 @@ from vgg_lightning.base.errors import UserError
 from vgg_lightning.classifier import load_classifier
 from vgg_lightning.loading.load import read_checkpoint
 from vgg_lightning.training.losses import label_loss, teacher_loss
-from vgg_lightning.training.metrics import count
+from vgg_lightning.training.metrics import Scores, count
 from vgg_lightning.training.optimizers import Muon, orthogonal
 from vgg_lightning.training.sam import sharpness_aware
 
@@ -325,3 +326,19 @@ def test_three_poolings_leave_three_pixels_of_28():
 def test_vgg_small_has_at_most_300_000_parameters():
     network = Classifier(network="vgg_small", poolings=2, batch_norm=True, head="gap", image_size=28).network
     assert sum(p.numel() for p in network.parameters()) <= 300_000
+
+
+# The sums of a running epoch.
+
+
+@pytest.mark.parametrize("stage", ["fit", "test"])
+def test_sums_are_restored_where_the_metrics_lie(stage):
+    # On a GPU, Lightning restores them while the model and its metrics may lie on different devices.
+    model = Classifier(network="lenet", image_size=28)
+    model.train_metrics.to("meta")
+    trainer = L.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
+    trainer.state.fn = {"fit": TrainerFn.FITTING, "test": TrainerFn.TESTING}[stage]
+    sums = {"loss": {"mean_value": torch.tensor(6.0), "weight": torch.tensor(4.0)}}
+    Scores().on_load_checkpoint(trainer, model, {"train_metrics": sums})
+    assert model.train_metrics["loss"].mean_value.device.type == "meta"
+    assert model.train_metrics["loss"].update_called == (stage == "fit")

@@ -9,6 +9,7 @@ from typing import Any, cast
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
@@ -94,12 +95,15 @@ class Scores(Callback):
             checkpoint["train_metrics_by_rank"] = collectives.gather(here)
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Restore what `on_save_checkpoint` saved."""
+        """Restore what `on_save_checkpoint` saved, if training continues."""
+        if trainer.state.fn != TrainerFn.FITTING:
+            return
         ranks = checkpoint.get("train_metrics_by_rank") or [checkpoint.get("train_metrics", {})]
         found = _own_sums(ranks, trainer.global_rank, trainer.world_size)
         metrics = _of(pl_module, "train")
         if any(found.values()):  # an example whose sums are written over: torchmetrics warns of a metric without any
-            logits = torch.zeros(1, pl_module.hparams["num_classes"], device=pl_module.device)
+            # Lightning moves the metrics to the device later than it restores them.
+            logits = torch.zeros(1, pl_module.hparams["num_classes"], device=metrics["loss"].device)
             count(metrics, logits.sum(), logits, logits.argmax(dim=1))
         for name, metric in metrics.items(keep_base=True):
             for key, value in found.get(name, {}).items():
