@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from small import NETWORK, data_options, fit, launch, one_line
 
+from vgg_lightning.base.text import narrow_table, table
 from vgg_lightning.cli.help import SHORT
 from vgg_lightning.presets import presets
 from vgg_lightning.training.run_options import GROUPS
@@ -127,3 +128,15 @@ def test_resume_where_all_runs_are_finished_says_so(interrupted):
     launched = launch(["fit", "--resume"], interrupted)
     assert launched.code == 0
     assert "is finished" in launched.out
+
+
+# Tables of a search.
+
+
+def test_a_table_that_is_too_wide_leaves_out_columns_and_says_where_they_are():
+    header = ("trial", *(f"a_long_option_{i}" for i in range(8)))
+    text = narrow_table(header, [tuple(map(str, range(9)))] * 3, 100, "trials.csv")
+    assert max(map(len, text.splitlines()[:-1])) <= 100
+    shown = text.splitlines()[0].split()
+    assert text.splitlines()[-1] == f"{', '.join(header[len(shown) :])}: in trials.csv"
+    assert narrow_table(("a", "b"), [("1", "2")], 100, "trials.csv") == table(("a", "b"), [("1", "2")])
