@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 
@@ -20,6 +21,7 @@ from vgg_lightning.run.folders import loggers
 from vgg_lightning.run.guards.finite import FiniteGuard
 from vgg_lightning.run.lightning_private import lean
 from vgg_lightning.run.loader import ResumableLoader
+from vgg_lightning.run.lock import FolderLock
 from vgg_lightning.run.progress import EpochLines, progress_bar
 from vgg_lightning.run.stop import StopOnSignal
 
@@ -30,6 +32,8 @@ Mode = Literal["max", "min"]
 
 class RunKit:
     """A run in a folder: new if there is no checkpoint in it, otherwise going on with the newest that is valid.
+
+    The folder is held until the Trainer has done its work, or this process ends: no other process writes there meanwhile.
 
     Args:
         folder: of the run. It gets checkpoints/, metrics.csv and TensorBoard's events.
@@ -46,7 +50,7 @@ class RunKit:
         newest: the checkpoint to go on from, for `Trainer.fit(ckpt_path=...)`, or None.
 
     Raises:
-        UserError: if the folder cannot be written, or an argument is out of range.
+        UserError: if the folder cannot be written or is in use, or an argument is out of range.
     """
 
     def __init__(
@@ -64,10 +68,13 @@ class RunKit:
         self.folder = Path(folder).absolute()
         self.folder.mkdir(parents=True, exist_ok=True)
         check_writable(self.folder)
+        lock = FolderLock(self.folder)
+        lock.acquire()
         self.newest = newest_valid(self.folder)
         self._metrics = [monitor] if monitor else []
         note = f"resume with: {resume or shlex.join(['python', *sys.orig_argv[1:]])}"
         self._callbacks = [
+            HoldFolder(lock),
             SeedSteps(seed),
             FiniteGuard(metrics=self._metrics),
             *run_callbacks(
@@ -89,6 +96,29 @@ class RunKit:
             "logger": loggers(self.folder, step, self._metrics),
             "plugins": [VerifiedCheckpointIO()],
         }
+
+
+class HoldFolder(Callback):
+    """Holds the folder of a run while its Trainer is at work.
+
+    Args:
+        lock: of the folder.
+    """
+
+    def __init__(self, lock: FolderLock) -> None:
+        self.lock = lock
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Hold it."""
+        self.lock.begin()
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Let it go."""
+        self.lock.end()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Let it go."""
+        self.lock.end()
 
 
 def run_callbacks(

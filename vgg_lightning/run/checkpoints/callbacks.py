@@ -14,7 +14,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.base.progress import say
 from vgg_lightning.run import collectives, lightning_private, signals
-from vgg_lightning.run.checkpoints.io import CheckpointNotWrittenError, go_back_to, remove_leftovers
+from vgg_lightning.run.checkpoints.io import CheckpointNotWrittenError, go_back_to
 from vgg_lightning.run.checkpoints.loaders import Restores, loader_states, restores, unrestorable
 from vgg_lightning.run.checkpoints.loop_state import before_batch, before_validation, exchange_weights
 from vgg_lightning.run.checkpoints.seal import damage_of
@@ -107,11 +107,6 @@ class LastCheckpoint(Checkpoint):
         self._loaders: list[dict[str, Any]] | None = None  # their states after the batch before, if a save is due
 
     # Where a run starts or goes on.
-
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Tidy up after a killed process."""
-        if stage == "fit" and trainer.is_global_zero:
-            remove_leftovers(self.file.parent)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Let last.ckpt be what the run goes on from. Hide max_steps, lest Lightning count its last epoch twice."""
