@@ -39,6 +39,7 @@ from vgg_lightning.loading.agreement import agree
 from vgg_lightning.loading.opened import open_checkpoint
 from vgg_lightning.run import collectives
 from vgg_lightning.run.checkpoints import read
+from vgg_lightning.run.checkpoints.callbacks import Restoring
 from vgg_lightning.run.checkpoints.io import VerifiedCheckpointIO
 from vgg_lightning.run.checkpoints.locate import check_space, check_writable, find_checkpoint, newest_valid
 from vgg_lightning.run.folders import discard_run_folder, run_folder_of, shared_run_folder
@@ -152,8 +153,8 @@ def prepare(
         asked: what the command line knows of the run.
 
     Raises:
-        UserError: if an option cannot be used, or another run writes into the folder of a resumed one. A folder that was
-            made for the run is gone again.
+        UserError: if an option cannot be used, or another process writes into the folder of a resumed run. A folder
+            that was made for the run is gone again.
         RunFinished: if a resumed run has nothing left to do.
     """
     file = _checkpoint(ckpt_path, stage)
@@ -201,7 +202,10 @@ def fit(run: Run) -> dict[str, Any]:
     """
     with _session_of(run, "fit"), run.lock.at_work() if run.lock else contextlib.nullcontext():
         if run.folder and not run.seat.rank:
-            _save_config(run, run.folder / "config.yaml")
+            try:
+                _save_config(run, run.folder / "config.yaml")
+            except OSError as error:
+                run.problems.append(f"config.yaml is not written: {error.strerror}")
             say(f"run folder: {run.folder}")
         run.trainer.fit(
             model=run.model, datamodule=run.data, ckpt_path=run.options["ckpt_path"], weights_only=True
@@ -446,10 +450,11 @@ def _make_folder(run: Run, meeting: Meeting | None) -> None:
 
 def _hold_folder(run: Run, meeting: Meeting | None) -> None:
     """Let this run alone write into its folder, if it has one already. Raises UserError, in all processes at once."""
-    if run.folder is None:
+    folder = run.folder
+    if folder is None:
         return
-    run.lock = FolderLock(run.folder)
-    refusal = _refusal(run, run.folder) if meeting is None else meeting.share("hold", lambda: _refusal(run, run.folder))
+    run.lock = FolderLock(folder)
+    refusal = _refusal(run, folder) if meeting is None else meeting.share("hold", lambda: _refusal(run, folder))
     if refusal:
         error = UserError(refusal)
         error.everywhere = meeting is not None
@@ -484,7 +489,7 @@ def _trainer(run: Run, more: Sequence[Callback], meeting: Meeting | None) -> L.T
         config |= {"logger": False, "enable_checkpointing": False}
         interval = 1 if run.stage == "predict" else 10
         bar = [progress_bar(interval)] if config["enable_progress_bar"] is not False else []
-        callbacks += [StopOnSignal(), ClassTable(), *bar]
+        callbacks += [StopOnSignal(), Restoring(), ClassTable(), *bar]
     if run.folder:
         names = ("early_stopping", "checkpoint_every_n_steps", "checkpoint_minutes", "show")
         callbacks += fit_callbacks(run.folder, run.data, config, *(options[name] for name in names))
@@ -546,7 +551,7 @@ def _save_config(run: Run, file: Path) -> None:
     recipe, left_out = _recipe(run.options)
     write_whole(file, yaml.safe_dump(recipe, sort_keys=False))
     if left_out:
-        print(f"config.yaml leaves out {', '.join(left_out)} of the Trainer: objects are in no file", file=sys.stderr)
+        say(f"config.yaml leaves out {', '.join(left_out)} of the Trainer: objects are in no file", sys.stderr)
 
 
 def _say_weights(run: Run) -> None:

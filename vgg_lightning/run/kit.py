@@ -12,7 +12,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from vgg_lightning.run.checkpoints.callbacks import BestCheckpoint, LastCheckpoint
+from vgg_lightning.run.checkpoints.callbacks import BestCheckpoint, LastCheckpoint, Restoring
 from vgg_lightning.run.checkpoints.io import VerifiedCheckpointIO
 from vgg_lightning.run.checkpoints.locate import check_writable, newest_valid
 from vgg_lightning.run.exact import SeedSteps
@@ -33,7 +33,7 @@ Mode = Literal["max", "min"]
 class RunKit:
     """A run in a folder: new if there is no checkpoint in it, otherwise going on with the newest that is valid.
 
-    The folder is held until the Trainer has done its work, or this process ends: no other process writes there meanwhile.
+    The folder is held until the Trainer has done its work, or this process ends: no other one writes there meanwhile.
 
     Args:
         folder: of the run. It gets checkpoints/, metrics.csv and TensorBoard's events.
@@ -146,7 +146,7 @@ def run_callbacks(
         progress: whether to show how far the run is.
         metrics: of the line after every epoch; by default all that are logged.
     """
-    callbacks: list[Callback] = [StopOnSignal(note, saves)]
+    callbacks: list[Callback] = [StopOnSignal(note, saves), Restoring()]
     if saves:
         checkpoints = folder / "checkpoints"
         callbacks += [BestCheckpoint(checkpoints, monitor, mode)] if monitor else []

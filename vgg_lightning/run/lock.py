@@ -13,7 +13,6 @@ import re
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from vgg_lightning.base.errors import UserError
 from vgg_lightning.base.files import HOST, open_own, remove_parts
@@ -39,14 +38,16 @@ class FolderLock:
     Args:
         folder: that is written into.
         remedy: what to do where it is in use, said after "run FOLDER is in use by process N on host H: ".
+        free: hold nothing: another process does that for this one.
     """
 
-    def __init__(self, folder: Path, remedy: str = REMEDY) -> None:
+    _descriptor: int | None = None
+
+    def __init__(self, folder: Path, remedy: str = REMEDY, free: bool = False) -> None:
         self.folder, self.remedy = folder, remedy
-        self._descriptor: int | None = None
         self._users = 0  # how many times `at_work` has been entered
         self._superseded = False
-        self._free = not _is_first()  # another process of the run holds the folder
+        self._free = free or not _is_first()
         _locks.add(self)
 
     def acquire(self) -> None:
@@ -108,12 +109,10 @@ class FolderLock:
                 os.pwrite(descriptor, f"{os.getpid()} {HOST}\n".encode(), 0)
         except BlockingIOError:
             holder = _holder(os.pread(descriptor, 200, 0))
-            idle = next((lock for lock in _locks if lock._is_idle_at(descriptor)), None)
+            gave_way = sum(lock.give_way(descriptor) for lock in list(_locks))
             os.close(descriptor)
-            if idle is None:
+            if not gave_way:
                 raise UserError(f"run {self.folder} is in use by {holder}: {self.remedy}") from None
-            idle.release()
-            idle._superseded = True
             return None
         except FileNotFoundError:
             os.close(descriptor)
@@ -125,22 +124,26 @@ class FolderLock:
             remove_parts(place)  # of processes that were killed: nobody else writes here
         return descriptor
 
-    def _is_idle_at(self, descriptor: int) -> bool:
+    def give_way(self, descriptor: int) -> bool:
+        """Let the folder go for good, if it is the one that `descriptor` is about and nobody is at work in it."""
         mine = self._descriptor
-        return mine is not None and not self._users and os.path.samestat(os.fstat(mine), os.fstat(descriptor))
+        if mine is None or self._users or not os.path.samestat(os.fstat(mine), os.fstat(descriptor)):
+            return False
+        self.release()
+        self._superseded = True
+        return True
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
         """Hold nothing in a process that was forked: the one that has forked it holds the folder for both."""
         self.release()
         self._free = True
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __reduce__(self) -> tuple[type[FolderLock], tuple[Path, str, bool]]:
         """Hold nothing in a copy, nor in a process that this one sends it to."""
-        return {**self.__dict__, "_descriptor": None, "_free": True}
+        return FolderLock, (self.folder, self.remedy, True)
 
     def __del__(self) -> None:
-        if getattr(self, "_descriptor", None) is not None:
-            self.release()
+        self.release()
 
 
 _locks: weakref.WeakSet[FolderLock] = weakref.WeakSet()
@@ -148,7 +151,7 @@ _locks: weakref.WeakSet[FolderLock] = weakref.WeakSet()
 
 def _forget_all() -> None:
     for lock in list(_locks):
-        lock._forget()
+        lock.forget()
 
 
 os.register_at_fork(after_in_child=_forget_all)

@@ -86,7 +86,7 @@ def go_back_to(file: Path, newest: Path) -> None:
     part = part_of(newest)
     try:
         shutil.copyfile(file, part)
-        if _is_sound(newest):
+        if file != previous_of(newest) and _is_sound(newest):
             _keep(newest, previous_of(newest))
         os.replace(part, newest)
     finally:
