@@ -33,7 +33,8 @@ from vgg_lightning.run.checkpoints.read import Checkpoint, ReadFile, fault_of
 from vgg_lightning.training.options import PLACES as MODEL_PLACES
 from vgg_lightning.training.options import check_options, network_arguments
 
-NUMBERS = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64)  # that a network may have
+NUMBERS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+OTHERS = (torch.int64, torch.bool)  # of counters and marks
 Plain = str | int | float | bool | None
 
 
@@ -97,7 +98,7 @@ def read_checkpoint(file: Path) -> Checkpoint:
     """
     checkpoint = read_shared(file) if file.suffix == SUFFIX else read.read_checkpoint(file)
     for name, value in checkpoint["state_dict"].items():
-        if value.dtype not in NUMBERS:
+        if value.dtype not in NUMBERS + OTHERS:
             raise UserError(f"{file} is refused: {name[:80]} is of the type {str(value.dtype).removeprefix('torch.')}")
     return checkpoint
 
@@ -139,7 +140,7 @@ def check_shapes(checkpoint: Checkpoint, file: Path, owner: type[L.LightningModu
     found = checkpoint["state_dict"]
     has = {name: value.shape for name, value in found.items()}
     for name, value in weights.items():
-        if name in found and found[name].is_floating_point() != value.is_floating_point():
+        if name in found and found[name].dtype not in (NUMBERS if value.is_floating_point() else [value.dtype]):
             raise UserError(f"{file} is refused: {name} is of the type {str(found[name].dtype).removeprefix('torch.')}")
         if has.get(name) != value.shape:
             what = f"has the shape {tuple(has[name])}" if name in has else "is missing"
