@@ -40,6 +40,8 @@ def plain_config(file: Path) -> dict[str, Any]:
     config["trainer"] = _group(found, "trainer")
     for name, value in config["trainer"].items():
         _require_plain(f"trainer.{name}", value, file)
+    if absent := [group for group in (*GROUPS, "trainer") if group not in found]:
+        raise BrokenFileError(f"{file} ends before its options of {' and '.join(absent)}")
     return config
 
 
@@ -49,8 +51,6 @@ def _read(file: Path) -> dict[str, Any]:
         raise BrokenFileError(f"{file} is empty")
     if not isinstance(found, dict):
         raise UserError(f"{file} is not a configuration: it has no options")
-    if absent := [group for group in (*GROUPS, "trainer") if group not in found]:
-        raise BrokenFileError(f"{file} ends before its options of {' and '.join(absent)}")
     return found
 
 
