@@ -340,19 +340,20 @@ def _session_of(run: Run, stage: Stage | None = None) -> Iterator[None]:
     """Hold a session; on bad input, remove the folder that was made for the run, and speak of arguments in Python."""
     if stage not in (None, run.stage):
         raise UserError(f"this run is prepared to {run.stage}: prepare another one with stage={stage!r}")
+    done = False
     try:
         with session(), own_environment():
             if run.folder:
                 os.environ[SHARED] = str(run.folder)  # for the processes that the Trainer starts
             yield
+            done = True
     except (UserError, LostProcessError) as error:
         if run.fresh_folder and getattr(error, "code", 2) == 2:  # bad input, here or in another process
             discard_run_folder(run.fresh_folder)
         raise
-    except BaseException:
-        if stage is None and run.lock:  # the run will not begin
+    finally:
+        if run.lock and not done:
             run.lock.release()
-        raise
 
 
 def _checkpoint(path: str | Path | None, stage: Stage) -> Path | None:

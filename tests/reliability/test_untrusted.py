@@ -174,6 +174,10 @@ def archive(file, pickled, compressed=False, extra=b""):
             out.writestr("a/data/0", extra)
 
 
+# t = (1,), 40 times t = (t, t), and then {t: 1}, which asks for the hash of 2 ** 40 parts
+TUPLES = b"\x80\x02}K\x01\x85q\x00" + b"".join(b"h%c\x86q%c" % (n, n + 1) for n in range(40)) + b"K\x01s."
+
+
 def test_raw_pickles_and_bombs(run, tmp_path, canary):
     file = tmp_path / "hostile.ckpt"
     gadget = pickle.dumps(Gadget(str(canary)))
@@ -186,6 +190,7 @@ def test_raw_pickles_and_bombs(run, tmp_path, canary):
         lambda: archive(file, pickle.dumps({}), compressed=True, extra=bytes(300_000_000)),
         lambda: archive(file, b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b"."),
         lambda: torch.save({"model": Gadget(str(canary))}, file, _use_new_zipfile_serialization=False),
+        lambda: archive(file, TUPLES),
     ]
     for write in writers:
         write()

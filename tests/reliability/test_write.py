@@ -179,6 +179,9 @@ def test_a_run_on_a_disk_that_fills_up_goes_on_and_says_so(server, tmp_path, opt
         run = only_run(disk)
         assert "last.ckpt is not written: No space left on device; training goes on" in output(tmp_path)
         assert "Traceback" not in output(tmp_path)
+        assert "test accuracy" in output(tmp_path)
+        assert "the newest checkpoint could not be written: make room and resume the run" in output(tmp_path)
+        assert "results.json is not written: No space left on device" in output(tmp_path)
         assert essence(run / "checkpoints" / "last.ckpt")["epoch"] == 0
         (disk / "filler").unlink()
         assert server.run(tmp_path, *command, "--resume") == 0, output(tmp_path)

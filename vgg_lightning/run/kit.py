@@ -12,6 +12,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from vgg_lightning.base.errors import UserError
 from vgg_lightning.run.checkpoints.callbacks import BestCheckpoint, LastCheckpoint, Restoring
 from vgg_lightning.run.checkpoints.io import VerifiedCheckpointIO
 from vgg_lightning.run.checkpoints.locate import check_writable, newest_valid
@@ -90,7 +91,10 @@ class RunKit:
         """
         step = None
         if self.newest:  # mapped, so that no more than the number is read; the file has been verified
-            step = int(torch.load(self.newest, map_location="cpu", mmap=True, weights_only=True)["global_step"])
+            try:
+                step = int(torch.load(self.newest, map_location="cpu", mmap=True, weights_only=True)["global_step"])
+            except Exception as error:  # whatever another program has written there
+                raise UserError(f"{self.newest} is refused: it does not say how far its run was") from error
         return {
             "callbacks": [*callbacks, *lean(self._callbacks)],
             "logger": loggers(self.folder, step, self._metrics),

@@ -78,8 +78,7 @@ def go_back_to(file: Path, newest: Path) -> None:
     """Put a copy of `file` in the place of `newest`, which is kept as its previous generation unless it is damaged.
 
     Raises:
-        UserError: if `newest` is a folder.
-        OSError: if that fails; `newest` is untouched then.
+        UserError: if `newest` is a folder, or cannot be written; it is untouched then.
     """
     if newest.is_dir():
         raise UserError(f"{newest} is a folder, where the run keeps its newest checkpoint: move it away")
@@ -89,9 +88,12 @@ def go_back_to(file: Path, newest: Path) -> None:
         if file != previous_of(newest) and _is_sound(newest):
             _keep(newest, previous_of(newest))
         os.replace(part, newest)
+        sync_folder(newest.parent)
+    except OSError as error:
+        raise UserError(f"cannot write {newest}: {error.strerror}; make room and resume again") from error
     finally:
-        part.unlink(missing_ok=True)
-    sync_folder(newest.parent)
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def _is_sound(file: Path) -> bool:

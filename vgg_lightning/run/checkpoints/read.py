@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import pickletools
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -168,12 +169,46 @@ def _check_archive(file: Path) -> None:
                 raise UserError(f"{file} is refused: a checkpoint is not compressed")
             if sum(part.file_size for part in parts) > file.stat().st_size:
                 raise UserError(f"{file} is refused: its parts are larger than the file")
+            for part in parts:
+                if part.filename.lower().endswith("data.pkl"):
+                    _check_tuples(archive.read(part), file)
     except OSError as error:
         raise UserError(f"cannot read the checkpoint {file}: {error.strerror or error}") from error
     except UserError:
         raise
     except Exception as error:
         raise UserError(f"{file} is not a checkpoint, or is damaged: use another one") from error
+
+
+def _check_tuples(pickled: bytes, file: Path) -> None:
+    """Refuse tuples that hold others many times over, before they are built: to hash one as a key would not end.
+
+    The pickle is followed with the number of parts that each value stands for in the place of the values.
+    """
+    stack: list[int] = []
+    marks: list[int] = []
+    memo: dict[Any, int] = {}
+    most = max(len(pickled), PARTS)
+    for code, argument, _ in pickletools.genops(pickled):
+        if code.name == "MARK":
+            marks.append(len(stack))
+        elif code.name in ("BINPUT", "LONG_BINPUT", "PUT", "MEMOIZE"):
+            memo[len(memo) if argument is None else argument] = stack[-1]
+        elif code.name in ("BINGET", "LONG_BINGET", "GET"):
+            stack.append(memo[argument])
+        elif code.name == "DUP":
+            stack.append(stack[-1])
+        else:
+            before = [kind.name for kind in code.stack_before]
+            begin = marks.pop() if "mark" in before else len(stack) - len(before)
+            taken = stack[begin:]
+            del stack[begin:]
+            if "mark" in before and before.index("mark"):  # what a list or table is extended in
+                del stack[len(stack) - before.index("mark") :]
+            keeps = code.name.startswith(("TUPLE", "REDUCE", "NEWOBJ"))
+            stack += [1 + sum(taken) if keeps else 1] * len(code.stack_after)
+            if stack and stack[-1] > most:
+                raise UserError(f"{file} is refused: a tuple in it stands for far more than its file holds")
 
 
 # What a checkpoint holds, looked at before anything uses it: bounded, plain, finite, and as far as a run can be.
