@@ -6,6 +6,7 @@ its name. The first half sees to it that nothing private is used anywhere else.
 
 import ast
 import asyncio
+import contextlib
 import importlib
 import inspect
 import pkgutil
@@ -261,6 +262,42 @@ def _(folder):
     assert "_broadcast_sigterm_tensor()" in inspect.getsource(type(trainer.fit_loop.epoch_loop))
     fit(folder, LambdaCallback(setup=lambda trainer, *_, **__: lightning_private.leave_signals_alone(trainer)), note)
     assert during.pop() == before
+
+
+@holds(lightning_private.guard_restoring)
+def _(folder):
+    seen, inside = [], []
+
+    @contextlib.contextmanager
+    def guard():
+        inside.append(True)
+        yield
+        inside.pop()
+
+    def note(name):
+        return lambda *_, **__: seen.append((name, bool(inside)))
+
+    hooks = ("on_load_checkpoint", "load_state_dict", "on_fit_start", "on_train_start", "on_test_start")
+    callback = LambdaCallback(
+        setup=lambda trainer, *_, **__: lightning_private.guard_restoring(trainer, guard),
+        **{name: note(name) for name in hooks if name != "load_state_dict"},
+    )
+    callback.state_dict, callback.load_state_dict = lambda: {"a": 1}, note("load_state_dict")
+    trainer = fit(folder, callback)
+    trainer.save_checkpoint(folder / "saved.ckpt")
+    seen.clear()
+    fit(folder, callback, ckpt_path=folder / "saved.ckpt", max_epochs=3)
+    assert dict(seen) == {
+        **{"on_load_checkpoint": True, "load_state_dict": True},
+        **{"on_fit_start": False, "on_train_start": False},
+    }
+    broken = torch.load(folder / "saved.ckpt", weights_only=False)
+    for key, value in (("optimizer_states", 3), ("loops", {}), ("pytorch-lightning_version", "x"), ("callbacks", 3)):
+        torch.save({**broken, key: value}, folder / "broken.ckpt")
+        inside.clear()
+        with pytest.raises(Exception):  # noqa: B017, PT011 - whatever it is
+            fit(folder, callback, ckpt_path=folder / "broken.ckpt", max_epochs=3)
+        assert inside, f"{key} is used outside"
 
 
 def saved(folder, hook, at, change, **options):

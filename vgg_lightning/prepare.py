@@ -38,12 +38,15 @@ from vgg_lightning.data.files import class_names, default_data_dir
 from vgg_lightning.loading.agreement import agree
 from vgg_lightning.loading.opened import open_checkpoint
 from vgg_lightning.run import collectives
+from vgg_lightning.run.checkpoints import read
+from vgg_lightning.run.checkpoints.callbacks import Restoring
 from vgg_lightning.run.checkpoints.io import VerifiedCheckpointIO
 from vgg_lightning.run.checkpoints.locate import check_space, check_writable, find_checkpoint, newest_valid
 from vgg_lightning.run.folders import discard_run_folder, run_folder_of, shared_run_folder
 from vgg_lightning.run.folders import loggers as run_loggers
 from vgg_lightning.run.kit import run_callbacks
 from vgg_lightning.run.lightning_private import lean
+from vgg_lightning.run.lock import FolderLock
 from vgg_lightning.run.parallel.devices import check_processes, processes
 from vgg_lightning.run.parallel.rendezvous import Meeting, facts, meeting_before_trainer
 from vgg_lightning.run.parallel.strategies import choose_strategy
@@ -54,7 +57,7 @@ from vgg_lightning.show import show_callbacks, shown_names
 from vgg_lightning.show.class_table import ClassTable, print_class_table
 from vgg_lightning.show.report import RunReport, in_percent, print_next_steps
 from vgg_lightning.training.limits import check_run, check_sharded, check_trainer
-from vgg_lightning.training.memory import check_training_fits
+from vgg_lightning.training.memory import check_training_fits, checkpoint_bytes
 from vgg_lightning.training.run_options import equal_on_all
 
 Stage = Literal["fit", "validate", "test", "predict"]
@@ -108,6 +111,7 @@ class Run:
     step: int | None = None
     problems: list[str] = field(default_factory=list)
     fresh_folder: Path | None = None  # made by `prepare`, and removed again if the options are at fault
+    lock: FolderLock | None = None  # of the folder, held from `prepare` to the end of `fit`
 
 
 def prepare(
@@ -149,7 +153,8 @@ def prepare(
         asked: what the command line knows of the run.
 
     Raises:
-        UserError: if an option cannot be used. A folder that was made for the run is gone again.
+        UserError: if an option cannot be used, or another process writes into the folder of a resumed run. A folder
+            that was made for the run is gone again.
         RunFinished: if a resumed run has nothing left to do.
     """
     file = _checkpoint(ckpt_path, stage)
@@ -174,8 +179,12 @@ def prepare(
         run.data = data if isinstance(data, FashionMNISTDataModule) else build(**run.options["data"])
         run.data.hparams["seed"] = run.options["data"]["seed"]
         check_agreement(run.data, run.model.hparams)
+        writes = stage == "fit" and record and not run.options["trainer"]["fast_dev_run"]
+        if writes and file:
+            run.folder = run_folder_of(file)
+            _hold_folder(run, meeting)
         _ready_data(run, record)
-        if stage == "fit" and record and not run.options["trainer"]["fast_dev_run"]:
+        if writes and not run.folder:
             _make_folder(run, meeting)
         run.trainer = _trainer(run, callbacks, meeting)
     return run
@@ -191,9 +200,12 @@ def fit(run: Run) -> dict[str, Any]:
         NonFiniteError: if a loss, a gradient or a weight is NaN or Inf.
         Interrupted: if a signal has come; the newest checkpoint is written.
     """
-    with _session_of(run, "fit"):
+    with _session_of(run, "fit"), run.lock.at_work() if run.lock else contextlib.nullcontext():
         if run.folder and not run.seat.rank:
-            _save_config(run, run.folder / "config.yaml")
+            try:
+                _save_config(run, run.folder / "config.yaml")
+            except OSError as error:
+                run.problems.append(f"config.yaml is not written: {error.strerror}")
             say(f"run folder: {run.folder}")
         run.trainer.fit(
             model=run.model, datamodule=run.data, ckpt_path=run.options["ckpt_path"], weights_only=True
@@ -328,15 +340,20 @@ def _session_of(run: Run, stage: Stage | None = None) -> Iterator[None]:
     """Hold a session; on bad input, remove the folder that was made for the run, and speak of arguments in Python."""
     if stage not in (None, run.stage):
         raise UserError(f"this run is prepared to {run.stage}: prepare another one with stage={stage!r}")
+    done = False
     try:
         with session(), own_environment():
             if run.folder:
                 os.environ[SHARED] = str(run.folder)  # for the processes that the Trainer starts
             yield
+            done = True
     except (UserError, LostProcessError) as error:
         if run.fresh_folder and getattr(error, "code", 2) == 2:  # bad input, here or in another process
             discard_run_folder(run.fresh_folder)
         raise
+    finally:
+        if run.lock and not done:
+            run.lock.release()
 
 
 def _checkpoint(path: str | Path | None, stage: Stage) -> Path | None:
@@ -424,16 +441,43 @@ def _ready_data(run: Run, record: bool) -> None:
 
 
 def _make_folder(run: Run, meeting: Meeting | None) -> None:
-    trainer, file = run.options["trainer"], run.options["ckpt_path"]
-    resumed = run_folder_of(Path(file)) if file else None
     default_name = run.asked.default_name if run.asked else str(run.options["model"]["network"])
     name = run.options["name"] or default_name
-    run.folder = resumed or shared_run_folder(trainer["default_root_dir"], str(name), meeting)
+    run.folder = shared_run_folder(run.options["trainer"]["default_root_dir"], str(name), meeting)
     if run.seat.rank == 0:
-        run.fresh_folder = None if resumed else run.folder
-        check_writable(run.folder)
-        if trainer["enable_checkpointing"] is not False:
-            check_space(run.folder, run.model, dict(run.model.hparams))
+        run.fresh_folder = run.folder
+    _hold_folder(run, meeting)
+
+
+def _hold_folder(run: Run, meeting: Meeting | None) -> None:
+    """Let this run alone write into its folder, if it has one already. Raises UserError, in all processes at once."""
+    folder = run.folder
+    if folder is None:
+        return
+    run.lock = FolderLock(folder)
+    refusal = _refusal(run, folder) if meeting is None else meeting.share("hold", lambda: _refusal(run, folder))
+    if refusal:
+        error = UserError(refusal)
+        error.everywhere = meeting is not None
+        raise error
+
+
+def _refusal(run: Run, folder: Path) -> str:
+    """Take the folder, and see that there is room. Return why that cannot be, or nothing."""
+    if run.seat.rank:
+        return ""
+    assert run.lock is not None
+    file = run.options["ckpt_path"]
+    try:
+        check_writable(folder)
+        run.lock.acquire()
+        if file and read.handed_on(Path(file)) is None:
+            return f"run {folder} has gone on in another process since its checkpoint was read: resume it again"
+        if run.options["trainer"]["enable_checkpointing"] is not False:
+            check_space(folder, checkpoint_bytes(run.model))
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def _trainer(run: Run, more: Sequence[Callback], meeting: Meeting | None) -> L.Trainer:
@@ -446,7 +490,7 @@ def _trainer(run: Run, more: Sequence[Callback], meeting: Meeting | None) -> L.T
         config |= {"logger": False, "enable_checkpointing": False}
         interval = 1 if run.stage == "predict" else 10
         bar = [progress_bar(interval)] if config["enable_progress_bar"] is not False else []
-        callbacks += [StopOnSignal(), ClassTable(), *bar]
+        callbacks += [StopOnSignal(), Restoring(), ClassTable(), *bar]
     if run.folder:
         names = ("early_stopping", "checkpoint_every_n_steps", "checkpoint_minutes", "show")
         callbacks += fit_callbacks(run.folder, run.data, config, *(options[name] for name in names))
@@ -508,7 +552,7 @@ def _save_config(run: Run, file: Path) -> None:
     recipe, left_out = _recipe(run.options)
     write_whole(file, yaml.safe_dump(recipe, sort_keys=False))
     if left_out:
-        print(f"config.yaml leaves out {', '.join(left_out)} of the Trainer: objects are in no file", file=sys.stderr)
+        say(f"config.yaml leaves out {', '.join(left_out)} of the Trainer: objects are in no file", sys.stderr)
 
 
 def _say_weights(run: Run) -> None:

@@ -17,7 +17,7 @@ WRITTEN = [
 PARTIAL = [
     *(".metrics.csv.part", ".results.json.part", ".config.yaml.part", ".predictions.probe", ".predictions.csv.part"),
     *("checkpoints/.probe.ckpt.part", "checkpoints/.last.ckpt.part", "checkpoints/.best.ckpt.part"),
-    *("checkpoints/.last-prev.ckpt.part", "checkpoints/.best-prev.ckpt.part", ".probe.part"),
+    *("checkpoints/.last-prev.ckpt.part", "checkpoints/.best-prev.ckpt.part", ".probe.part", ".lock"),
 ]
 
 
@@ -88,3 +88,25 @@ def test_a_file_is_written_whole_or_stays_as_it_was(tmp_path, monkeypatch):
 def test_two_processes_write_under_names_of_their_own(tmp_path):
     assert part_of(tmp_path / "a") != part_of(tmp_path / "a")
     assert str(os.getpid()) in part_of(tmp_path / "a").name
+
+
+@pytest.mark.parametrize("kind", ["a link", "a link to nothing", "a second name"])
+def test_the_locks_of_a_search_are_not_behind_links(tmp_path, kind):
+    pytest.importorskip("optuna")
+    from vgg_lightning.sweep.study import hold_alive, lock
+
+    search = tmp_path / "search"
+    search.mkdir()
+    for name in (".alive", ".lock"):
+        target = tmp_path / f"key{name}"
+        if kind != "a link to nothing":
+            target.write_bytes(KEY)
+            os.utime(target, (1, 1))
+        (os.link if kind == "a second name" else os.symlink)(target, search / name)
+    with lock(search), hold_alive(search, exclusive=True):
+        assert hold_alive(search, exclusive=True) is None
+    for name in (".alive", ".lock"):
+        target = tmp_path / f"key{name}"
+        assert not (search / name).is_symlink()
+        assert not target.exists() if kind == "a link to nothing" else target.read_bytes() == KEY
+        assert kind == "a link to nothing" or target.stat().st_mtime == 1

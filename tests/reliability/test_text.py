@@ -1,9 +1,11 @@
 """Text from files: on the terminal, in CSV files, on the page and in TensorBoard it is shown, and does nothing."""
 
+import ast
 import csv
 import io
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,10 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from small import NETWORK, data_options, fit, launch
+from small import NETWORK, data_options, fit, fit_line, launch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from vgg_lightning import load_classifier
+from vgg_lightning.__main__ import main
 from vgg_lightning.base.text import FORMULA, csv_cell, csv_text, markdown, say, table
 
 ROOT = Path(__file__).parents[2]
@@ -130,3 +133,65 @@ def test_a_mistake_in_a_name_is_one_line(tmp_path):
     assert said.code == 2
     assert is_quiet(said)
     assert said.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("module", ["loading/load", "export/command", "sweep/command", "sweep/trial", "show/base"])
+def test_no_name_is_printed_as_it_is(module):
+    """What they print has names and reasons from files: `say` shows it."""
+    tree = ast.parse((ROOT / "vgg_lightning" / f"{module}.py").read_text())
+    calls = [node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+    assert "print" not in calls
+    assert "say" in calls
+
+
+def test_a_path_that_moves_the_cursor_is_shown_with_escapes(run, tmp_path):
+    place = tmp_path / f"a{TITLE.replace('/', '')}"
+    shutil.copytree(run, place / "got")
+    said = fit(tmp_path, "--model.weights", str(place / "got"), "--data.classes", "null")
+    assert said.code == 0, said
+    assert r"weights: " in said.out
+    assert is_quiet(said)
+    assert r"\x1b[2J" in said.out
+    pytest.importorskip("safetensors")
+    said = launch(["export", str(run), "--output", str(place / "m.safetensors")], tmp_path)
+    assert said.code == 0, said
+    assert is_quiet(said)
+    assert r"\x1b[2J" in said.out
+
+
+def test_what_cannot_be_shown_says_why_with_escapes(capsys):
+    from types import SimpleNamespace
+
+    from vgg_lightning.show.base import Show
+
+    def draw(*_):
+        raise ValueError(TITLE)
+
+    logger = SimpleNamespace(write=lambda log: log(None))
+    trainer = SimpleNamespace(is_global_zero=True, global_step=1, loggers=[logger])
+    shows = Show()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vgg_lightning.show.base.write", lambda trainer, log: log(None))
+        shows.attempt(trainer, draw)
+    said = capsys.readouterr().err
+    assert not CONTROL.search(said)
+    assert r"Show is not shown: ValueError: \x1b]0;pwned" in said
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_run_is_shown_on_a_terminal_of_any_encoding(tmp_path, monkeypatch, encoding):
+    folder = tmp_path / "été 日本"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    streams = [io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors=e) for e in ("strict", "backslashreplace")]
+    monkeypatch.setattr(sys, "stdout", streams[0])
+    monkeypatch.setattr(sys, "stderr", streams[1])
+    root = str(folder)
+    code = main([*fit_line(), "--show", "none", "--trainer.default_root_dir", root])
+    code += main(["predict", "--ckpt_path", f"{root}/lightning_logs/quick/version_0", *options()])
+    assert code == 0
+    for stream in streams:
+        stream.flush()
+    said = streams[0].buffer.getvalue().decode(encoding)
+    assert r"\u65e5\u672c" in said
+    assert "test accuracy" in said

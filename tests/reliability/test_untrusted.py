@@ -5,6 +5,7 @@ import http.server
 import json
 import os
 import pickle
+import shutil
 import sys
 import threading
 import time
@@ -173,6 +174,10 @@ def archive(file, pickled, compressed=False, extra=b""):
             out.writestr("a/data/0", extra)
 
 
+# t = (1,), 40 times t = (t, t), and then {t: 1}, which asks for the hash of 2 ** 40 parts
+TUPLES = b"\x80\x02}K\x01\x85q\x00" + b"".join(b"h%c\x86q%c" % (n, n + 1) for n in range(40)) + b"K\x01s."
+
+
 def test_raw_pickles_and_bombs(run, tmp_path, canary):
     file = tmp_path / "hostile.ckpt"
     gadget = pickle.dumps(Gadget(str(canary)))
@@ -185,6 +190,7 @@ def test_raw_pickles_and_bombs(run, tmp_path, canary):
         lambda: archive(file, pickle.dumps({}), compressed=True, extra=bytes(300_000_000)),
         lambda: archive(file, b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b"."),
         lambda: torch.save({"model": Gadget(str(canary))}, file, _use_new_zipfile_serialization=False),
+        lambda: archive(file, TUPLES),
     ]
     for write in writers:
         write()
@@ -374,3 +380,40 @@ def test_reading_changes_nothing(run):
     before = hashlib.sha256(file.read_bytes()).hexdigest()
     load_classifier(run)
     assert hashlib.sha256(file.read_bytes()).hexdigest() == before
+
+
+def whole(run):
+    return (run / "config.yaml").read_text()
+
+
+BROKEN = {
+    "empty": lambda run: "",
+    "cut off in a line": lambda run: whole(run)[: len(whole(run)) // 2] + "\n  x: [",
+    "cut off after the model": lambda run: "model" + whole(run).split("\nmodel", 1)[1].split("\ndata:")[0] + "\n",
+    "no text": lambda run: b"\xff\xfe\x00",
+    "missing": lambda run: None,
+    "a pipe": os.mkfifo,
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_configuration_stops_no_resume_and_is_said(run, tmp_path, kind):
+    got = shutil.copytree(run, tmp_path / "lightning_logs" / "got" / "version_0")
+    for name in ("hparams.yaml", "metrics.csv", "results.json"):
+        (got / name).write_bytes(b"\xff{half")
+    file = got / "config.yaml"
+    file.unlink()
+    content = BROKEN[kind](file if kind == "a pipe" else run)
+    if content is not None:
+        file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    command = ["fit", "--ckpt_path", str(got), *data_options()[2:4], "--show", "none"]
+    brief = ["--trainer.limit_train_batches", "2", "--trainer.limit_test_batches", "1", "--trainer.max_epochs", "2"]
+    said = launch([*command, *brief], tmp_path)
+    assert said.code == 0, said
+    (line,) = [line for line in said.err.splitlines() if "config.yaml" in line]
+    assert "options of the Trainer, such as --trainer.max_epochs, are the default ones unless they are given" in line
+    assert "last.ckpt" in line
+    saved = yaml.safe_load(file.read_text())
+    assert saved["model"]["ratio"] == 64  # of the checkpoint
+    assert saved["trainer"]["limit_train_batches"] == 2
+    assert json.loads((got / "results.json").read_text())["epochs"] == 2

@@ -4,6 +4,7 @@ import os
 import random
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,8 +12,9 @@ from harness import EPOCHS, NETWORK, differences, essence, everything, only_run,
 
 from vgg_lightning import load_classifier
 from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.files import HOST, part_of, write_whole
 from vgg_lightning.loading.load import read_checkpoint
-from vgg_lightning.run.checkpoints.io import CheckpointNotWrittenError, VerifiedCheckpointIO, previous_of
+from vgg_lightning.run.checkpoints.io import CheckpointNotWrittenError, VerifiedCheckpointIO, go_back_to, previous_of
 from vgg_lightning.run.checkpoints.seal import damage_of
 
 SEED = 2
@@ -177,6 +179,9 @@ def test_a_run_on_a_disk_that_fills_up_goes_on_and_says_so(server, tmp_path, opt
         run = only_run(disk)
         assert "last.ckpt is not written: No space left on device; training goes on" in output(tmp_path)
         assert "Traceback" not in output(tmp_path)
+        assert "test accuracy" in output(tmp_path)
+        assert "the newest checkpoint could not be written: make room and resume the run" in output(tmp_path)
+        assert "results.json is not written: No space left on device" in output(tmp_path)
         assert essence(run / "checkpoints" / "last.ckpt")["epoch"] == 0
         (disk / "filler").unlink()
         assert server.run(tmp_path, *command, "--resume") == 0, output(tmp_path)
@@ -202,10 +207,45 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_first_step(server
 
 
 def test_a_kill_while_writing_leaves_a_valid_checkpoint_and_its_rest_is_tidied(copy, server, options, tmp_path):
-    (copy / "checkpoints" / ".last.ckpt.part").write_bytes(b"half")
+    for file in ("last.ckpt", "best-prev.ckpt"):
+        (copy / "checkpoints" / f".{file}.part").write_bytes(b"half")  # as versions of before named them
+        os.link(copy / "checkpoints" / "last.ckpt", part_of(copy / "checkpoints" / file))
+    part_of(copy / "metrics.csv").write_bytes(b"half")
+    (copy / ".results.json.part").symlink_to("/dev/zero")
     (copy / "results.json").unlink()
     assert server.run(tmp_path, "fit", *NETWORK, *options, "--resume") == 0, output(tmp_path)
-    assert not list((copy / "checkpoints").glob(".*"))
+    assert not list(copy.rglob("*.part"))
+
+
+def test_no_two_processes_write_a_checkpoint_under_one_name(tmp_path, monkeypatch):
+    seen, replace = [], os.replace
+    monkeypatch.setattr(os, "replace", lambda part, file: (seen.append(Path(part).name), replace(part, file)))
+    for value in (1.0, 2.0):
+        VerifiedCheckpointIO().save_checkpoint(weights(1, value), tmp_path / "last.ckpt")
+    go_back_to(tmp_path / "last-prev.ckpt", tmp_path / "last.ckpt")
+    assert len(seen) == len(set(seen)) == 5
+    assert all(str(os.getpid()) in name for name in seen)
+    assert sorted(os.listdir(tmp_path)) == ["last-prev.ckpt", "last.ckpt"]
+
+
+def test_the_next_write_removes_what_a_dead_process_left_and_nothing_else(tmp_path):
+    file = tmp_path / "predictions.csv"
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    ours, theirs = part_of(file), part_of(file).name.replace(f".{HOST}.", ".elsewhere.")
+    gone = tmp_path / ours.name.replace(str(os.getpid()), str(dead.pid))
+    old = tmp_path / theirs.replace(str(os.getpid()), "7")
+    kept = [
+        ours,
+        tmp_path / theirs,
+        tmp_path / ".predictions.csv.part",
+        tmp_path / f".predictions.csv.mine.{dead.pid}.part",
+    ]
+    for part in (gone, old, *kept):
+        part.write_text("half")
+    os.utime(old, (0, 0))
+    write_whole(file, "all")
+    assert sorted(tmp_path.iterdir()) == sorted([file, *kept])
 
 
 def test_a_file_system_without_hard_links_keeps_two_generations_as_well(tmp_path, monkeypatch):

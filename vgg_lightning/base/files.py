@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import os
+import re
 import secrets
 import stat
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -18,6 +21,8 @@ from typing import BinaryIO
 from vgg_lightning.base.errors import UserError, option
 
 NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+HOST = re.sub(r"[^\w-]", "-", os.uname().nodename)[:40]
+FORGOTTEN = 86_400  # seconds after which a partial file of another machine is taken for one of a dead process
 KINDS = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
 
 
@@ -32,7 +37,38 @@ def sync_folder(folder: Path) -> None:
 
 def part_of(file: Path) -> Path:
     """Return a hidden name beside `file` to write it under at first, which no other process has or guesses."""
-    return file.with_name(f".{file.name[:100]}.{os.getpid()}.{secrets.token_hex(4)}.part")
+    return file.with_name(f"{_part_stem(file)}.{HOST}.{os.getpid()}.{secrets.token_hex(4)}.part")
+
+
+def remove_parts_of(file: Path) -> None:
+    """Remove what dead processes have left half written under the names that `part_of` gives."""
+    for part in file.parent.glob(f"{glob.escape(_part_stem(file))}.*.part"):
+        found = re.fullmatch(r"\.([\w-]+)\.(\d+)\.[0-9a-f]{8}\.part", part.name.removeprefix(_part_stem(file)))
+        with contextlib.suppress(OSError):  # another process was faster
+            dead = found and found[1] == HOST and not _lives(int(found[2]))
+            if dead or (found and time.time() - part.lstat().st_mtime > FORGOTTEN):
+                part.unlink()
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove all that was left half written in a folder into which this process alone writes."""
+    for part in folder.glob(".*.part"):
+        with contextlib.suppress(OSError):  # a folder of that name is not ours
+            part.unlink()
+
+
+def _part_stem(file: Path) -> str:
+    return f".{file.name[:40]}"
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # it is another user's
+        return True
+    return True
 
 
 def write_whole(file: Path, content: str | bytes) -> None:
@@ -61,6 +97,7 @@ def replace(file: Path, write: Callable[[Path], object]) -> None:
 
 
 def _fill(file: Path, write: Callable[[Path], object]) -> None:
+    remove_parts_of(file)
     part = part_of(file)
     try:
         os.close(os.open(part, NEW, 0o666))
@@ -84,6 +121,32 @@ def check_place(folder: Path) -> None:
             stream.write(b"\0")
     finally:
         probe.unlink(missing_ok=True)
+
+
+def open_own(file: Path, flags: int) -> int:
+    """Open an ordinary file that has this one name, made if it is missing; what else has the name is removed.
+
+    Args:
+        file: such as a lock.
+        flags: of os.open.
+
+    Returns:
+        Its descriptor, which no program that is started inherits.
+
+    Raises:
+        OSError: if that cannot be done, as where a folder has the name.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        info = os.lstat(file)
+        if not stat.S_ISREG(info.st_mode) or info.st_nlink > 1:
+            file.unlink()
+    descriptor = os.open(file, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    try:
+        _check_regular(os.fstat(descriptor), file)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def open_regular(file: Path) -> BinaryIO:

@@ -14,6 +14,11 @@ import yaml
 from vgg_lightning.base.errors import UserError
 from vgg_lightning.base.files import read_regular
 
+
+class BrokenFileError(UserError):
+    """A file of options is unreadable, empty or cut off; it does not ask for anything that is refused."""
+
+
 LARGEST = 1_000_000  # bytes
 DEEPEST = 20  # lists and tables within each other
 MOST = 1_000_000  # characters and entries, each alias counted as what it repeats
@@ -33,7 +38,8 @@ def read_options(
         aliases: whether it may have * aliases.
 
     Raises:
-        UserError: if it cannot be read, is no ordinary file, is no YAML, or stands for more than options can be.
+        BrokenFileError: if it cannot be read, is no ordinary file, or is no YAML.
+        UserError: if it stands for more than options can be, or names what is none.
     """
     name = name or str(file)
     try:
@@ -44,7 +50,9 @@ def read_options(
     except UserError:
         raise
     except OSError as error:
-        raise UserError(f"{name} cannot be read: {error.strerror or error}") from error
+        raise BrokenFileError(f"{name} cannot be read: {error.strerror or error}") from error
+    except (yaml.reader.ReaderError, yaml.scanner.ScannerError, yaml.parser.ParserError, UnicodeDecodeError) as error:
+        raise BrokenFileError(f"{name} is not YAML: {' '.join(str(error).split())[:200]}") from error
     except (yaml.YAMLError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise UserError(f"{name} is not YAML: {' '.join(str(error).split())[:200]}") from error
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from vgg_lightning.base.errors import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +26,14 @@ def derive_seed(*numbers: int) -> int:
         state = (state ^ state >> 27) * 0x94D049BB133111EB & _MASK
         state ^= state >> 31
     return state >> 1  # 63 bits: what torch.manual_seed takes without a sign
+
+
+def place_of(state: Any) -> tuple[int, int]:
+    """Return epoch and position in the state of a loader. Raises UserError if it does not say them."""
+    found: list[Any] = [state.get(name) for name in ("epoch", "position")] if isinstance(state, dict) else [None]
+    if not all(type(number) is int and 0 <= number < 2**53 for number in found):
+        raise UserError("the checkpoint is refused: it does not say where the training loader stands")
+    return found[0], found[1]
 
 
 def seed_device(device: torch.device, seed: int) -> None:

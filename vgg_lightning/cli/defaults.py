@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.options_file import BrokenFileError
 from vgg_lightning.base.text import say
 from vgg_lightning.classifier import Classifier
 from vgg_lightning.cli.run_config import plain_config
@@ -150,9 +152,16 @@ def _default_preset(options: list[str]) -> str:
 def _options_of(opened: Opened, verb: str, own_config: bool) -> list[str]:
     """Return the options that a checkpoint was trained with, as arguments."""
     run = run_folder_of(opened.file)
-    if verb == "fit" and run and (run / "config.yaml").is_file():
+    if verb == "fit" and run:
         try:
             return ["--config", json.dumps(plain_config(run / "config.yaml"))]
+        except BrokenFileError as error:
+            if not own_config:
+                say(
+                    f"{error}: model and data are those of {opened.file.name}; options of the Trainer, such as "
+                    "--trainer.max_epochs, are the default ones unless they are given again",
+                    sys.stderr,
+                )
         except UserError:
             if not own_config:
                 raise

@@ -17,6 +17,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from vgg_lightning import prepare as runs
 from vgg_lightning.base.files import write_whole
+from vgg_lightning.base.text import say
 from vgg_lightning.classifier import Classifier
 from vgg_lightning.cli import help, predict
 from vgg_lightning.cli.defaults import config_name, run_name, with_defaults
@@ -51,7 +52,7 @@ def main(args: list[str]) -> int:
                 return predict.predict(run, cli.config)
             METHODS[verb](run)
         except RunFinished as finished:
-            print(finished)
+            say(str(finished))
             return 0
     return 1 if run.problems else 0
 

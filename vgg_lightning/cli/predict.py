@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from vgg_lightning.base.text import csv_cell, say
 from vgg_lightning.cli.prediction_files import Answers, report, write
 from vgg_lightning.loading.opened import open_checkpoint
 from vgg_lightning.run.folders import run_folder_of
+from vgg_lightning.run.lock import FolderLock
 
 if TYPE_CHECKING:
     from lightning.pytorch.cli import LightningArgumentParser
@@ -63,9 +65,10 @@ def predict(run: Run, options: Any) -> int:
     data, checkpoint = run.data, Path(options.ckpt_path)
     if data.predict_path is None:
         folder = writable(options.output or run_folder_of(checkpoint) or Path())
-        batches = runs.predict(run)
-        if run.trainer.is_global_zero:
-            write_predictions(batches, data.class_names, folder)
+        with held(folder):
+            batches = runs.predict(run)
+            if run.trainer.is_global_zero:
+                write_predictions(batches, data.class_names, folder)
         return 0
     if run.trainer.world_size > 1:
         raise UserError("--data.predict_path is for a single process: give --trainer.devices 1")
@@ -73,10 +76,11 @@ def predict(run: Run, options: Any) -> int:
     names = open_checkpoint(checkpoint, type(run.model)).class_names
     top_k = _checked(options.top_k, len(names))
     folder = writable(options.output or Path())
-    batches = runs.predict(run)
-    assert data.own_pictures is not None
-    answers = Answers(data.own_pictures, names, batches, top_k)
-    files = write(answers, folder, _said(options, run.model, top_k))
+    with held(folder):
+        batches = runs.predict(run)
+        assert data.own_pictures is not None
+        answers = Answers(data.own_pictures, names, batches, top_k)
+        files = write(answers, folder, _said(options, run.model, top_k))
     report(answers, files)
     return SOME_NOT_READ if answers.found.refused else 0
 
@@ -111,6 +115,13 @@ def writable(folder: str | Path) -> Path:
         if (folder / name).is_dir():
             raise UserError(f"cannot write {folder / name}: it is a folder; choose another place with --output")
     return folder
+
+
+def held(folder: Path) -> AbstractContextManager[None]:
+    """Hold a folder within, if it is that of a run, which may be under way. Raises UserError if it is in use."""
+    if not (folder / "checkpoints").is_dir():
+        return nullcontext()
+    return FolderLock(folder, "wait for its end, or choose another place with --output").at_work()
 
 
 def write_predictions(batches: Any, class_names: Sequence[str], folder: Path) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vgg_lightning.base.errors import UserError
-from vgg_lightning.base.options_file import read_options
+from vgg_lightning.base.options_file import BrokenFileError, read_options
 from vgg_lightning.classifier import Classifier
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
 from vgg_lightning.loading.opened import LONGEST, checked_options
@@ -25,7 +25,8 @@ def plain_config(file: Path) -> dict[str, Any]:
     """Return the configuration of a run without what belongs to one machine or one launch.
 
     Raises:
-        UserError: if it cannot be read, or holds more than options with plain values.
+        BrokenFileError: if it cannot be read, or is empty or cut off.
+        UserError: if it holds more than options with plain values.
     """
     found = _read(file)
     config: dict[str, Any] = {name: found[name] for name in OWN if name in found}
@@ -39,11 +40,15 @@ def plain_config(file: Path) -> dict[str, Any]:
     config["trainer"] = _group(found, "trainer")
     for name, value in config["trainer"].items():
         _require_plain(f"trainer.{name}", value, file)
+    if absent := [group for group in (*GROUPS, "trainer") if group not in found]:
+        raise BrokenFileError(f"{file} ends before its options of {' and '.join(absent)}")
     return config
 
 
 def _read(file: Path) -> dict[str, Any]:
     found = read_options(file)
+    if found is None:
+        raise BrokenFileError(f"{file} is empty")
     if not isinstance(found, dict):
         raise UserError(f"{file} is not a configuration: it has no options")
     return found

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vgg_lightning.base.errors import UserError, option
-from vgg_lightning.base.seeds import derive_seed
+from vgg_lightning.base.seeds import derive_seed, place_of
 from vgg_lightning.data.transforms import Preprocess
 
 
@@ -168,7 +168,7 @@ class BatchLoader:
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Resume where the loader was that gave `state`."""
-        self.epoch, self.position = state["epoch"], state["position"]
+        self.epoch, self.position = place_of(state)
         self._start = self.position % len(self)
 
 

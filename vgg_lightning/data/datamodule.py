@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vgg_lightning.base.options import check
 from vgg_lightning.base.progress import say
+from vgg_lightning.base.seeds import place_of
 from vgg_lightning.data.augment import Augment, Place
 from vgg_lightning.data.augment.patches import FILL
 from vgg_lightning.data.batches import Batch, BatchLoader
@@ -174,6 +175,8 @@ class FashionMNISTDataModule(L.LightningDataModule):
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Let the next training loader go on from there."""
+        if state_dict:
+            place_of(state_dict)
         self._resume_at = dict(state_dict)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TypedDict
 
-from vgg_lightning.base.options import COUNT, SEED, Option
+from vgg_lightning.base.options import COUNT, SEED, SHARE, Option, Range
 
 MEAN, STD = 0.2860, 0.3530  # of the 60,000 training images of Fashion-MNIST, scaled to 0..1
 CLASSES: tuple[str, ...] = (
@@ -23,6 +23,7 @@ CLASSES: tuple[str, ...] = (
     "ankle boot",
 )
 
+DIVISOR = Range(lambda value: value >= 1e-4, "0.0001 or more")  # the least that images are found to have
 OPTIONS: dict[str, Option] = {
     "image_size": Option(structure=True),
     "batch_size": Option(COUNT, fixed=True),
@@ -35,8 +36,8 @@ OPTIONS: dict[str, Option] = {
     "on_device": Option(),
     "seed": Option(SEED, local=True),
     "classes": Option(structure=True),
-    "mean": Option(structure=True),
-    "std": Option(structure=True),
+    "mean": Option(SHARE, structure=True),
+    "std": Option(DIVISOR, structure=True),
     "predict_path": Option(place=True),
 }
 PLACES = [name for name, row in OPTIONS.items() if row.place]

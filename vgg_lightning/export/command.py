@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from vgg_lightning.base.errors import UserError, nearest
+from vgg_lightning.base.text import say
 
 if TYPE_CHECKING:
     from vgg_lightning.classifier import Classifier
@@ -90,7 +91,7 @@ def main(args: list[str]) -> int:
         )
     written = export(options.checkpoint, options.format, options.output, options.overwrite, options.data_dir)
     for file in written:
-        print(f"written: {file} ({file.stat().st_size:,} bytes)")
+        say(f"written: {file} ({file.stat().st_size:,} bytes)")
     return 0
 
 

@@ -10,6 +10,7 @@ import lightning as L
 import torch
 
 from vgg_lightning.base.errors import UserError, option
+from vgg_lightning.base.text import say
 from vgg_lightning.data.options import MEAN, STD
 from vgg_lightning.data.transforms import Preprocess
 from vgg_lightning.loading.opened import (
@@ -144,11 +145,15 @@ def load_weights(classifier: L.LightningModule, path: str | Path) -> list[str]:
     file = find_checkpoint(path)
     source = read_checkpoint(file)["state_dict"]
     target = classifier.state_dict()
-    fitting = {k: v for k, v in source.items() if k in target and v.shape == target[k].shape}
+    fitting = {
+        k: v
+        for k, v in source.items()
+        if k in target and v.shape == target[k].shape and v.is_floating_point() == target[k].is_floating_point()
+    }
     left = [name for name in target if name not in fitting]
     if not any(value.ndim > 1 for value in fitting.values()):
         raise UserError(f"{option('model.weights')} {path}: no layer of it fits {classifier.hparams['network']}")
     classifier.load_state_dict(fitting, strict=False)
     note = f"; {', '.join(left)} start anew" if left else ""
-    print(f"weights: {file}, {len(fitting)} of {len(target)} tensors{note}")
+    say(f"weights: {file}, {len(fitting)} of {len(target)} tensors{note}")
     return left

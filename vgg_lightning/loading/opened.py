@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import os
 import types
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,15 +21,20 @@ import lightning as L
 import torch
 
 from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.files import open_regular, read_regular
+from vgg_lightning.base.options import check
 from vgg_lightning.data.options import CLASSES, MEAN, STD, DataOptions
+from vgg_lightning.data.options import OPTIONS as DATA_OPTIONS
 from vgg_lightning.data.options import PLACES as DATA_PLACES
 from vgg_lightning.networks import skeleton
 from vgg_lightning.run.checkpoints import read
 from vgg_lightning.run.checkpoints.locate import find_checkpoint
-from vgg_lightning.run.checkpoints.read import Checkpoint, ReadFile
+from vgg_lightning.run.checkpoints.read import Checkpoint, ReadFile, fault_of
 from vgg_lightning.training.options import PLACES as MODEL_PLACES
 from vgg_lightning.training.options import check_options, network_arguments
 
+NUMBERS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+OTHERS = (torch.int64, torch.bool)  # of counters and marks
 Plain = str | int | float | bool | None
 
 
@@ -74,6 +80,7 @@ def open_checkpoint(
     check_shapes(checkpoint, file, owner)
     options = model_options(checkpoint, owner)
     num_classes = int(_complete(options, owner)["num_classes"])
+    class_names_of(checkpoint, num_classes)
     opened = Opened(file, checkpoint, options, data_options(checkpoint), num_classes)
     if hand_on:
         read.hand_on(opened)
@@ -89,7 +96,11 @@ def read_checkpoint(file: Path) -> Checkpoint:
     Raises:
         UserError: if the file is damaged, is no checkpoint, or holds another model.
     """
-    return read_shared(file) if file.suffix == SUFFIX else read.read_checkpoint(file)
+    checkpoint = read_shared(file) if file.suffix == SUFFIX else read.read_checkpoint(file)
+    for name, value in checkpoint["state_dict"].items():
+        if value.dtype not in NUMBERS + OTHERS:
+            raise UserError(f"{file} is refused: {name[:80]} is of the type {str(value.dtype).removeprefix('torch.')}")
+    return checkpoint
 
 
 def model_options(checkpoint: Checkpoint, owner: type[L.LightningModule]) -> dict[str, Plain]:
@@ -105,6 +116,10 @@ def data_options(checkpoint: Checkpoint) -> dict[str, Any]:
     names = checkpoint.get("class_names")
     # Checkpoints of the first version do not say by what their pictures were normalised: it was always this.
     old = {"mean": MEAN, "std": STD, **({"classes": names} if fits(names, list[str]) else {})}
+    try:
+        check("data", {name: DATA_OPTIONS[name] for name in ("mean", "std") if name in options}, options)
+    except UserError as error:
+        raise UserError(f"the checkpoint is refused: {error}") from error
     return {**old, **options}
 
 
@@ -122,11 +137,14 @@ def check_shapes(checkpoint: Checkpoint, file: Path, owner: type[L.LightningModu
     except Exception as error:
         raise UserError(f"{file} is refused: no network has its options") from error
     weights = {f"network.{name}": value for name, value in weights.items()}
-    has = {name: value.shape for name, value in checkpoint["state_dict"].items()}
+    found = checkpoint["state_dict"]
+    has = {name: value.shape for name, value in found.items()}
     for name, value in weights.items():
+        if name in found and found[name].dtype not in (NUMBERS if value.is_floating_point() else [value.dtype]):
+            raise UserError(f"{file} is refused: {name} is of the type {str(found[name].dtype).removeprefix('torch.')}")
         if has.get(name) != value.shape:
-            found = f"has the shape {tuple(has[name])}" if name in has else "is missing"
-            raise UserError(f"{file} is refused: {name} {found}, its options ask for {tuple(value.shape)}")
+            what = f"has the shape {tuple(has[name])}" if name in has else "is missing"
+            raise UserError(f"{file} is refused: {name} {what}, its options ask for {tuple(value.shape)}")
     if extra := has.keys() - weights.keys():
         raise UserError(f"{file} is refused: its options have no {min(extra)[:80]!r}")
 
@@ -215,7 +233,8 @@ def read_shared(file: Path) -> dict[str, Any]:
     """
     card = _read_card(card_of(file))
     try:
-        content = file.read_bytes()
+        with open_regular(file) as stream:
+            content = stream.read(os.fstat(stream.fileno()).st_size)
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror or error}") from error
     if hashlib.sha256(content).hexdigest() != card.get("sha256"):
@@ -223,8 +242,11 @@ def read_shared(file: Path) -> dict[str, Any]:
     preprocessing = card.get("preprocessing")
     if not isinstance(preprocessing, dict):
         raise UserError(f"{card_of(file)} is refused: it does not say how pictures are prepared")
+    weights = _parse(content, file)
+    if fault := fault_of({"state_dict": weights}, len(content)):
+        raise UserError(f"{file} is refused: {fault}")
     return {
-        "state_dict": _parse(content, file),
+        "state_dict": weights,
         "hyper_parameters": card.get("options"),
         "datamodule_hyper_parameters": {
             name: preprocessing.get(name) for name in ("image_size", "normalize", "in_channels", "mean", "std")
@@ -235,14 +257,10 @@ def read_shared(file: Path) -> dict[str, Any]:
 
 def _read_card(file: Path) -> dict[str, Any]:
     try:
-        if file.stat().st_size > LARGEST_CARD:
-            raise UserError(f"{file} is refused: it is too large for a card")
-        card = json.loads(file.read_text(encoding="utf-8"))
+        card = json.loads(read_regular(file, LARGEST_CARD).decode())
     except OSError as error:
         raise UserError(f"cannot read {file}, the card of the weights beside it: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
-        if isinstance(error, UserError):
-            raise
         raise UserError(f"{file} is not the card of a model: it is no JSON") from error
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         raise UserError(f"{file} is not the card of a model of vgg_lightning: its format is not {FORMAT!r}")

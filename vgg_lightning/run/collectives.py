@@ -52,6 +52,15 @@ def gather(value: Any) -> list[Any]:
     return values
 
 
+def is_loss(error: BaseException) -> bool:
+    """Return whether an error says that another process does not answer."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    text = str(error)
+    return bool(names & {"DistError"}) or (
+        isinstance(error, RuntimeError) and any(word in text for word in ("gloo", "NCCL", "Connection", "TCPStore"))
+    )
+
+
 @torch.no_grad()
 def follow_first(tensors: Iterable[Tensor]) -> None:
     """Give tensors the values that they have in the first process."""

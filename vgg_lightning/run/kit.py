@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from vgg_lightning.run.checkpoints.callbacks import BestCheckpoint, LastCheckpoint
+from vgg_lightning.base.errors import UserError
+from vgg_lightning.run.checkpoints.callbacks import BestCheckpoint, LastCheckpoint, Restoring
 from vgg_lightning.run.checkpoints.io import VerifiedCheckpointIO
 from vgg_lightning.run.checkpoints.locate import check_writable, newest_valid
 from vgg_lightning.run.exact import SeedSteps
@@ -20,6 +22,7 @@ from vgg_lightning.run.folders import loggers
 from vgg_lightning.run.guards.finite import FiniteGuard
 from vgg_lightning.run.lightning_private import lean
 from vgg_lightning.run.loader import ResumableLoader
+from vgg_lightning.run.lock import FolderLock
 from vgg_lightning.run.progress import EpochLines, progress_bar
 from vgg_lightning.run.stop import StopOnSignal
 
@@ -30,6 +33,8 @@ Mode = Literal["max", "min"]
 
 class RunKit:
     """A run in a folder: new if there is no checkpoint in it, otherwise going on with the newest that is valid.
+
+    The folder is held until the Trainer has done its work, or this process ends: no other one writes there meanwhile.
 
     Args:
         folder: of the run. It gets checkpoints/, metrics.csv and TensorBoard's events.
@@ -46,7 +51,7 @@ class RunKit:
         newest: the checkpoint to go on from, for `Trainer.fit(ckpt_path=...)`, or None.
 
     Raises:
-        UserError: if the folder cannot be written, or an argument is out of range.
+        UserError: if the folder cannot be written or is in use, or an argument is out of range.
     """
 
     def __init__(
@@ -64,10 +69,13 @@ class RunKit:
         self.folder = Path(folder).absolute()
         self.folder.mkdir(parents=True, exist_ok=True)
         check_writable(self.folder)
+        lock = FolderLock(self.folder)
+        lock.acquire()
         self.newest = newest_valid(self.folder)
         self._metrics = [monitor] if monitor else []
         note = f"resume with: {resume or shlex.join(['python', *sys.orig_argv[1:]])}"
         self._callbacks = [
+            HoldFolder(lock),
             SeedSteps(seed),
             FiniteGuard(metrics=self._metrics),
             *run_callbacks(
@@ -83,12 +91,38 @@ class RunKit:
         """
         step = None
         if self.newest:  # mapped, so that no more than the number is read; the file has been verified
-            step = int(torch.load(self.newest, map_location="cpu", mmap=True, weights_only=True)["global_step"])
+            try:
+                step = int(torch.load(self.newest, map_location="cpu", mmap=True, weights_only=True)["global_step"])
+            except Exception as error:  # whatever another program has written there
+                raise UserError(f"{self.newest} is refused: it does not say how far its run was") from error
         return {
             "callbacks": [*callbacks, *lean(self._callbacks)],
             "logger": loggers(self.folder, step, self._metrics),
             "plugins": [VerifiedCheckpointIO()],
         }
+
+
+class HoldFolder(Callback):
+    """Holds the folder of a run while its Trainer is at work.
+
+    Args:
+        lock: of the folder.
+    """
+
+    def __init__(self, lock: FolderLock) -> None:
+        self.lock = lock
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Hold it."""
+        self.lock.begin()
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Let it go."""
+        self.lock.end()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Let it go."""
+        self.lock.end()
 
 
 def run_callbacks(
@@ -116,7 +150,7 @@ def run_callbacks(
         progress: whether to show how far the run is.
         metrics: of the line after every epoch; by default all that are logged.
     """
-    callbacks: list[Callback] = [StopOnSignal(note, saves)]
+    callbacks: list[Callback] = [StopOnSignal(note, saves), Restoring()]
     if saves:
         checkpoints = folder / "checkpoints"
         callbacks += [BestCheckpoint(checkpoints, monitor, mode)] if monitor else []

@@ -6,7 +6,8 @@ installed version, so that the name of a failing test says what a new version ha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import lightning as L
@@ -84,6 +85,24 @@ def leave_signals_alone(trainer: L.Trainer) -> None:
     """Let Lightning handle no signal, and not ask the other processes about SIGTERM at every batch: no option does."""
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+
+
+def guard_restoring(trainer: L.Trainer, guard: Callable[[], AbstractContextManager[None]]) -> None:
+    """Let the Trainer take over a checkpoint within `guard`: its form, and all the states in it.
+
+    No hook comes right before and after that, so a fault of the file could not be told from one of the program.
+    """
+    connector = trainer._checkpoint_connector
+
+    def guarded(restore: Callable[..., None]) -> Callable[..., None]:
+        def run(*args: Any, **options: Any) -> None:
+            with guard():
+                restore(connector, *args, **options)
+
+        return run
+
+    for name in ("_restore_modules_and_callbacks", "restore_training_state"):
+        setattr(connector, name, guarded(getattr(type(connector), name)))
 
 
 # The state of the loops in a checkpoint, for which Lightning documents no form.

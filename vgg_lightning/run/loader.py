@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from vgg_lightning.base.errors import UserError
-from vgg_lightning.base.seeds import derive_seed, seed_all
+from vgg_lightning.base.seeds import derive_seed, place_of, seed_all
 from vgg_lightning.run import collectives
 
 
@@ -114,5 +114,5 @@ class ResumableLoader(DataLoader[Any]):
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Go on where the loader was that gave the state."""
-        self._order.epoch, self.position = state_dict["epoch"], state_dict["position"]
+        self._order.epoch, self.position = place_of(state_dict)
         self._order.start = self.position % len(self._order)

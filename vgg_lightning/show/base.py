@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.progress import say
 from vgg_lightning.data.batches import Batch
 from vgg_lightning.run import collectives
 from vgg_lightning.run.loggers.tensorboard import write
@@ -40,7 +40,7 @@ class Show(Callback):
         except Exception as error:  # whatever it is, a picture is not worth a run
             self._broken = True
             reason = " ".join(str(error).split())[:200]
-            print(f"{type(self).__name__} is not shown: {type(error).__name__}: {reason}", file=sys.stderr, flush=True)
+            say(f"{type(self).__name__} is not shown: {type(error).__name__}: {reason}")
 
 
 class Answers(NamedTuple):

@@ -60,8 +60,10 @@ class RunReport(Callback):
         self.examples = state_dict["examples"]
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start the clock of fit, and say what is about to run."""
+        """Start the clock of fit, say what is about to run, and forget the best epoch if its checkpoint is lost."""
         self._fit_begin = time.monotonic()
+        if trainer.ckpt_path and getattr(trainer.checkpoint_callback, "best_model_path", None) == "":
+            self.metrics = {name: value for name, value in self.metrics.items() if not name.startswith("val_")}
         parameters = sum(p.numel() for p in pl_module.parameters())
         hparams = pl_module.hparams
         if trainer.is_global_zero:

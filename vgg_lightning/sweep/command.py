@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.files import open_own
+from vgg_lightning.base.text import say
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -126,10 +128,9 @@ class _Sweep:
         study = open_study(self.folder, self.storage, self.name, int(self.fit.config.seed_everything), self.prune)
         remember(study, "space", describe(self.space))
         remember(study, "options", self.fit.plain({}))
-        print(
+        say(
             f"search {self.name}: {self.wanted} trials of {self.fit.config.trainer.max_epochs} epochs, "
-            f"folder {_short(self.folder)}, storage {_hidden(self.storage)}",
-            flush=True,
+            f"folder {_short(self.folder)}, storage {_hidden(self.storage)}"
         )
         try:
             with taking_part(study, self.folder, self.owns_storage):
@@ -147,7 +148,7 @@ class _Sweep:
         data.prepare_data()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / ".lock").touch()
+            os.close(open_own(self.folder / ".lock", os.O_RDWR))
         except OSError as error:
             raise UserError(
                 f"cannot write {self.folder}: {error.strerror}; choose another with --trainer.default_root_dir"
@@ -169,7 +170,7 @@ class _Sweep:
                 return
             else:
                 if not waits:
-                    print("waiting for the trials of other processes", flush=True)
+                    say("waiting for the trials of other processes")
                 waits = True
                 time.sleep(2)
 
@@ -188,7 +189,7 @@ class _Sweep:
         found = {trial.number: trial for trial in trials(study)}
         trial = found.get(number)
         if trial is None:
-            print(f"trial {number}: {outcome.note}", flush=True)
+            say(f"trial {number}: {outcome.note}")
             return
         value = "" if outcome.value is None else f" val_acc {outcome.value:.4f}"
         note = f": {outcome.note}" if outcome.note else ""
@@ -196,7 +197,7 @@ class _Sweep:
             f"trial {number}: {STATES[outcome.state]}{value}, {epochs_of(trial)} epochs, {seconds:.0f} s, "
             f"{chosen(trial.params)}{note}{self._left(list(found.values()))}"
         )
-        print(textwrap.fill(line, WIDTH, subsequent_indent="  ", break_on_hyphens=False), flush=True)
+        say(textwrap.fill(line, WIDTH, subsequent_indent="  ", break_on_hyphens=False))
         self.failures = self.failures + 1 if outcome.state.name == "FAIL" else 0
         if self.failures >= HOPELESS and best_of(study) is None:
             raise UserError(f"{self.failures} trials in a row have failed, the last with: {outcome.note}")
@@ -211,7 +212,7 @@ class _Sweep:
         from vgg_lightning.sweep import report
         from vgg_lightning.sweep.study import lock
 
-        print(f"\n{report.table(study)}\n")
+        say(f"\n{report.table(study)}\n")
         best = report.best_of(study)
         with lock(self.folder):
             report.write_csv(study, self.folder / "trials.csv")
@@ -219,11 +220,11 @@ class _Sweep:
             if best:
                 preset = self.folder / "best.yaml"
                 report.write_preset(study, best, self.fit.plain(best.params), preset)
-        print(f"all trials     {_short(self.folder / 'trials.csv')}")
+        say(f"all trials     {_short(self.folder / 'trials.csv')}")
         if best is None:
-            print(f"no trial got to its end; what they printed is in {_short(self.folder / 'output')}")
+            say(f"no trial got to its end; what they printed is in {_short(self.folder / 'output')}")
             return 1
-        print(
+        say(
             f"the best       trial {best.number}, val_acc {best.value:.4f}: {_short(preset)}\n\nnext:\n"
             f"  {program('vgg-lightning')} fit --config {shlex.quote(_short(preset))}\n"
             f"  {program('tensorboard')} --logdir {shlex.quote(_short(self.folder / 'hparams'))}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import os
 import time
 import warnings
 from collections.abc import Iterator
@@ -12,7 +13,6 @@ from pathlib import Path
 from typing import IO, Any
 
 import optuna
-from filelock import FileLock
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
@@ -20,6 +20,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.files import open_own
 from vgg_lightning.base.seeds import derive_seed
 from vgg_lightning.sweep.space import Space
 
@@ -130,9 +131,12 @@ def remember(study: Study, key: str, value: Any) -> None:
         )
 
 
-def lock(folder: Path) -> FileLock:
-    """Return the lock under which the processes of this machine count and begin trials."""
-    return FileLock(folder / ".lock")
+@contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Hold the lock under which the processes of this machine count and begin trials."""
+    with os.fdopen(open_own(folder / ".lock", os.O_RDWR), "r+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def hold_alive(folder: Path, exclusive: bool) -> IO[str] | None:
@@ -142,7 +146,7 @@ def hold_alive(folder: Path, exclusive: bool) -> IO[str] | None:
         folder: of the search.
         exclusive: whether to be the only one; None is returned where another process of this machine takes part.
     """
-    file = (folder / ".alive").open("a")
+    file = os.fdopen(open_own(folder / ".alive", os.O_RDWR), "r+")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB if exclusive else fcntl.LOCK_SH)
     except OSError:

@@ -18,6 +18,8 @@ import optuna
 from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
+from vgg_lightning.base.files import open_own
+from vgg_lightning.base.text import say
 from vgg_lightning.cli.defaults import with_defaults
 from vgg_lightning.cli.entry import guarded
 from vgg_lightning.cli.lightning import VGGLightningCLI
@@ -133,7 +135,7 @@ def _child(job: Job, stop: Connection) -> None:
     os.setpgid(0, 0)  # Ctrl-C reaches it once: from the search
     os.chdir(job.cwd)
     job.output.parent.mkdir(exist_ok=True)
-    output = os.open(job.output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    output = open_own(job.output, os.O_WRONLY | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(output, stream)
     quiet()
@@ -161,7 +163,7 @@ def _fit(job: Job) -> int:
     except optuna.TrialPruned:
         return PRUNED
     except RunFinished as finished:  # it was cut off once all was done
-        print(finished)
+        say(str(finished))
         return 0
 
 

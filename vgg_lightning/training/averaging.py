@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vgg_lightning.base.torch_private import copy_each
+from vgg_lightning.run.checkpoints.read import first_non_finite, named_tensors
 from vgg_lightning.run.lightning_private import use_average
 
 DECAY = 0.95  # per step, of the average at the end of a run
@@ -128,6 +129,8 @@ class Lookahead(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with a stored average."""
         self._average = list(state_dict["average"])
+        if first_non_finite(dict(named_tensors(self._average, "average"))):
+            raise ValueError("the average of Lookahead has a NaN or Inf")
 
 
 def trained(module: nn.Module) -> list[nn.Parameter]:

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+import lightning as L
 import torch
 from torch import nn
 
@@ -60,6 +61,13 @@ def check_training_fits(options: Mapping[str, Any], batch_size: int, precision: 
     remedy = f"lower {option('data.batch_size')} or {option('data.image_size')}, or raise {option('model.ratio')}"
     _check(needed, f"training on batches of {batch_size}", remedy)
     return needed
+
+
+def checkpoint_bytes(model: L.LightningModule) -> int:
+    """Return the bytes that a checkpoint of a Classifier takes: weights, their averages, what the optimizer keeps."""
+    options = model.hparams
+    kept = {"adam": 2, "adamw": 2}.get(options["optimizer"], bool(options["momentum"]))
+    return _bytes(model) * (1 + bool(options["ema_decay"]) + kept)
 
 
 def _kept(network: nn.Module, picture: torch.Tensor) -> int:

@@ -2,24 +2,80 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
-from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
+import torch
+from lightning.pytorch.callbacks import Callback, Checkpoint, WeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
 
-from vgg_lightning.base.errors import UserError, option
+from vgg_lightning.base.errors import NonFiniteError, UserError, option
+from vgg_lightning.base.process import seat
 from vgg_lightning.base.progress import say
 from vgg_lightning.run import collectives, lightning_private, signals
-from vgg_lightning.run.checkpoints.io import CheckpointNotWrittenError, go_back_to, remove_leftovers
+from vgg_lightning.run.checkpoints.io import CheckpointNotWrittenError, go_back_to, previous_of
 from vgg_lightning.run.checkpoints.loaders import Restores, loader_states, restores, unrestorable
 from vgg_lightning.run.checkpoints.loop_state import before_batch, before_validation, exchange_weights
-from vgg_lightning.run.checkpoints.seal import damage_of
+from vgg_lightning.run.checkpoints.read import damage
 
+LIKE_WEIGHTS = {"momentum_buffer", "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "square_avg", "grad_avg", "acc_delta"}
 COST = 0.01  # share of the time that saves by the clock may take
+
+
+class Restoring(Callback):
+    """Refuses a checkpoint whose state cannot be restored, in one line; what the state must fit is the run itself."""
+
+    def __init__(self) -> None:
+        self._saved: dict[str, int | None] = {}  # how many states there are
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Be there when the checkpoint is used."""
+        lightning_private.guard_restoring(trainer, lambda: _refusing(trainer))
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Note what the optimizers will be restored from."""
+        for key in ("optimizer_states", "lr_schedulers"):
+            states = checkpoint.get(key, [])
+            self._saved[key] = len(states) if isinstance(states, list) else None
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Refuse what Lightning would leave out without a word: fewer states than there are optimizers or schedules."""
+        for key, there in (("optimizer_states", trainer.optimizers), ("lr_schedulers", trainer.lr_scheduler_configs)):
+            if self._saved and self._saved[key] != len(there):
+                raise _refused(trainer, f"it does not have {len(there)} {key}")
+        self._saved = {}
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Refuse states of torch's own optimizers that have another shape than their weights."""
+        for optimizer in trainer.optimizers if trainer.ckpt_path else []:
+            for weight, state in optimizer.state.items():
+                for name in LIKE_WEIGHTS & state.keys():
+                    if type(optimizer).__module__.startswith("torch.optim") and state[name].shape != weight.shape:
+                        raise _refused(trainer, f"{name} of its optimizer has the shape {tuple(state[name].shape)}")
+
+
+@contextlib.contextmanager
+def _refusing(trainer: L.Trainer) -> Iterator[None]:
+    try:
+        yield
+    except (UserError, NonFiniteError, OSError, torch.OutOfMemoryError):
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, AssertionError, RuntimeError) as error:
+        if trainer.ckpt_path is None or collectives.is_loss(error):
+            raise
+        what = " ".join(str(error).split())[:200]
+        raise _refused(trainer, f"its state cannot be restored ({type(error).__name__}: {what})") from error
+
+
+def _refused(trainer: L.Trainer, why: str) -> UserError:
+    error = UserError(f"{trainer.ckpt_path} is refused: {why}")
+    error.everywhere = True
+    return error
 
 
 class BestCheckpoint(lightning_private.BestModelCheckpoint):
@@ -44,17 +100,41 @@ class BestCheckpoint(lightning_private.BestModelCheckpoint):
             self.failed = False
         except CheckpointNotWrittenError as error:
             self.failed = True
-            self.load_state_dict(before)  # best.ckpt is still the epoch that it was
+            self._take(before)  # best.ckpt is still the epoch that it was
             _say(trainer, f"{error}; training goes on")
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the best epoch so far, also where the run folder has been moved, unless its file is lost."""
-        folder = Path(str(self.dirpath))
-        file = folder / "best.ckpt"
-        if state_dict["best_model_path"] and (not file.is_file() or damage_of(file)):
-            say(f"{file} is lost or damaged: the best epoch from here on takes its place")
-            return
+        """Take over the best epoch so far, also where the run folder has been moved, unless its file is lost.
+
+        A process that was killed between writing best.ckpt and last.ckpt leaves one of an epoch that the run, as it
+        goes on from last.ckpt, has not had: then the best one is that before it.
+        """
+        file = Path(str(self.dirpath)) / "best.ckpt"
+        if state_dict["best_model_path"]:
+            score = state_dict["best_model_score"]
+            found = next((f for f in (file, previous_of(file)) if self._belongs(f, score)), None)
+            if found is None:
+                say(f"{file} is lost, damaged or of another epoch: the best epoch from here on takes its place")
+                return
+            if found != file and seat().rank == 0:
+                say(f"{file} is not of the best epoch so far: {found.name} is, and takes its place")
+                go_back_to(found, file)
+        self._take(state_dict)
+
+    def _belongs(self, file: Path, score: Any) -> bool:
+        """Return whether a file is a sound checkpoint of an epoch with this score."""
+        try:
+            if damage(file):
+                return False
+            states = torch.load(file, map_location="cpu", mmap=True, weights_only=True)["callbacks"]
+            own = states[self.state_key]["best_model_score"]
+        except Exception:  # whatever is in a file from elsewhere
+            return False
+        return score is None or (own is not None and float(own) == float(score))
+
+    def _take(self, state_dict: dict[str, Any]) -> None:
         self.current_score = state_dict["current_score"]
+        folder = Path(str(self.dirpath))
 
         def here(path: str) -> str:
             return str(folder / Path(path).name) if path else ""
@@ -107,11 +187,6 @@ class LastCheckpoint(Checkpoint):
         self._loaders: list[dict[str, Any]] | None = None  # their states after the batch before, if a save is due
 
     # Where a run starts or goes on.
-
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Tidy up after a killed process."""
-        if stage == "fit" and trainer.is_global_zero:
-            remove_leftovers(self.file.parent)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Let last.ckpt be what the run goes on from. Hide max_steps, lest Lightning count its last epoch twice."""

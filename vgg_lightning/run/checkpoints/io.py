@@ -13,9 +13,11 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 
 from vgg_lightning.base.errors import UserError
-from vgg_lightning.base.files import sync_folder
+from vgg_lightning.base.files import part_of, remove_parts, remove_parts_of, sync_folder
 from vgg_lightning.run.checkpoints.read import take
 from vgg_lightning.run.checkpoints.seal import SealedWriter, damage_of
+
+remove_leftovers = remove_parts  # its name before
 
 
 class CheckpointNotWrittenError(OSError):
@@ -37,9 +39,10 @@ class VerifiedCheckpointIO(CheckpointIO):
     ) -> None:
         """Write `checkpoint`. Raises CheckpointNotWrittenError if that fails."""
         file = Path(path)
-        part = file.with_name(f".{file.name}.part")
+        part = part_of(file)
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
+            remove_parts_of(file)
             _write(checkpoint, part)
             if file.exists():
                 _keep(file, previous_of(file))
@@ -75,24 +78,22 @@ def go_back_to(file: Path, newest: Path) -> None:
     """Put a copy of `file` in the place of `newest`, which is kept as its previous generation unless it is damaged.
 
     Raises:
-        UserError: if `newest` is a folder.
-        OSError: if that fails; `newest` is untouched then.
+        UserError: if `newest` is a folder, or cannot be written; it is untouched then.
     """
     if newest.is_dir():
         raise UserError(f"{newest} is a folder, where the run keeps its newest checkpoint: move it away")
-    part = newest.with_name(f".{newest.name}.part")
-    shutil.copyfile(file, part)
-    if _is_sound(newest):
-        _keep(newest, previous_of(newest))
-    os.replace(part, newest)
-    sync_folder(newest.parent)
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Remove what a killed process has left half written in a folder of checkpoints."""
-    for part in folder.glob(".*.ckpt.part"):
-        with contextlib.suppress(OSError):  # a folder of that name is not ours
-            part.unlink()
+    part = part_of(newest)
+    try:
+        shutil.copyfile(file, part)
+        if file != previous_of(newest) and _is_sound(newest):
+            _keep(newest, previous_of(newest))
+        os.replace(part, newest)
+        sync_folder(newest.parent)
+    except OSError as error:
+        raise UserError(f"cannot write {newest}: {error.strerror}; make room and resume again") from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def _is_sound(file: Path) -> bool:
@@ -103,7 +104,7 @@ def _is_sound(file: Path) -> bool:
 
 
 def _write(checkpoint: dict[str, Any], file: Path) -> None:
-    with file.open("w+b") as stream:
+    with file.open("x+b") as stream:  # a new file, never one behind a link
         writer = SealedWriter(stream)
         torch.save(checkpoint, cast(IO[bytes], writer))  # it calls write and flush
         writer.seal()
@@ -114,8 +115,7 @@ def _write(checkpoint: dict[str, Any], file: Path) -> None:
 
 def _keep(file: Path, previous: Path) -> None:
     """Keep `file` as `previous`, without a moment in which it is missing where the file system has hard links."""
-    part = previous.with_name(f".{previous.name}.part")
-    part.unlink(missing_ok=True)
+    part = part_of(previous)
     try:
         os.link(file, part)
         os.replace(part, previous)

@@ -7,8 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.base.files import check_place
 from vgg_lightning.base.text import say
@@ -152,15 +150,16 @@ def check_unfinished(checkpoint: dict[str, Any], trainer: Any, early_stopping: i
         raise RunFinished(f"{text}; raise {option('trainer.max_epochs')} to go on")
 
 
-def check_space(folder: Path, model: torch.nn.Module, hparams: dict[str, Any]) -> None:
-    """Raise UserError if the disk has too little space for the checkpoints of a run."""
-    weights = sum(t.numel() * t.element_size() for t in model.state_dict().values())
-    copies = (
-        1 + bool(hparams["ema_decay"]) + {"adam": 2, "adamw": 2}.get(hparams["optimizer"], bool(hparams["momentum"]))
-    )
+def check_space(folder: Path, size: int) -> None:
+    """Raise UserError if the disk has too little space for the checkpoints of a run.
+
+    Args:
+        folder: of the run.
+        size: bytes of a checkpoint.
+    """
     there = sum(file.lstat().st_size for file in folder.glob("checkpoints/*.ckpt"))
     number = len(KEPT) + 1  # one more while it is written
-    need, free = weights * copies * number - there, shutil.disk_usage(folder).free
+    need, free = size * number - there, shutil.disk_usage(folder).free
     if need > free:
         raise UserError(
             f"{folder} lies on a full disk: need ~{need / 1e6:,.0f} MB for {number} checkpoints, "

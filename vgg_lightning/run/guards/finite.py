@@ -16,6 +16,7 @@ from torch import Tensor
 from vgg_lightning.base.errors import NonFiniteError, option
 from vgg_lightning.base.torch_private import has_overflowed, mark_non_finite, skip_if
 from vgg_lightning.run import collectives
+from vgg_lightning.run.checkpoints.read import first_non_finite, named_tensors
 from vgg_lightning.run.collectives import own_part
 
 MOST_SKIPS = 25  # steps in a row that 16-mixed may skip while its scale falls: 2 ** -25 of where it was
@@ -127,6 +128,7 @@ class FiniteGuard(Callback):
         self._read(trainer, wait=True)
         for key in ("state_dict", "current_model_state"):
             check_weights(checkpoint.get(key, {}), trainer)
+        check_weights({"the optimizer's state": checkpoint.get("optimizer_states")}, trainer)  # it could not resume
 
     def _defers(self, optimizer: torch.optim.Optimizer) -> bool:
         fused = all(group.get("fused") for group in optimizer.param_groups)
@@ -179,18 +181,10 @@ def look(optimizer: torch.optim.Optimizer, found: Tensor) -> None:
         torch.maximum(found, here.to(found.device), out=found)
 
 
-def check_weights(state_dict: dict[str, Any], trainer: L.Trainer) -> None:
+def check_weights(tensors: dict[str, Any], trainer: L.Trainer) -> None:
     """Raise NonFiniteError for the first tensor that is not finite."""
-    tensors = {k: v for k, v in state_dict.items() if isinstance(v, Tensor) and v.is_floating_point()}
-    if not tensors:
-        return
-    # A sum is finite if all of its parts are, or overflows; only then each tensor is looked at.
-    total = torch.stack([tensor.sum(dtype=torch.float64) for tensor in tensors.values()]).sum()
-    if bool(total.isfinite()):
-        return
-    for name, tensor in tensors.items():
-        if not bool(tensor.isfinite().all()):
-            raise NonFiniteError(_message(f"{name} is not finite", None, trainer))
+    if name := first_non_finite(dict(named_tensors(tensors, ""))):
+        raise NonFiniteError(_message(f"{name.removeprefix('.')} is not finite", None, trainer))
 
 
 def _message(what: str, place: Place | None, trainer: L.Trainer) -> str:

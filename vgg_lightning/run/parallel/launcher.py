@@ -113,7 +113,7 @@ def together() -> Iterator[None]:
             yield
             failed = False
         except Exception as error:
-            if collectives.several() and is_loss(error):
+            if collectives.several() and collectives.is_loss(error):
                 raise lost() from error
             raise
         finally:
@@ -149,12 +149,3 @@ def lost() -> LostProcessError:
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"has ended with code {code}"
             return LostProcessError(f"rank {rank} {how}")
     return LostProcessError("another process of this run has ended, or cannot be reached any more")
-
-
-def is_loss(error: BaseException) -> bool:
-    """Return whether an error says that another process does not answer."""
-    names = {kind.__name__ for kind in type(error).__mro__}
-    text = str(error)
-    return bool(names & {"DistError"}) or (
-        isinstance(error, RuntimeError) and any(word in text for word in ("gloo", "NCCL", "Connection", "TCPStore"))
-    )
