@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vgg_lightning.data.batches import Batch, ImageData, check_agreement
-from vgg_lightning.data.images.prepare import Pictures, to_uint8
+from vgg_lightning.data.images.decode import Pictures, to_uint8
 from vgg_lightning.data.options import CLASSES
 from vgg_lightning.data.transforms import Preprocess
 from vgg_lightning.loading.load import load_model, load_weights, reopen

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 FORMATS = ("table", "json", "csv", "markdown")
+ROOT = Path(__file__).parents[2]  # of the checkout, where there is one
 FORMULA = ("=", "+", "-", "@")  # what a spreadsheet takes for the beginning of one
 
 Row = Sequence[object]
@@ -123,6 +124,22 @@ def program(name: str) -> str:
     if not own.exists() or shutil.which(name) == str(own):
         return name
     return str(own.relative_to(Path.cwd())) if own.is_relative_to(Path.cwd()) else str(own)
+
+
+def install_line(extra: str) -> str:
+    """Return what to type to install the packages of an extra, as this package itself was installed.
+
+    Double quotes are understood by the shells of all systems.
+
+    Args:
+        extra: of pyproject.toml, such as "serve".
+    """
+    if (ROOT / "pyproject.toml").is_file():
+        return f'pip install -e "{"." if Path.cwd() == ROOT else ROOT}[{extra}]"'
+    from importlib import metadata
+
+    found = (text.partition(";") for text in metadata.requires("vgg-lightning") or ())
+    return " ".join(["pip install", *(f'"{name.strip()}"' for name, _, when in found if f'"{extra}"' in when)])
 
 
 def _in_csv(value: object) -> object:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from vgg_lightning.base.machine import free_memory
+from vgg_lightning.base.text import install_line
 from vgg_lightning.data.files import default_data_dir, faults_of
 from vgg_lightning.version import __version__
 
@@ -66,7 +67,7 @@ def software() -> Iterator[Finding]:
     """Look at the versions of what a run stands on."""
     yield Finding("ok", "versions", f"vgg_lightning {__version__}, Python {platform.python_version()}")
     for package, (first, last) in NEEDED.items():
-        remedy = f"pip install '{package}>={first},<{last}'"
+        remedy = f'pip install "{package}>={first},<{last}"'
         try:
             version = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
@@ -152,7 +153,7 @@ def environment() -> Iterator[Finding]:
     for extra, packages in EXTRAS.items():
         missing = [package for package in packages if importlib.util.find_spec(package) is None]
         if missing:
-            remedy = f"pip install 'vgg-lightning[{extra}]'"
+            remedy = install_line(extra)
             yield Finding("note", "extras", f"{extra} needs {', '.join(missing)}", remedy)
 
 

@@ -20,6 +20,7 @@ import lightning as L
 import torch
 
 from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.text import install_line
 from vgg_lightning.data.options import CLASSES, MEAN, STD, DataOptions
 from vgg_lightning.data.options import PLACES as DATA_PLACES
 from vgg_lightning.networks import skeleton
@@ -253,7 +254,7 @@ def _parse(content: bytes, file: Path) -> dict[str, torch.Tensor]:
     try:
         from safetensors.torch import load
     except ImportError as error:
-        raise UserError(f"{file} needs the package safetensors: pip install 'vgg-lightning[export]'") from error
+        raise UserError(f"{file} needs the package safetensors: {install_line('export')}") from error
     try:
         return dict(load(content))
     except Exception as error:  # the parser's own, and torch's for types it does not know
