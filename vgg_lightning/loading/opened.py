@@ -25,12 +25,13 @@ from vgg_lightning.data.options import CLASSES, MEAN, STD, DataOptions
 from vgg_lightning.data.options import PLACES as DATA_PLACES
 from vgg_lightning.networks import skeleton
 from vgg_lightning.run.checkpoints import read
-from vgg_lightning.run.checkpoints.locate import find_checkpoint
+from vgg_lightning.run.checkpoints.locate import SHIPPED, find_checkpoint
 from vgg_lightning.run.checkpoints.read import Checkpoint, ReadFile
 from vgg_lightning.training.options import PLACES as MODEL_PLACES
 from vgg_lightning.training.options import check_options, network_arguments
 
 Plain = str | int | float | bool | None
+SHIPPED["reference"] = Path(__file__).parents[1] / "reference" / "best.ckpt"  # of lightning_logs/reference
 
 
 @dataclass
@@ -59,7 +60,7 @@ def open_checkpoint(
     """Find, verify and read a checkpoint, and hold its options against its weights.
 
     Args:
-        path: a run folder, a checkpoint file, or a .safetensors file with its card.
+        path: a run folder, a checkpoint file, a .safetensors file with its card, or "reference".
         owner: the class of the model.
         prefer: "best" or "last", which of a run folder's two.
         hand_on: it is the checkpoint that this launch is about: keep it for the Trainer, which loads by path.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,13 +13,16 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from vgg_lightning.base.files import write_whole
-from vgg_lightning.base.text import program, say
+from vgg_lightning.base.machine import peak_memory
+from vgg_lightning.base.text import has_program, program, say
 from vgg_lightning.base.versions import versions
 from vgg_lightning.data.batches import Batch
 from vgg_lightning.show.class_table import class_accuracies
 
 if TYPE_CHECKING:
     from vgg_lightning.data.datamodule import FashionMNISTDataModule
+
+NOTEBOOK = Path("notebooks/01_reuse_a_checkpoint.ipynb")  # is in a clone
 
 
 class RunReport(Callback):
@@ -140,14 +142,12 @@ class RunReport(Callback):
 
 
 def _below(folder: Path, file: Path | None) -> str | None:
-    return str(file.resolve().relative_to(folder.resolve())) if file else None
+    return file.resolve().relative_to(folder.resolve()).as_posix() if file else None
 
 
 def peak_memory_mb() -> float:
     """Return the most memory that this process has held, in MB: of the GPU if there is one, else resident."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    return peak_memory("cuda" if torch.cuda.is_available() else "cpu") / 1e6
 
 
 def in_percent(metrics: Mapping[str, Any], name: str) -> str:
@@ -159,7 +159,7 @@ def in_percent(metrics: Mapping[str, Any], name: str) -> str:
 
 
 def print_next_steps(report: RunReport) -> None:
-    """Print accuracy, time, place, and the next three commands."""
+    """Print accuracy, time, place, and commands that work here."""
     run = report.run_folder
     if "test_acc" in report.metrics:
         print(f"\ntest accuracy  {in_percent(report.metrics, 'test_acc')} on the official test pictures")
@@ -168,8 +168,8 @@ def print_next_steps(report: RunReport) -> None:
     print(f"time           {report.seconds / 60:.1f} min, peak memory {peak_memory_mb():.0f} MB")
     say(f"run folder     {run}")
     say(
-        "\nnext:\n"
-        f"  {program('tensorboard')} --logdir {run.parent.parent}\n"
-        f"  {program('vgg-lightning')} predict --ckpt_path {run}\n"
-        f"  {program('jupyter')} notebook notebooks/01_reuse_a_checkpoint.ipynb"
+        f"\nnext:\n  {program('tensorboard')} --logdir {run.parent.parent}\n"
+        f"  {program('vgg-lightning')} predict --ckpt_path {run}"
     )
+    if NOTEBOOK.is_file() and has_program("jupyter"):
+        say(f"  {program('jupyter')} notebook {NOTEBOOK.as_posix()}")
