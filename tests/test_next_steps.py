@@ -10,7 +10,6 @@ sys.path.insert(0, str(Path(__file__).parent / "reliability"))
 from small import fit
 
 from vgg_lightning.base import text
-from vgg_lightning.show import report
 
 NOTEBOOK = "notebooks/01_reuse_a_checkpoint.ipynb"
 
@@ -30,13 +29,6 @@ def test_the_notebook_is_named_where_it_is(cloned, tmp_path):
     assert all(shutil.which(program) for program, *_ in steps)
     assert ([NOTEBOOK] in [words[-1:] for words in steps]) == cloned
     assert all((tmp_path / words[-1]).exists() for words in steps)
-
-
-def test_without_jupyter_no_notebook_is_offered(tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "has_program", lambda name: False)
-    (tmp_path / "notebooks").mkdir()
-    (tmp_path / NOTEBOOK).write_text("{}")
-    assert NOTEBOOK not in fit(tmp_path).out
 
 
 def test_where_no_script_was_installed_python_runs_the_package(monkeypatch, tmp_path):

@@ -16,14 +16,18 @@ from pathlib import Path
 from typing import BinaryIO
 
 from vgg_lightning.base.errors import UserError, option
+from vgg_lightning.base.machine import O_BINARY, O_CLOEXEC, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK
 
-NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | O_NOFOLLOW | O_CLOEXEC | O_BINARY
 KINDS = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder last through a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    """Make the names in a folder last through a power cut, where the system can."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # Windows opens no folders
+        return
     try:
         os.fsync(descriptor)
     finally:
@@ -65,7 +69,7 @@ def _fill(file: Path, write: Callable[[Path], object]) -> None:
     try:
         os.close(os.open(part, NEW, 0o666))
         write(part)
-        with part.open("rb") as stream:
+        with part.open("r+b") as stream:  # not every system syncs what is open for reading alone
             os.fsync(stream.fileno())
         os.replace(part, file)
     finally:
@@ -93,7 +97,7 @@ def open_regular(file: Path) -> BinaryIO:
         OSError: if it is a folder, a pipe, a socket or a device, or cannot be opened.
     """
     _check_regular(os.stat(file), file)  # first, since to open a device can do something
-    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    descriptor = os.open(file, os.O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY | O_BINARY)
     try:
         _check_regular(os.fstat(descriptor), file)
     except OSError:

@@ -127,11 +127,6 @@ def program(name: str) -> str:
     return f"{_from_here(Path(sys.executable))} -m vgg_lightning" if name == COMMAND and not on_path else name
 
 
-def has_program(name: str) -> bool:
-    """Return whether a program is in this environment or on the path."""
-    return bool(shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name))
-
-
 def _from_here(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 

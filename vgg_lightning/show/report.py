@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import time
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from lightning.pytorch.callbacks import Callback
 
 from vgg_lightning.base.files import write_whole
 from vgg_lightning.base.machine import peak_memory
-from vgg_lightning.base.text import has_program, program, say
+from vgg_lightning.base.text import program, say
 from vgg_lightning.base.versions import versions
 from vgg_lightning.data.batches import Batch
 from vgg_lightning.show.class_table import class_accuracies
@@ -129,7 +130,7 @@ class RunReport(Callback):
             "steps": trainer.global_step,
             "seconds": round(self.seconds, 1),
             "examples_per_second": round(self.examples / max(self.train_seconds, 1e-9), 1),
-            "peak_memory_mb": round(peak_memory_mb()),
+            "peak_memory_mb": round(peak_memory_mb()) or None,
             "checkpoint": _below(self.run_folder, self.checkpoint),
             "device": trainer.strategy.root_device.type,
             "precision": trainer.precision,
@@ -146,7 +147,7 @@ def _below(folder: Path, file: Path | None) -> str | None:
 
 
 def peak_memory_mb() -> float:
-    """Return the most memory that this process has held, in MB: of the GPU if there is one, else resident."""
+    """Return the most memory that this process has held, in MB: of the GPU, else resident; 0 if untold."""
     return peak_memory("cuda" if torch.cuda.is_available() else "cpu") / 1e6
 
 
@@ -165,11 +166,12 @@ def print_next_steps(report: RunReport) -> None:
         print(f"\ntest accuracy  {in_percent(report.metrics, 'test_acc')} on the official test pictures")
     if "val_acc" in report.metrics:
         print(f"validation     {in_percent(report.metrics, 'val_acc')}")
-    print(f"time           {report.seconds / 60:.1f} min, peak memory {peak_memory_mb():.0f} MB")
+    peak = peak_memory_mb()
+    print(f"time           {report.seconds / 60:.1f} min" + (f", peak memory {peak:.0f} MB" if peak else ""))
     say(f"run folder     {run}")
     say(
         f"\nnext:\n  {program('tensorboard')} --logdir {run.parent.parent}\n"
         f"  {program('vgg-lightning')} predict --ckpt_path {run}"
     )
-    if NOTEBOOK.is_file() and has_program("jupyter"):
+    if NOTEBOOK.is_file() and importlib.util.find_spec("notebook"):
         say(f"  {program('jupyter')} notebook {NOTEBOOK.as_posix()}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import time
 import warnings
@@ -20,6 +19,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.machine import hold
 from vgg_lightning.base.seeds import derive_seed
 from vgg_lightning.sweep.space import Space
 
@@ -143,12 +143,10 @@ def hold_alive(folder: Path, exclusive: bool) -> IO[str] | None:
         exclusive: whether to be the only one; None is returned where another process of this machine takes part.
     """
     file = (folder / ".alive").open("a")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB if exclusive else fcntl.LOCK_SH)
-    except OSError:
-        file.close()
-        return None
-    return file
+    if hold(file, exclusive):
+        return file
+    file.close()
+    return None
 
 
 @contextmanager
@@ -159,7 +157,7 @@ def taking_part(study: Study, folder: Path, owns_storage: bool) -> Iterator[None
             with only:
                 if owns_storage:
                     put_back_all(study)
-                fcntl.flock(only, fcntl.LOCK_SH)
+                hold(only, exclusive=False)
                 yield
             return
         time.sleep(1)

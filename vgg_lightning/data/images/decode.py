@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.machine import O_BINARY, O_CLOEXEC, O_NOCTTY, O_NONBLOCK
 from vgg_lightning.base.process import seat
 from vgg_lightning.base.text import printable, say
 from vgg_lightning.data.images import prepare_image
@@ -173,7 +174,7 @@ def bytes_of(path: str | Path) -> bytes:
     """Return the content of an ordinary file of bounded size. Raises OSError or ValueError; see `reading`."""
     path = Path(path).expanduser()
     _check_file(os.stat(path))  # first, since to open a device can do something
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    descriptor = os.open(path, os.O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY | O_BINARY)
     with os.fdopen(descriptor, "rb") as file:
         info = os.fstat(descriptor)
         _check_file(info)

@@ -14,6 +14,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor
 
 from vgg_lightning.base.errors import NonFiniteError, option
+from vgg_lightning.base.machine import widest_float
 from vgg_lightning.base.torch_private import has_overflowed, mark_non_finite, skip_if
 from vgg_lightning.run import collectives
 from vgg_lightning.run.collectives import own_part
@@ -185,7 +186,7 @@ def check_weights(state_dict: dict[str, Any], trainer: L.Trainer) -> None:
     if not tensors:
         return
     # A sum is finite if all of its parts are, or overflows; only then each tensor is looked at.
-    total = torch.stack([tensor.sum(dtype=torch.float64) for tensor in tensors.values()]).sum()
+    total = torch.stack([tensor.sum(dtype=widest_float(tensor.device)) for tensor in tensors.values()]).sum()
     if bool(total.isfinite()):
         return
     for name, tensor in tensors.items():
