@@ -1,11 +1,14 @@
-"""What installs a part of the project is true where it is printed; nothing names an address that there is not."""
+"""What installs the project or a part of it works where it is printed; nothing names an address that there is not."""
 
 import re
 import tomllib
 from pathlib import Path
 
+import yaml
+
 import vgg_lightning
 from vgg_lightning.base import text
+from vgg_lightning.version import ADDRESS
 
 ROOT = Path(__file__).parents[1]
 WRITTEN = [
@@ -35,3 +38,38 @@ def test_an_installed_package_names_what_the_extra_brings(monkeypatch, tmp_path)
     line = text.install_line("serve")
     assert line.startswith("pip install ")
     assert re.findall(r'"(.*?)"', line) == wanted["serve"]
+
+
+def test_the_address_of_the_project_is_stated_once():
+    """`ADDRESS` in version.py; once it has one, this says which pages and files have to name it."""
+    pages = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/install.md")}
+    urls = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"].get("urls", {})
+    if ADDRESS:
+        assert set(urls.values()) >= {ADDRESS}
+        assert all(f"git clone {ADDRESS}" in page for page in pages.values())
+        assert "no public address" not in pages["docs/install.md"]
+        return
+    assert urls == {}
+    assert "The project has no public address yet: copy the folder" in pages["docs/install.md"]
+    for file in WRITTEN:
+        found = re.findall(
+            r"git clone (?:https?:|git@)\S*|colab\.research\.google\.com\S*", file.read_text(encoding="utf-8")
+        )
+        assert found == [], file.name
+
+
+def test_the_hosted_check_names_three_systems_and_four_versions_of_python():
+    jobs = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text(encoding="utf-8"))["jobs"]
+    systems = {jobs["linux"]["runs-on"], *jobs["others"]["strategy"]["matrix"]["os"]}
+    assert systems == {"ubuntu-latest", "macos-latest", "windows-latest"}
+    versions = ["3.11", "3.12", "3.13", "3.14"]
+    assert all(job["strategy"]["matrix"]["python"] == versions for job in jobs.values())
+    for job in jobs.values():
+        for path in re.findall(r"tests/[\w/.]+", " ".join(step.get("run", "") for step in job["steps"])):
+            assert (ROOT / path).exists()
+
+
+def test_the_page_of_installation_names_every_extra():
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    page = (ROOT / "docs/install.md").read_text(encoding="utf-8")
+    assert set(re.findall(r'"\.\[(\w+)\]"', page)) == set(wanted) - {"dev"}

@@ -94,10 +94,8 @@ def _examples_per_second(job: Job, step: Callable[[], None]) -> float:
 def main(text: str) -> int:
     """Measure the job that the JSON `text` describes, and print the figures or {"error": one line}."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches both processes; the other one speaks
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text(
-            "1000", encoding="ascii"
-        )  # if Linux must end a process, then this one
+    with contextlib.suppress(OSError):  # if Linux must end a process, then this one
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     try:
         result: dict[str, float | str] = {**measure(Job(**json.loads(text)))}
     except (MemoryError, RuntimeError) as error:
