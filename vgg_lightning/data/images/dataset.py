@@ -32,7 +32,7 @@ from vgg_lightning.data.images.decode import (
     tell,
 )
 from vgg_lightning.data.images.listing import ENDINGS, Found, is_hidden, is_image, walk
-from vgg_lightning.data.images.prepare_image import SIZE
+from vgg_lightning.data.images.prepare_image import NATIVE_SIZE
 from vgg_lightning.data.sources.catalogue import MOST_CLASSES, SPLITS, Split
 
 if TYPE_CHECKING:  # torch is loaded by `read_pictures`, which alone needs it
@@ -411,6 +411,6 @@ def _require_images(listing: Listing, tops: dict[str, Path]) -> None:
 
 
 def _require_memory(count: int) -> None:
-    needed, free = count * SIZE * SIZE, free_memory()
+    needed, free = count * NATIVE_SIZE * NATIVE_SIZE, free_memory()
     if needed > free:
         raise UserError(f"{count:,} images take {needed / 1e9:.3g} GB, {free / 1e9:.3g} GB are free: use fewer")

@@ -28,7 +28,7 @@ from vgg_lightning.base.machine import O_BINARY, O_CLOEXEC, O_NOCTTY, O_NONBLOCK
 from vgg_lightning.base.process import seat
 from vgg_lightning.base.text import printable, say
 from vgg_lightning.data.images import prepare_image
-from vgg_lightning.data.images.prepare_image import SIZE, EmptyImageError, Grey, ImageNote
+from vgg_lightning.data.images.prepare_image import NATIVE_SIZE, EmptyImageError, Grey, ImageNote
 
 if TYPE_CHECKING:  # torch is loaded by what makes tensors: to look at a folder of images takes none
     from torch import Tensor
@@ -148,8 +148,8 @@ def _checked(images: Tensor) -> Tensor:
         images = images[None]
     if images.ndim == 3:
         images = images[:, None]
-    if images.ndim != 4 or images.shape[1:] != (1, SIZE, SIZE):
-        raise UserError(f"pictures have shape {tuple(images.shape)}: give (N, {SIZE}, {SIZE})")
+    if images.ndim != 4 or images.shape[1:] != (1, NATIVE_SIZE, NATIVE_SIZE):
+        raise UserError(f"pictures have shape {tuple(images.shape)}: give (N, {NATIVE_SIZE}, {NATIVE_SIZE})")
     return images
 
 

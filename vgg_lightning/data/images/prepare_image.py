@@ -32,10 +32,10 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 __all__ = ["EmptyImageError", "ImageNote", "prepare"]
 
-SIZE = 28  # height and width, in pixels
+NATIVE_SIZE = 28  # height and width, in pixels
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 MOST_PIXELS = 64_000_000  # those of a large camera; while one is decoded it takes 4 bytes a pixel, twice
-LONGEST = 4 * SIZE  # pixels of the longer edge beyond which an image is shrunk first, which averages noise
+LONGEST = 4 * NATIVE_SIZE  # pixels of the longer edge beyond which an image is shrunk first, which averages noise
 LARGEST = 255  # grey level
 FAINT = 13  # grey levels, 5 % of all, within which a margin counts as background
 SHADOW = 80  # grey levels by which the corners of one background may differ
@@ -230,7 +230,7 @@ def _in_form(image: Image.Image, background: int | None) -> tuple[Grey, bool]:
     """Return an image in the data set's form, and whether there is anything on it."""
     grey: Grey = np.asarray(image)
     levels = _corners(grey) if background is None else np.full((2, 2), background, dtype=np.float64)
-    if image.size == (SIZE, SIZE):
+    if image.size == (NATIVE_SIZE, NATIVE_SIZE):
         return LARGEST - grey if np.median(levels) > LARGEST // 2 else grey, bool(np.ptp(grey) > FAINT)
     distance = _from_background(grey, levels)
     return _square(_trimmed(distance)), bool((distance > FAINT).any())
@@ -268,10 +268,10 @@ def _trimmed(grey: Grey) -> Grey:
 def _square(grey: Grey) -> Grey:
     """Return an image with its longer edge brought to 28 pixels, in the middle of a black square."""
     height, width = grey.shape
-    scale = SIZE / max(height, width)
+    scale = NATIVE_SIZE / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    square = np.zeros((SIZE, SIZE), dtype=np.uint8)
-    top, left = (SIZE - size[1]) // 2, (SIZE - size[0]) // 2
+    square = np.zeros((NATIVE_SIZE, NATIVE_SIZE), dtype=np.uint8)
+    top, left = (NATIVE_SIZE - size[1]) // 2, (NATIVE_SIZE - size[0]) // 2
     small = Image.fromarray(grey).resize(size, Image.Resampling.BICUBIC)
     square[top : top + size[1], left : left + size[0]] = np.asarray(small)
     return square
