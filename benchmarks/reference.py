@@ -6,6 +6,7 @@ machine that made it. `python -m benchmarks.reference RUN` takes a finished run 
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,9 @@ from PIL import Image
 from vgg_lightning.loading.load import read_checkpoint
 from vgg_lightning.run.checkpoints.io import VerifiedCheckpointIO
 
-TARGET = Path(__file__).parents[1] / "lightning_logs" / "reference" / "version_0"
+ROOT = Path(__file__).parents[1]
+TARGET = ROOT / "lightning_logs" / "reference" / "version_0"
+SHIPPED = ROOT / "vgg_lightning" / "reference"  # what an installed package brings along; git stores equal files once
 GREYS = 24  # of the small pictures
 KEPT = {
     *("state_dict", "hyper_parameters", "datamodule_hyper_parameters", "class_names", "hparams_name"),
@@ -53,7 +56,17 @@ def cut_down(run: Path) -> None:
     checkpoint = read_checkpoint(run / "checkpoints" / "best.ckpt")
     best = {key: value for key, value in checkpoint.items() if key in KEPT}
     VerifiedCheckpointIO().save_checkpoint(best, TARGET / "checkpoints" / "best.ckpt")
+    ship()
     print(f"reference run: {TARGET}")
+
+
+def ship() -> None:
+    """Copy weights and results into the package."""
+    SHIPPED.mkdir(exist_ok=True)
+    shutil.copyfile(TARGET / "checkpoints" / "best.ckpt", SHIPPED / "best.ckpt")
+    results = json.loads((TARGET / "results.json").read_text(encoding="utf-8"))
+    text = json.dumps({**results, "checkpoint": "best.ckpt"}, indent=2) + "\n"
+    (SHIPPED / "results.json").write_text(text, encoding="utf-8")
 
 
 def copy_projector(run: Path) -> None:

@@ -139,7 +139,7 @@ def test_predict_refuses_what_is_no_picture(images):
 
 
 def test_a_light_background_becomes_black(tmp_path):
-    from vgg_lightning.data.images.prepare import to_uint8
+    from vgg_lightning.data.images.decode import to_uint8
 
     picture = Image.new("RGB", (200, 100), "white")
     ImageDraw.Draw(picture).ellipse((80, 30, 120, 70), (20, 20, 20))

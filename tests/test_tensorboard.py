@@ -21,7 +21,7 @@ from benchmarks.screenshots import (
     tensorboard,
 )
 
-pytest.importorskip("playwright", reason="playwright is not installed: pip install 'vgg-lightning[dev]'")
+pytest.importorskip("playwright", reason="playwright is not installed: make install")
 pytestmark = pytest.mark.skipif(browser_path() is None, reason="no Chromium on the path, such as Debian's chromium")
 
 REFERENCE = Path(__file__).parents[1] / "lightning_logs" / "reference"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vgg_lightning.data.batches import Batch, ImageData, check_agreement
-from vgg_lightning.data.images.prepare import Pictures, to_uint8
+from vgg_lightning.data.images.decode import Pictures, to_uint8
 from vgg_lightning.data.options import CLASSES
 from vgg_lightning.data.transforms import Preprocess
 from vgg_lightning.loading.load import load_model, load_weights, reopen
@@ -43,7 +43,7 @@ class Classifier(L.LightningModule):
         num_classes: number of classes; on the command line, that of the data unless given.
         image_size: height and width of the images in pixels.
         init: initial weights: "default", "xavier", "kaiming" or "dirac".
-        weights: run folder or checkpoint whose weights to start from (fine-tuning, not resuming).
+        weights: run folder, checkpoint or "reference", whose weights to start from (fine-tuning, not resuming).
         optimizer: "sgd", "adam", "adamw" or "muon" (with SGD for biases and BatchNorm).
         lr: learning rate; with a schedule, its peak.
         momentum: of SGD and Muon.

@@ -35,7 +35,7 @@ def test_versions_known_to_be_bad(version, says, tmp_path, monkeypatch):
     assert code == 1
     assert found["lightning"]["state"] == "broken"
     assert says in found["lightning"]["found"]
-    assert "pip install 'lightning>=2.6.6" in found["lightning"]["remedy"]
+    assert 'pip install "lightning>=2.6.6' in found["lightning"]["remedy"]
 
 
 def test_more_threads_than_the_container_has_cores(tmp_path, monkeypatch):
@@ -75,7 +75,7 @@ def test_damaged_data_extras_and_variables(tmp_path, monkeypatch):
     code, found = doctor(tmp_path, "--data_dir", str(tmp_path))
     assert code == 0
     assert "train-labels-idx1-ubyte" in found["data"]["found"]
-    assert found["extras"]["remedy"] == "pip install 'vgg-lightning[serve]'"
+    assert found["extras"]["remedy"].endswith('[serve]"')
     assert found["safety"]["state"] == "note"
 
 

@@ -24,7 +24,7 @@ from vgg_lightning import FashionMNISTDataModule, load_classifier
 from vgg_lightning.base.errors import UserError
 from vgg_lightning.cli.prediction_files import columns
 from vgg_lightning.data.images import decode
-from vgg_lightning.data.images.prepare import to_uint8
+from vgg_lightning.data.images.decode import to_uint8
 
 REFERENCE = Path(__file__).parents[2] / "lightning_logs/reference/version_0"
 

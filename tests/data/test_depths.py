@@ -12,7 +12,7 @@ from PIL import Image
 
 from vgg_lightning.base.errors import UserError
 from vgg_lightning.data.images import decode
-from vgg_lightning.data.images.prepare import to_uint8
+from vgg_lightning.data.images.decode import to_uint8
 
 
 @pytest.fixture(autouse=True)

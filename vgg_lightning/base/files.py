@@ -10,6 +10,7 @@ import contextlib
 import errno
 import glob
 import os
+import platform
 import re
 import secrets
 import stat
@@ -19,16 +20,20 @@ from pathlib import Path
 from typing import BinaryIO
 
 from vgg_lightning.base.errors import UserError, option
+from vgg_lightning.base.machine import O_BINARY, O_CLOEXEC, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK
 
-NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-HOST = re.sub(r"[^\w-]", "-", os.uname().nodename)[:40]
+HOST = re.sub(r"[^\w-]", "-", platform.node())[:40]
 FORGOTTEN = 86_400  # seconds after which a partial file of another machine is taken for one of a dead process
+NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | O_NOFOLLOW | O_CLOEXEC | O_BINARY
 KINDS = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder last through a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    """Make the names in a folder last through a power cut, where the system can."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # Windows opens no folders
+        return
     try:
         os.fsync(descriptor)
     finally:
@@ -102,7 +107,7 @@ def _fill(file: Path, write: Callable[[Path], object]) -> None:
     try:
         os.close(os.open(part, NEW, 0o666))
         write(part)
-        with part.open("rb") as stream:
+        with part.open("r+b") as stream:  # not every system syncs what is open for reading alone
             os.fsync(stream.fileno())
         os.replace(part, file)
     finally:
@@ -140,7 +145,7 @@ def open_own(file: Path, flags: int) -> int:
         info = os.lstat(file)
         if not stat.S_ISREG(info.st_mode) or info.st_nlink > 1:
             file.unlink()
-    descriptor = os.open(file, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    descriptor = os.open(file, flags | os.O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_BINARY, 0o666)
     try:
         _check_regular(os.fstat(descriptor), file)
     except OSError:
@@ -156,7 +161,7 @@ def open_regular(file: Path) -> BinaryIO:
         OSError: if it is a folder, a pipe, a socket or a device, or cannot be opened.
     """
     _check_regular(os.stat(file), file)  # first, since to open a device can do something
-    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    descriptor = os.open(file, os.O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY | O_BINARY)
     try:
         _check_regular(os.fstat(descriptor), file)
     except OSError:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import NamedTuple
+
+from vgg_lightning.base.machine import end_with_parent
 
 PARENT = "VGG_LIGHTNING_PARENT"  # set in processes that a run has started: the number of the one that did
 SHARED = "VGG_LIGHTNING_RUN_FOLDER"  # where the first process of a run tells them where it writes
@@ -54,8 +54,7 @@ def is_child() -> bool:
 def follow_parent() -> None:
     """Let a process that a run has started end with the one that started it, whatever ends that. Linux only."""
     if is_child() and sys.platform == "linux":
-        with suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(1, int(signal.SIGKILL), 0, 0, 0)  # 1: PR_SET_PDEATHSIG
+        end_with_parent()
         if os.getppid() != int(os.environ[PARENT]):
             os._exit(1)  # it has ended already
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TextIO
 
 FORMATS = ("table", "json", "csv", "markdown")
+ROOT = Path(__file__).parents[2]  # of the checkout, where there is one
+COMMAND = "vgg-lightning"  # which `python -m vgg_lightning` is as well
 FORMULA = ("=", "+", "-", "@")  # what a spreadsheet takes for the beginning of one
 
 Row = Sequence[object]
@@ -136,10 +138,30 @@ def show_any_text() -> None:
 
 def program(name: str) -> str:
     """Return what to type to start a program of this environment, which need not be on the path."""
-    own = Path(sys.executable).with_name(name)
-    if not own.exists() or shutil.which(name) == str(own):
-        return name
-    return str(own.relative_to(Path.cwd())) if own.is_relative_to(Path.cwd()) else str(own)
+    folder, on_path = Path(sys.executable).parent, shutil.which(name)
+    if own := shutil.which(name, path=str(folder)):
+        return name if on_path == own else _from_here(Path(own))
+    return f"{_from_here(Path(sys.executable))} -m vgg_lightning" if name == COMMAND and not on_path else name
+
+
+def _from_here(path: Path) -> str:
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def install_line(extra: str) -> str:
+    """Return what to type to install the packages of an extra, as this package itself was installed.
+
+    Double quotes are understood by the shells of all systems.
+
+    Args:
+        extra: of pyproject.toml, such as "serve".
+    """
+    if (ROOT / "pyproject.toml").is_file():
+        return f'pip install -e "{"." if Path.cwd() == ROOT else ROOT}[{extra}]"'
+    from importlib import metadata
+
+    found = (text.partition(";") for text in metadata.requires("vgg-lightning") or ())
+    return " ".join(["pip install", *(f'"{name.strip()}"' for name, _, when in found if f'"{extra}"' in when)])
 
 
 def _in_csv(value: object) -> object:

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from vgg_lightning.base.machine import free_memory
+from vgg_lightning.base.machine import UNTOLD, free_memory, load, usable_cores
+from vgg_lightning.base.text import install_line
 from vgg_lightning.data.files import default_data_dir, faults_of
 from vgg_lightning.version import __version__
 
@@ -66,7 +67,7 @@ def software() -> Iterator[Finding]:
     """Look at the versions of what a run stands on."""
     yield Finding("ok", "versions", f"vgg_lightning {__version__}, Python {platform.python_version()}")
     for package, (first, last) in NEEDED.items():
-        remedy = f"pip install '{package}>={first},<{last}'"
+        remedy = f'pip install "{package}>={first},<{last}"'
         try:
             version = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
@@ -88,6 +89,9 @@ def device() -> Iterator[Finding]:
     if torch.cuda.is_available():
         bf16 = "" if torch.cuda.is_bf16_supported(including_emulation=False) else ", no bfloat16: use 16-mixed"
         yield Finding("ok", "device", f"{torch.cuda.get_device_name()}{bf16}")
+        return
+    if torch.backends.mps.is_available():
+        yield Finding("ok", "device", "mps, the GPU of a Mac: it is used; nothing was measured on one")
         return
     if Path("/proc/driver/nvidia").exists() or Path("/dev/nvidia0").exists():
         built = torch.version.cuda
@@ -118,18 +122,18 @@ def threads() -> Iterator[Finding]:
         yield Finding("slow", "threads", found, remedy)
     else:
         yield Finding("ok", "threads", found)
-    load = os.getloadavg()[0]
-    if load > 0.5 * (os.cpu_count() or 1):
+    busy = load()
+    if busy is not None and busy > 0.5 * (os.cpu_count() or 1):
         yield Finding(
-            "slow", "load", f"{load:.1f} on {os.cpu_count()} cores: other programs are busy", "wait, or end them"
+            "slow", "load", f"{busy:.1f} on {os.cpu_count()} cores: other programs are busy", "wait, or end them"
         )
 
 
 def allowed_cores() -> float:
     """Return how many cores this process may use: of the machine, its affinity, or its container's share."""
-    cores = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    cores = float(usable_cores())
     with contextlib.suppress(OSError, ValueError):
-        quota, period = CGROUP.read_text().split()
+        quota, period = CGROUP.read_text(encoding="ascii").split()
         cores = min(cores, int(quota) / int(period))
     return cores
 
@@ -137,7 +141,9 @@ def allowed_cores() -> float:
 def memory() -> Iterator[Finding]:
     """Look at the free memory, of the machine or its container."""
     free = free_memory()
-    if free < RUN_MEMORY:
+    if free == UNTOLD:
+        yield Finding("note", "memory", "this system does not tell how much is free; the preset quick takes 1.0 GB")
+    elif free < RUN_MEMORY:
         remedy = "close programs, or lower --data.batch_size and --data.image_size"
         yield Finding("slow", "memory", f"{free / 1e9:.1f} GB free; the preset quick takes 1.0 GB", remedy)
     else:
@@ -152,7 +158,7 @@ def environment() -> Iterator[Finding]:
     for extra, packages in EXTRAS.items():
         missing = [package for package in packages if importlib.util.find_spec(package) is None]
         if missing:
-            remedy = f"pip install 'vgg-lightning[{extra}]'"
+            remedy = install_line(extra)
             yield Finding("note", "extras", f"{extra} needs {', '.join(missing)}", remedy)
 
 

@@ -10,6 +10,7 @@ import io
 import re
 
 from vgg_lightning.base.errors import UserError, nearest
+from vgg_lightning.base.text import install_line
 from vgg_lightning.presets import presets
 
 SHELLS = ("bash", "zsh")
@@ -31,7 +32,7 @@ def main(args: list[str]) -> int:
         given = args[0] if args else ""
         raise UserError(f"--print_shtab {given}{nearest(given, SHELLS)}: it takes one of {', '.join(SHELLS)}")
     if importlib.util.find_spec("shtab") is None:
-        raise UserError("--print_shtab needs the package shtab: pip install -e '.[completion]'")
+        raise UserError(f"--print_shtab needs the package shtab: {install_line('completion')}")
     print(script(args[0]))
     return 0
 

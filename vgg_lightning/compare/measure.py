@@ -50,13 +50,11 @@ def measure(job: Job) -> dict[str, float]:
     inference_peak = peak_memory(job.device)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
     training = _examples_per_second(job, lambda: _train(network.train(), optimizer, x, y))
-    return {
-        "training_examples_per_second": training,
-        "inference_examples_per_second": inference,
-        "training_peak_bytes": peak_memory(job.device),
-        "inference_peak_bytes": inference_peak,
-        "base_bytes": base,
-    }
+    speeds = {"training_examples_per_second": training, "inference_examples_per_second": inference}
+    if not base:  # this system does not tell
+        return speeds
+    peaks = {"training_peak_bytes": peak_memory(job.device), "inference_peak_bytes": inference_peak}
+    return {**speeds, **peaks, "base_bytes": base}
 
 
 def _import_the_rest(device: str) -> None:
@@ -96,8 +94,8 @@ def _examples_per_second(job: Job, step: Callable[[], None]) -> float:
 def main(text: str) -> int:
     """Measure the job that the JSON `text` describes, and print the figures or {"error": one line}."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches both processes; the other one speaks
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000")  # if Linux must end a process, then this one
+    with contextlib.suppress(OSError):  # if Linux must end a process, then this one
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     try:
         result: dict[str, float | str] = {**measure(Job(**json.loads(text)))}
     except (MemoryError, RuntimeError) as error:

@@ -124,7 +124,7 @@ def bilinear_weights(size: int, larger: int, halves: bool) -> NDArray[np.float64
 
 def _made_weights(size: int, larger: int, halves: bool, device: torch.device) -> Tensor:
     dtype = torch.float64 if device.type == "cuda" else torch.float32  # a GPU may cut float32 products to 10 bits
-    return torch.from_numpy(bilinear_weights(size, larger, halves)).to(device, dtype)
+    return torch.from_numpy(bilinear_weights(size, larger, halves)).to(dtype).to(device)
 
 
 _kept_weights = lru_cache(maxsize=16)(_made_weights)

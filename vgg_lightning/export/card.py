@@ -52,10 +52,10 @@ def card_of_model(checkpoint: Path, classifier: Classifier, data: dict[str, Any]
 
 def results_of(checkpoint: Path) -> dict[str, Any]:
     """Return results.json if it is that of this very checkpoint, else nothing."""
-    run = run_folder_of(checkpoint)
+    run = run_folder_of(checkpoint) or checkpoint.parent
     try:
-        results = json.loads((run / "results.json").read_text(encoding="utf-8")) if run else {}
-        if run is None or (run / results["checkpoint"]).resolve() != checkpoint.resolve():
+        results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+        if (run / results["checkpoint"]).resolve() != checkpoint.resolve():
             return {}
         return dict(results) if all(isinstance(results.get(name), float | None) for name in RESULTS) else {}
     except (OSError, ValueError, KeyError, TypeError):

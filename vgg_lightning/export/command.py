@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from vgg_lightning.base.errors import UserError, nearest
-from vgg_lightning.base.text import say
+from vgg_lightning.base.text import install_line, say
 
 if TYPE_CHECKING:
     from vgg_lightning.classifier import Classifier
@@ -63,7 +63,7 @@ def _program(model: Model, file: Path) -> list[Path]:
 ONNX = ("onnx", "onnxscript", "onnxruntime")
 FORMATS: dict[str, Format] = {
     "safetensors": Format(".safetensors", "weights alone, and a card", ("safetensors",), _safetensors),
-    "onnx": Format(".onnx", "for ONNX Runtime and others", ONNX, _onnx),
+    "onnx": Format(".onnx", "for ONNX Runtime and others, with the file that prepares images", ONNX, _onnx),
     "onnx-int8": Format(".onnx", "the same in 8-bit numbers, smaller and faster on a CPU", ONNX, _int8),
     "pt2": Format(".pt2", "for torch.export.load", (), _program),
 }
@@ -141,7 +141,7 @@ def _model(source: str | Path, data_dir: str | Path | None) -> Model:
 def _check_packages(form: str) -> None:
     for package in FORMATS[form].packages:
         if importlib.util.find_spec(package) is None:
-            raise UserError(f"--format {form} needs the package {package}: pip install 'vgg-lightning[export]'")
+            raise UserError(f"--format {form} needs the package {package}: {install_line('export')}")
 
 
 def _check_place(file: Path, suffix: str, overwrite: bool) -> None:
@@ -157,6 +157,14 @@ def _check_place(file: Path, suffix: str, overwrite: bool) -> None:
     for there in (file, file.with_suffix(".json")):
         if not overwrite and there.exists() and (there == file or suffix == ".safetensors"):
             raise UserError(f"--output {there} exists: add --overwrite to replace it, or choose another name")
+    if suffix == ".onnx" and not overwrite:
+        from vgg_lightning.export.preparation import is_ours, preparation_of
+
+        if (beside := preparation_of(file)).exists() and not is_ours(beside):
+            raise UserError(
+                f"--output {file}: {beside}, the file that prepares images, is another one there: "
+                "add --overwrite to replace it, or choose another folder"
+            )
 
 
 def parser() -> _Parser:

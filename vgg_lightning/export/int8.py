@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vgg_lightning.base.files import replace
 from vgg_lightning.export.onnx import INPUT, checked_onnx, quiet, runner, serialized
+from vgg_lightning.export.preparation import write_beside
 
 if TYPE_CHECKING:
     from vgg_lightning.classifier import Classifier
@@ -40,7 +41,7 @@ def write(classifier: Classifier, card: dict[str, Any], file: Path, data: Fashio
     print(f"test accuracy: int8 {100 * after:.2f} %, fp32 {100 * before:.2f} %, on {len(labels):,} pictures")
     content = serialized(int8, {**card, "int8": _facts(before, after, len(labels), len(images))})
     replace(file, lambda part: part.write_bytes(content))
-    return [file]
+    return [file, *write_beside(file)]
 
 
 def quantised(proto: Any, images: Tensor) -> Any:

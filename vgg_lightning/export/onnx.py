@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from vgg_lightning.base.files import replace
+from vgg_lightning.export.preparation import write_beside
 from vgg_lightning.export.program import PictureModel, check_same, example
 from vgg_lightning.version import __version__
 
@@ -25,10 +26,10 @@ INPUT, OUTPUTS = "images", ("logits", "probabilities")
 
 
 def write(classifier: Classifier, card: dict[str, Any], file: Path) -> list[Path]:
-    """Write an ONNX model with class names and card in its metadata."""
+    """Write an ONNX model with class names and card in its metadata, and beside it what prepares images for it."""
     content = serialized(checked_onnx(classifier, file), card)
     replace(file, lambda part: part.write_bytes(content))
-    return [file]
+    return [file, *write_beside(file)]
 
 
 def checked_onnx(classifier: Classifier, file: Path) -> Any:

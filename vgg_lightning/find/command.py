@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vgg_lightning.base.errors import UserError, nearest
+from vgg_lightning.base.text import install_line
 
 USAGE = """usage: vgg-lightning find lr|batch_size [options]
 
@@ -90,7 +91,7 @@ def _check_folder(folder: Path | None) -> None:
     if folder is None:
         return
     if importlib.util.find_spec("matplotlib") is None:
-        raise UserError("--output needs matplotlib for the plot: pip install 'vgg-lightning[plots]'")
+        raise UserError(f"--output needs matplotlib for the plot: {install_line('plots')}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".probe.part"

@@ -59,7 +59,8 @@ def load_model(
 
     Args:
         owner: the class of the model; `Classifier`, or one with its attributes.
-        path: a run folder (its best checkpoint is taken), a checkpoint file, or a .safetensors file with its card.
+        path: a run folder (its best checkpoint is taken), a checkpoint file, a .safetensors file with its card, or
+            "reference", the small run of the preset quick that comes with this package.
         map_location: the device to put it on.
         strict: the weights must be those of the network.
         options: to use in place of those in the checkpoint.
@@ -134,7 +135,7 @@ def load_weights(classifier: L.LightningModule, path: str | Path) -> list[str]:
 
     Args:
         classifier: the one to fill.
-        path: a run folder (its best checkpoint is taken) or a checkpoint file.
+        path: a run folder (its best checkpoint is taken), a checkpoint file, or "reference".
 
     Returns:
         The names of the parameters that keep their initial values.

@@ -23,12 +23,13 @@ import torch
 from vgg_lightning.base.errors import UserError
 from vgg_lightning.base.files import open_regular, read_regular
 from vgg_lightning.base.options import check
+from vgg_lightning.base.text import install_line
 from vgg_lightning.data.options import CLASSES, MEAN, STD, DataOptions
 from vgg_lightning.data.options import OPTIONS as DATA_OPTIONS
 from vgg_lightning.data.options import PLACES as DATA_PLACES
 from vgg_lightning.networks import skeleton
 from vgg_lightning.run.checkpoints import read
-from vgg_lightning.run.checkpoints.locate import find_checkpoint
+from vgg_lightning.run.checkpoints.locate import SHIPPED, find_checkpoint
 from vgg_lightning.run.checkpoints.read import Checkpoint, ReadFile, fault_of
 from vgg_lightning.training.options import PLACES as MODEL_PLACES
 from vgg_lightning.training.options import check_options, network_arguments
@@ -36,6 +37,7 @@ from vgg_lightning.training.options import check_options, network_arguments
 NUMBERS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 OTHERS = (torch.int64, torch.bool)  # of counters and marks
 Plain = str | int | float | bool | None
+SHIPPED["reference"] = Path(__file__).parents[1] / "reference" / "best.ckpt"  # of lightning_logs/reference
 
 
 @dataclass
@@ -64,7 +66,7 @@ def open_checkpoint(
     """Find, verify and read a checkpoint, and hold its options against its weights.
 
     Args:
-        path: a run folder, a checkpoint file, or a .safetensors file with its card.
+        path: a run folder, a checkpoint file, a .safetensors file with its card, or "reference".
         owner: the class of the model.
         prefer: "best" or "last", which of a run folder's two.
         hand_on: it is the checkpoint that this launch is about: keep it for the Trainer, which loads by path.
@@ -271,7 +273,7 @@ def _parse(content: bytes, file: Path) -> dict[str, torch.Tensor]:
     try:
         from safetensors.torch import load
     except ImportError as error:
-        raise UserError(f"{file} needs the package safetensors: pip install 'vgg-lightning[export]'") from error
+        raise UserError(f"{file} needs the package safetensors: {install_line('export')}") from error
     try:
         return dict(load(content))
     except Exception as error:  # the parser's own, and torch's for types it does not know

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.machine import widest_float
 from vgg_lightning.networks.sizes import checked_side
 
 CHANNELS = (64, 128, 128)
@@ -52,9 +53,10 @@ class WhiteningConv(nn.Conv2d):
 def whitening_filters(images: Tensor) -> Tensor:
     """Return filters (9 * C, C, 3, 3) that whiten the 3x3 patches of `images` (N, C, H, W), the strongest first."""
     size = 9 * images.shape[1]
-    moments, count = torch.zeros(size, size, dtype=torch.float64, device=images.device), 0
+    wide = widest_float(images.device)
+    moments, count = torch.zeros(size, size, dtype=wide, device=images.device), 0
     for chunk in torch.split(images, 500):  # all at once would take 0.2 GB
-        patches = F.unfold(chunk.double(), kernel_size=3)  # (N, size, places)
+        patches = F.unfold(chunk.to(wide), kernel_size=3)  # (N, size, places)
         moments += (patches @ patches.mT).sum(dim=0)
         count += len(patches) * patches.shape[-1]
     values, vectors = torch.linalg.eigh(moments / count)

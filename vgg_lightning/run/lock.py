@@ -16,13 +16,9 @@ from pathlib import Path
 
 from vgg_lightning.base.errors import UserError
 from vgg_lightning.base.files import HOST, open_own, remove_parts
+from vgg_lightning.base.machine import lock_file
 from vgg_lightning.base.process import seat
 from vgg_lightning.base.progress import say
-
-try:
-    import fcntl
-except ImportError:  # a system without flock
-    fcntl = None  # type: ignore[assignment]
 
 NAME = ".lock"
 REMEDY = "wait for its end, or stop it"
@@ -93,15 +89,13 @@ class FolderLock:
 
     def _take(self) -> int | None:
         """Return the descriptor that holds the folder; None if the lock's file was replaced meanwhile."""
-        if fcntl is None:
-            raise OSError(0, "this system has no locks of files")
         file = self.folder / NAME
         try:
             descriptor = open_own(file, os.O_RDWR)
         except PermissionError:  # another user's run was here first; the folder is shared
             descriptor = open_own(file, os.O_RDONLY)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(descriptor, exclusive=True)
             if not os.path.samestat(os.fstat(descriptor), os.stat(file)):
                 raise FileNotFoundError
             with contextlib.suppress(OSError):
@@ -154,7 +148,8 @@ def _forget_all() -> None:
         lock.forget()
 
 
-os.register_at_fork(after_in_child=_forget_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)
 
 
 def _is_first() -> bool:

@@ -1,4 +1,4 @@
-"""SIGTERM, SIGINT and SIGUSR1: the batch ends, a checkpoint is written, and the exit code is 128 + the signal's number.
+"""SIGTERM, SIGINT, SIGUSR1 (not on Windows): the batch ends, a checkpoint is written, and 128 + the number is returned.
 
 The first signal ends a run in order: at once while nothing is trained yet (`Interrupted` is raised where the
 program stands), after the batch in hand once a Trainer has taken over (`take_over`, `stop_if_asked`, `obey`). A
@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn, TypeAlias
 
+from vgg_lightning.base.machine import STOP_SIGNALS
 from vgg_lightning.base.process import seat
 
 Handler: TypeAlias = Callable[[int, FrameType | None], Any] | int | None  # what signal.signal returns
@@ -89,7 +90,7 @@ def handled() -> Iterator[None]:
 def _signals() -> list[signal.Signals]:
     if threading.current_thread() is not threading.main_thread():
         return []
-    return [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
+    return list(STOP_SIGNALS)
 
 
 def _install() -> dict[signal.Signals, Handler]:

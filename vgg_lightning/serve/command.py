@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from PIL import Image
 
 from vgg_lightning.base.errors import UserError
-from vgg_lightning.base.text import printable
+from vgg_lightning.base.text import install_line, printable
 from vgg_lightning.cli.network_arguments import Parser
 from vgg_lightning.data.images.decode import MOST_BYTES
 from vgg_lightning.serve.gradio_private import take_as_sent
@@ -125,7 +125,7 @@ def application(classifier: Classifier, uploads: Uploads[Answer], hosts: list[st
     try:
         import gradio as gr
     except ImportError as error:
-        raise UserError("serve needs the package gradio: pip install 'vgg-lightning[serve]'") from error
+        raise UserError(f"serve needs the package gradio: {install_line('serve')}") from error
     from fastapi import FastAPI
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
@@ -223,7 +223,7 @@ def classify(classifier: Classifier, picture: str | bytes) -> Answer:
     Raises:
         UnreadablePictureError: a UserError with the reason.
     """
-    from vgg_lightning.data.images.prepare import to_uint8
+    from vgg_lightning.data.images.decode import to_uint8
 
     pixels = to_uint8(picture)
     probabilities = classifier.predict(pixels).probabilities[0].tolist()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
-import resource
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from vgg_lightning.base.files import write_whole
+from vgg_lightning.base.machine import peak_memory
 from vgg_lightning.base.text import program, say
 from vgg_lightning.base.versions import versions
 from vgg_lightning.data.batches import Batch
@@ -21,6 +22,8 @@ from vgg_lightning.show.class_table import class_accuracies
 
 if TYPE_CHECKING:
     from vgg_lightning.data.datamodule import FashionMNISTDataModule
+
+NOTEBOOK = Path("notebooks/01_reuse_a_checkpoint.ipynb")  # is in a clone
 
 
 class RunReport(Callback):
@@ -129,7 +132,7 @@ class RunReport(Callback):
             "steps": trainer.global_step,
             "seconds": round(self.seconds, 1),
             "examples_per_second": round(self.examples / max(self.train_seconds, 1e-9), 1),
-            "peak_memory_mb": round(peak_memory_mb()),
+            "peak_memory_mb": round(peak_memory_mb()) or None,
             "checkpoint": _below(self.run_folder, self.checkpoint),
             "device": trainer.strategy.root_device.type,
             "precision": trainer.precision,
@@ -142,14 +145,12 @@ class RunReport(Callback):
 
 
 def _below(folder: Path, file: Path | None) -> str | None:
-    return str(file.resolve().relative_to(folder.resolve())) if file else None
+    return file.resolve().relative_to(folder.resolve()).as_posix() if file else None
 
 
 def peak_memory_mb() -> float:
-    """Return the most memory that this process has held, in MB: of the GPU if there is one, else resident."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    """Return the most memory that this process has held, in MB: of the GPU, else resident; 0 if untold."""
+    return peak_memory("cuda" if torch.cuda.is_available() else "cpu") / 1e6
 
 
 def in_percent(metrics: Mapping[str, Any], name: str) -> str:
@@ -161,17 +162,18 @@ def in_percent(metrics: Mapping[str, Any], name: str) -> str:
 
 
 def print_next_steps(report: RunReport) -> None:
-    """Print accuracy, time, place, and the next three commands."""
+    """Print accuracy, time, place, and commands that work here."""
     run = report.run_folder
     if "test_acc" in report.metrics:
         print(f"\ntest accuracy  {in_percent(report.metrics, 'test_acc')} on the official test pictures")
     if "val_acc" in report.metrics:
         print(f"validation     {in_percent(report.metrics, 'val_acc')}")
-    print(f"time           {report.seconds / 60:.1f} min, peak memory {peak_memory_mb():.0f} MB")
+    peak = peak_memory_mb()
+    print(f"time           {report.seconds / 60:.1f} min" + (f", peak memory {peak:.0f} MB" if peak else ""))
     say(f"run folder     {run}")
     say(
-        "\nnext:\n"
-        f"  {program('tensorboard')} --logdir {run.parent.parent}\n"
-        f"  {program('vgg-lightning')} predict --ckpt_path {run}\n"
-        f"  {program('jupyter')} notebook notebooks/01_reuse_a_checkpoint.ipynb"
+        f"\nnext:\n  {program('tensorboard')} --logdir {run.parent.parent}\n"
+        f"  {program('vgg-lightning')} predict --ckpt_path {run}"
     )
+    if NOTEBOOK.is_file() and importlib.util.find_spec("notebook"):
+        say(f"  {program('jupyter')} notebook {NOTEBOOK.as_posix()}")

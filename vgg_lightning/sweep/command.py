@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from vgg_lightning.base.errors import UserError
 from vgg_lightning.base.files import open_own
-from vgg_lightning.base.text import say
+from vgg_lightning.base.text import install_line, say
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -36,7 +36,7 @@ def main(args: list[str]) -> int:
         import optuna  # noqa: F401
         import optuna_integration  # noqa: F401
     except ImportError as error:
-        raise UserError("sweep needs the package optuna: pip install 'vgg-lightning[sweep]'") from error
+        raise UserError(f"sweep needs the package optuna: {install_line('sweep')}") from error
     return _Sweep(own, options, args).run()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import time
@@ -21,6 +20,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from vgg_lightning.base.errors import UserError
 from vgg_lightning.base.files import open_own
+from vgg_lightning.base.machine import hold
 from vgg_lightning.base.seeds import derive_seed
 from vgg_lightning.sweep.space import Space
 
@@ -131,12 +131,9 @@ def remember(study: Study, key: str, value: Any) -> None:
         )
 
 
-@contextmanager
-def lock(folder: Path) -> Iterator[None]:
-    """Hold the lock under which the processes of this machine count and begin trials."""
-    with os.fdopen(open_own(folder / ".lock", os.O_RDWR), "r+") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def lock(folder: Path) -> FileLock:
+    """Return the lock under which the processes of this machine count and begin trials."""
+    return FileLock(folder / ".lock")
 
 
 def hold_alive(folder: Path, exclusive: bool) -> IO[str] | None:
@@ -147,12 +144,10 @@ def hold_alive(folder: Path, exclusive: bool) -> IO[str] | None:
         exclusive: whether to be the only one; None is returned where another process of this machine takes part.
     """
     file = os.fdopen(open_own(folder / ".alive", os.O_RDWR), "r+")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB if exclusive else fcntl.LOCK_SH)
-    except OSError:
-        file.close()
-        return None
-    return file
+    if hold(file, exclusive):
+        return file
+    file.close()
+    return None
 
 
 @contextmanager
@@ -163,7 +158,7 @@ def taking_part(study: Study, folder: Path, owns_storage: bool) -> Iterator[None
             with only:
                 if owns_storage:
                     put_back_all(study)
-                fcntl.flock(only, fcntl.LOCK_SH)
+                hold(only, exclusive=False)
                 yield
             return
         time.sleep(1)

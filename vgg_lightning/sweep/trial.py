@@ -19,6 +19,7 @@ from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
 from vgg_lightning.base.files import open_own
+from vgg_lightning.base.machine import START_METHOD, own_group, send_self
 from vgg_lightning.base.text import say
 from vgg_lightning.cli.defaults import with_defaults
 from vgg_lightning.cli.entry import guarded
@@ -72,8 +73,9 @@ def run_trial(study: Study, trial: Trial, job: Job) -> Outcome:
     Raises:
         signals.Interrupted: if a signal came.
     """
-    context = multiprocessing.get_context("forkserver")  # imports once; each trial is a fork of it
-    context.set_forkserver_preload([__name__])
+    context: Any = multiprocessing.get_context(START_METHOD)
+    if START_METHOD == "forkserver":  # it imports once; each trial is a fork of it
+        context.set_forkserver_preload([__name__])
     heard, stop = context.Pipe(duplex=False)
     process = context.Process(target=_child, args=(job, heard))
     process.start()
@@ -132,7 +134,7 @@ def results_of(user_attrs: dict[str, Any]) -> dict[str, Any]:
 
 def _child(job: Job, stop: Connection) -> None:
     """Be the process of a trial."""
-    os.setpgid(0, 0)  # Ctrl-C reaches it once: from the search
+    own_group()  # Ctrl-C reaches it once: from the search
     os.chdir(job.cwd)
     job.output.parent.mkdir(exist_ok=True)
     output = open_own(job.output, os.O_WRONLY | os.O_APPEND)
@@ -185,4 +187,4 @@ def _obey(stop: Connection) -> None:
         stop.recv()
     except (EOFError, OSError):
         if not signals.pending():
-            os.kill(os.getpid(), signal.SIGTERM)
+            send_self(signal.SIGTERM)

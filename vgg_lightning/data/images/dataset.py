@@ -23,9 +23,16 @@ from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.base.machine import free_memory
 from vgg_lightning.base.progress import items_bar, say
 from vgg_lightning.base.text import printable
-from vgg_lightning.data.images.decode import UnreadablePictureError, bytes_of, reading, tell
+from vgg_lightning.data.images.decode import (
+    EmptyPictureError,
+    UnreadablePictureError,
+    bytes_of,
+    pixels_of,
+    reading,
+    tell,
+)
 from vgg_lightning.data.images.listing import ENDINGS, Found, is_hidden, is_image, walk
-from vgg_lightning.data.images.prepare import NATIVE_SIZE, EmptyPictureError, pixels_of
+from vgg_lightning.data.images.prepare_image import NATIVE_SIZE
 from vgg_lightning.data.sources.catalogue import MOST_CLASSES, SPLITS, Split
 
 if TYPE_CHECKING:  # torch is loaded by `read_pictures`, which alone needs it

@@ -1,45 +1,41 @@
-"""Open picture files that may come from anywhere: bounded in bytes and pixels, in a few formats, from ordinary files.
+"""Images of all kinds as uint8 batches of the data set's form, from files that may come from anywhere.
 
-Nothing here trusts a file's name, its header or its length. The file is opened without waiting (a pipe would wait for
-its writer for ever), must be an ordinary one, and is read once, up to the length that it had then.
+What is decoded, and how it takes that form, says `prepare_image`, which works without this package too. Here files are
+read safely, and every fault is one line. Nothing here trusts a file's name or its length. The file is opened
+without waiting (a pipe would wait for its writer for ever), must be an ordinary one, and is read once, up to the length
+that it had then.
 """
 
 from __future__ import annotations
 
 import functools
-import io
 import logging
-import math
 import os
 import stat
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image
 
 from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.machine import O_BINARY, O_CLOEXEC, O_NOCTTY, O_NONBLOCK
 from vgg_lightning.base.process import seat
 from vgg_lightning.base.text import printable, say
+from vgg_lightning.data.images import prepare_image
+from vgg_lightning.data.images.prepare_image import NATIVE_SIZE, EmptyImageError, Grey, ImageNote
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+if TYPE_CHECKING:  # torch is loaded by what makes tensors: to look at a folder of images takes none
+    from torch import Tensor
+
 MOST_BYTES = 100_000_000
-MOST_PIXELS = 64_000_000  # those of a large camera; while one is decoded it takes 4 bytes a pixel, twice
-LARGEST = 255  # grey level
-# Of pixels of 16 bits in these forms Pillow keeps the upper 8. Each has a form under which it keeps the lower ones, in
-# these channels.
-LOWER_BITS: dict[str, tuple[str, slice]] = {
-    **{f"{mode};16B": (f"{mode};16L", slice(3)) for mode in ("RGB", "RGBA", "RGBX")},
-    **{f"{mode};16L": (f"{mode};16B", slice(3)) for mode in ("RGB", "RGBA", "RGBX")},
-    "LA;16B": ("RGBA", slice(1, 2)),
-}
-RANGES = (1, 255, 1023, 4095, 16383, 65535)  # white in images of 1, 8, 10, 12, 14 and 16 bits
-FEW_UPPER = 64  # upper bytes below this are those of 14 bits or fewer in 16
+Picture = Image.Image | str | Path | bytes
+Pictures: TypeAlias = "Tensor | NDArray[np.uint8] | Picture | Sequence[Picture]"
 
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it logs of broken files is in the reasons here
 
@@ -58,13 +54,30 @@ class UnreadablePictureError(UserError):
         self.reason = reason
 
 
+class EmptyPictureError(UnreadablePictureError):
+    """An image shows nothing: no pixel of it differs from its background.
+
+    Attributes:
+        pixels: what it becomes, uint8 (28, 28).
+    """
+
+    def __init__(self, picture: object, pixels: Grey) -> None:
+        super().__init__(picture, "it is empty: nothing in it differs from its background")
+        self.pixels = pixels
+
+
 @contextmanager
 def reading(picture: object) -> Iterator[None]:
-    """Let all that goes wrong within be an `UnreadablePictureError`, and keep what PIL says off the screen."""
+    """Let all that goes wrong within be an `UnreadablePictureError`, say what was guessed, and let PIL say nothing."""
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("ignore")
-            yield
+            warnings.simplefilter("always", ImageNote)
+            try:
+                yield
+            finally:
+                for note in caught:
+                    tell(f"note: {note.message}")
     except UnreadablePictureError:
         raise
     except MemoryError as error:
@@ -75,93 +88,79 @@ def reading(picture: object) -> Iterator[None]:
         raise UnreadablePictureError(picture, _reason(str(error) or type(error).__name__)) from error
 
 
+def to_uint8(images: Pictures) -> Tensor:
+    """Return pictures as uint8 (N, 1, 28, 28).
+
+    Arrays and tensors pass as they are. PIL pictures and files become grey and take the data set's form, unless they
+    have 28 x 28 pixels already: these are inverted if they are dark on white, and else pass as they are.
+
+    Args:
+        images: uint8 (N, 28, 28), (N, 1, 28, 28) or (28, 28); or PIL pictures, paths or the bytes of
+            files, one or a list.
+
+    Raises:
+        UserError: if a file cannot be read, a file or PIL image is empty, or an array has another shape or type.
+    """
+    import torch
+
+    if isinstance(images, np.ndarray):
+        images = torch.from_numpy(np.ascontiguousarray(images))
+    if isinstance(images, torch.Tensor):
+        return _checked(images)
+    if isinstance(images, Image.Image | str | Path | bytes):
+        images = [images]
+    if not images:
+        raise UserError("there is no picture to classify: give at least one")
+    return torch.stack([read_picture(image) for image in images])
+
+
+def read_picture(picture: Picture) -> Tensor:
+    """Return one picture as uint8 (1, 28, 28).
+
+    Raises:
+        UnreadablePictureError: a UserError with the reason.
+    """
+    import torch
+
+    return torch.from_numpy(pixels_of(picture))[None]
+
+
+def pixels_of(picture: Picture) -> Grey:
+    """Return one picture as uint8 (28, 28).
+
+    Raises:
+        UnreadablePictureError: a UserError with the reason.
+        EmptyPictureError: one of them; the picture shows nothing but a background.
+    """
+    with reading(picture):
+        try:
+            return prepare_image.pixels_of(bytes_of(picture) if isinstance(picture, str | Path) else picture)
+        except EmptyImageError as error:
+            raise EmptyPictureError(picture, error.pixels) from error
+
+
+def _checked(images: Tensor) -> Tensor:
+    import torch
+
+    if images.dtype != torch.uint8:
+        raise UserError(f"pictures are {images.dtype}: give uint8 values from 0 to 255")
+    if images.ndim == 2:
+        images = images[None]
+    if images.ndim == 3:
+        images = images[:, None]
+    if images.ndim != 4 or images.shape[1:] != (1, NATIVE_SIZE, NATIVE_SIZE):
+        raise UserError(f"pictures have shape {tuple(images.shape)}: give (N, {NATIVE_SIZE}, {NATIVE_SIZE})")
+    return images
+
+
 def open_picture(path: str | Path | bytes) -> Image.Image:
-    """Return the image in a file, or in the bytes of one: its size checked, not yet decoded if it has 8 bits.
-
-    If the file holds several, it is the first.
+    """Return the image in a file, or in the bytes of one, as `prepare_image.open_image` does.
 
     Raises:
-        UnreadablePictureError: if it is no ordinary file or is too large; see `reading` for what else can go wrong.
+        UnreadablePictureError: if it is no ordinary file, is no image, is damaged or too large.
     """
-    content = path if isinstance(path, bytes) else bytes_of(Path(path).expanduser())
-    try:
-        image = Image.open(io.BytesIO(content), formats=FORMATS)
-    except UnidentifiedImageError as error:
-        known = "PNG, JPEG, WebP, GIF, BMP, TIFF"
-        raise UnreadablePictureError(
-            path, f"it is no picture of a format that is read here ({known}), or damaged"
-        ) from error
-    check_size(image)
-    if image.format == "TIFF" and image.info.get("compression") != "raw":  # libtiff prints, and is often attacked
-        raise UnreadablePictureError(path, "it is a compressed TIFF, which is not decoded here: save it as PNG")
-    _keep_lower_bits(image, content)
-    return image
-
-
-def _keep_lower_bits(image: ImageFile.ImageFile, content: bytes) -> None:
-    """Scale colours that use few of their 16 bits, as those of 12 do, before Pillow keeps the upper 8."""
-    forms = {_form(tile) for tile in image.tile}
-    if len(forms) != 1 or (form := forms.pop()) not in LOWER_BITS:
-        return
-    upper: NDArray[np.uint8] = np.asarray(image)[..., :3]
-    if upper.max() >= FEW_UPPER:
-        return
-    lower_form, channels = LOWER_BITS[form]
-    other = Image.open(io.BytesIO(content), formats=FORMATS)
-    other.tile = [_with_form(tile, lower_form) for tile in other.tile]
-    values = upper.astype(np.uint16) << 8 | np.asarray(other)[..., channels]
-    bands = [Image.fromarray(band) for band in np.moveaxis(eight_bits(values), 2, 0)]
-    image.paste(Image.merge(image.mode, [*bands, *image.split()[3:]]))
-
-
-def _form(tile: Any) -> str:
-    """Return the name that Pillow has for the form of the pixels in a part of a file."""
-    return str(tile.args if isinstance(tile.args, str) else tile.args[0])
-
-
-def _with_form(tile: Any, form: str) -> Any:
-    return tile._replace(args=form if isinstance(tile.args, str) else (form, *tile.args[1:]))
-
-
-def eight_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """Return values of more than 8 bits, or of another type, as grey levels of 8.
-
-    White is what the number of bits makes it, and that number is told by the largest value, since no format tells it:
-    images of 10 or 12 bits are kept in files of 16. A line says so, once, where it is a guess.
-
-    - Whole numbers: 8 bits that were spread over 16 (multiples of 257) have their white at 65,535; else it is the
-      smallest of 1, 255, 1,023, 4,095, 16,383 and 65,535 that no value exceeds.
-    - Fractions: 0 to 1, if that is where they lie.
-    - Anything else, as negative numbers: the smallest value becomes black, the largest white.
-
-    Raises:
-        ValueError: A value is no finite number.
-    """
-    numbers = values.astype(np.float32)
-    if not np.isfinite(numbers).all():
-        raise ValueError("it holds values that are no finite numbers")
-    low, high = _range_of(values, float(numbers.min()), float(numbers.max()))
-    levels: NDArray[np.uint8] = np.rint((numbers - low) * (LARGEST / max(high - low, 1e-30))).astype(np.uint8)
-    return levels
-
-
-def _range_of(values: NDArray[Any], low: float, high: float) -> tuple[float, float]:
-    """Return the values of black and white."""
-    whole = values.dtype.kind in "ui" or bool((values == np.rint(values)).all())
-    if whole and low >= 0 and high <= RANGES[-1]:
-        if high > LARGEST and not (values % 257).any():
-            return 0.0, float(RANGES[-1])
-        white = next(limit for limit in RANGES if high <= limit)
-        if white < RANGES[-1]:
-            bits = f"{round(math.log2(white + 1))} (white is {white:,})"
-            tell(
-                f"note: an image file of 16 or more bits a pixel, all values up to {white:,}, is read as one of {bits}"
-            )
-        return 0.0, float(white)
-    if low >= 0 and high <= 1:
-        return 0.0, 1.0
-    tell("note: in an image file of numbers without a known range, the smallest becomes black, the largest white")
-    return low, high
+    with reading(path):
+        return prepare_image.open_image(path if isinstance(path, bytes) else bytes_of(path))
 
 
 @functools.cache
@@ -171,19 +170,11 @@ def tell(text: str) -> None:
         say(text, sys.stderr)
 
 
-def check_size(image: Image.Image) -> None:
-    """Raise ValueError if a picture has more pixels than are decoded here."""
-    width, height = image.size
-    if width * height > MOST_PIXELS:
-        raise ValueError(f"it has {width:,} x {height:,} pixels; at most {MOST_PIXELS // 10**6} million are decoded")
-    if not width * height:
-        raise ValueError("it has no pixels")
-
-
-def bytes_of(path: Path) -> bytes:
+def bytes_of(path: str | Path) -> bytes:
     """Return the content of an ordinary file of bounded size. Raises OSError or ValueError; see `reading`."""
+    path = Path(path).expanduser()
     _check_file(os.stat(path))  # first, since to open a device can do something
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    descriptor = os.open(path, os.O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY | O_BINARY)
     with os.fdopen(descriptor, "rb") as file:
         info = os.fstat(descriptor)
         _check_file(info)

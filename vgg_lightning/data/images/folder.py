@@ -11,9 +11,8 @@ from torch import Tensor
 
 from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.base.text import printable
-from vgg_lightning.data.images.decode import UnreadablePictureError
+from vgg_lightning.data.images.decode import UnreadablePictureError, read_picture
 from vgg_lightning.data.images.listing import ENDINGS, MOST_FILES, Found, TooManyError, walk
-from vgg_lightning.data.images.prepare import read_picture
 
 __all__ = ["MOST_FILES", "SUFFIXES", "Found", "PictureLoader", "find_pictures"]
 

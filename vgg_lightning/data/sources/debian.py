@@ -97,7 +97,7 @@ def _unpack(package: Path) -> Path:
 
 def _apt_get(work: Path, text: str, *arguments: str) -> list[str]:
     """Run apt-get with all its state in `work`, and return its complaints, the telling ones first."""
-    (work / "apt.conf").write_text(APT_CONFIG)
+    (work / "apt.conf").write_text(APT_CONFIG, encoding="utf-8")
     for folder in ("lists/partial", "archives/partial"):
         (work / folder).mkdir(parents=True, exist_ok=True)
     options = ["-c", str(work / "apt.conf"), "-qq"]

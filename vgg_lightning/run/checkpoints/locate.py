@@ -7,12 +7,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from vgg_lightning.base.errors import UserError, option
+from vgg_lightning.base.errors import UserError, nearest, option
 from vgg_lightning.base.files import check_place
 from vgg_lightning.base.text import say
 from vgg_lightning.run.checkpoints.read import damage
 from vgg_lightning.run.lightning_private import epochs_done
 
+SHIPPED: dict[str, Path] = {}  # names of the checkpoints that a project brings along; what lies at a path goes first
 KEPT = ("last", "last-prev", "best", "best-prev")  # where two are equally new, the first
 
 
@@ -24,7 +25,7 @@ def find_checkpoint(path: str | Path, prefer: str = "best") -> Path:
     """Return the checkpoint file that `path` means.
 
     Args:
-        path: a checkpoint file, or a run folder such as `lightning_logs/quick/version_0`.
+        path: a checkpoint file, a run folder such as `lightning_logs/quick/version_0`, or a name in `SHIPPED`.
         prefer: "best" or "last", which of a run folder's two.
 
     Raises:
@@ -34,7 +35,9 @@ def find_checkpoint(path: str | Path, prefer: str = "best") -> Path:
     if path.is_file():
         return path
     if not path.exists():
-        raise UserError(f"checkpoint {path} does not exist{_found_near(path)}")
+        if str(path) in SHIPPED:
+            return SHIPPED[str(path)]
+        raise UserError(f"checkpoint {path} does not exist{nearest(str(path), SHIPPED) or _found_near(path)}")
     names = [prefer, *({"best", "last"} - {prefer})]
     candidates = [folder / f"{name}.ckpt" for name in names for folder in (path / "checkpoints", path)]
     for candidate in candidates:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from vgg_lightning.base.errors import UserError
 from vgg_lightning.base.files import open_regular
+from vgg_lightning.base.machine import widest_float
 from vgg_lightning.run.checkpoints.seal import verify
 
 PARTS = 1_000_000  # values that any file may stand for, each counted as often as it is reached; else one for each byte
@@ -334,7 +335,7 @@ def first_non_finite(tensors: Mapping[str, Tensor]) -> str:
     # A sum is finite if all of its parts are, or overflows; only then each tensor is looked at.
     sums: dict[torch.device, list[Tensor]] = {}
     for tensor in tensors.values():
-        sums.setdefault(tensor.device, []).append(_real(tensor).sum(dtype=torch.float64))
+        sums.setdefault(tensor.device, []).append(_real(tensor).sum(dtype=widest_float(tensor.device)))
     if all(bool(torch.stack(each).sum().isfinite()) for each in sums.values()):
         return ""
     return next((name for name, tensor in tensors.items() if not bool(_real(tensor).isfinite().all())), "")

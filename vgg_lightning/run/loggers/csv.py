@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from vgg_lightning.base.files import read_regular, write_whole
+from vgg_lightning.base.machine import O_BINARY, O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK
 from vgg_lightning.base.progress import say
 
 FIRST = ("step", "epoch")
@@ -158,7 +159,7 @@ class RunCSV(Logger):
         return False
 
     def _write_end(self, data: bytes) -> None:
-        descriptor = os.open(self.file, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(self.file, os.O_WRONLY | os.O_APPEND | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_BINARY)
         with os.fdopen(descriptor, "ab", buffering=0) as stream:
             try:
                 count = stream.write(data)

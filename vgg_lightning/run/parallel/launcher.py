@@ -17,12 +17,13 @@ import lightning as L
 from lightning.fabric.plugins import ClusterEnvironment
 
 from vgg_lightning.base.errors import LostProcessError
+from vgg_lightning.base.machine import STOP_SIGNALS, send_self
 from vgg_lightning.base.process import PARENT, own_environment
 from vgg_lightning.run import collectives, signals
 from vgg_lightning.run.lightning_private import ScriptLauncher, share_cores
 
 GRACE = 5.0  # seconds that a process has to end by itself once another one has ended
-SIGNALLED = {128 + number: number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+SIGNALLED = {128 + number: number for number in STOP_SIGNALS}
 IN_ORDER = (2, 3, *SIGNALLED)  # exit codes of a process that has said why it ends
 _launchers: list[Launcher] = []  # of the run of this program
 _ending = threading.Lock()  # held to take one out, or to signal this process while its launcher is there
@@ -81,7 +82,7 @@ class Launcher(ScriptLauncher):
         code = int(failed[0].returncode)
         with _ending:  # after the run nobody handles the signals any more
             if code in SIGNALLED and not signals.pending() and self in _launchers:
-                os.kill(os.getpid(), SIGNALLED[code])
+                send_self(SIGNALLED[code])
         time.sleep(GRACE)
         if self not in _launchers:
             return
