@@ -34,7 +34,9 @@ from vgg_lightning.base.text import program, say
 from vgg_lightning.classifier import Classifier
 from vgg_lightning.data.batches import check_agreement, in_order
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
-from vgg_lightning.data.files import class_names, default_data_dir
+from vgg_lightning.data.files import class_names, default_data_dir, training_counts
+from vgg_lightning.data.sizes import STEPS, Sizes
+from vgg_lightning.data.sources.catalogue import find_dataset
 from vgg_lightning.loading.agreement import agree
 from vgg_lightning.loading.opened import open_checkpoint
 from vgg_lightning.run import collectives
@@ -61,7 +63,7 @@ Stage = Literal["fit", "validate", "test", "predict"]
 Options = dict[str, Any]
 
 TRAINER_DEFAULTS: Options = {
-    "max_epochs": 10,  # the book's
+    "max_epochs": None,  # see `size`
     "num_sanity_val_steps": 0,  # validation follows the first epoch anyway
     "enable_model_summary": False,  # `vgg-lightning summary` says more; a run says it in one line
 }
@@ -161,6 +163,7 @@ def prepare(
     run = Run(stage, {**options, "name": name, **own, "ckpt_path": file and str(file)}, asked, seat())
     with _session_of(run):
         complete(stage, run.options)
+        size(stage, run.options, open_checkpoint(file, Classifier, hand_on=True).data_options if file else {})
         if file:
             run.step = agree(stage, run.options, Classifier)
         if seed is not False:
@@ -172,7 +175,7 @@ def prepare(
         build = FashionMNISTDataModule
         run.model = model if isinstance(model, Classifier) else Classifier(**run.options["model"])
         run.data = data if isinstance(data, FashionMNISTDataModule) else build(**run.options["data"])
-        run.data.hparams["seed"] = run.options["data"]["seed"]
+        run.data.hparams.update({name: run.options["data"][name] for name in ("seed", "val_size", "batch_size")})
         check_agreement(run.data, run.model.hparams)
         _ready_data(run, record)
         if stage == "fit" and record and not run.options["trainer"]["fast_dev_run"]:
@@ -270,6 +273,37 @@ def complete(stage: Stage, options: Options) -> None:
     if options["data"]["seed"] is None:
         options["data"]["seed"] = int(options["seed_everything"])
     check_trainer(options["trainer"])
+
+
+def size(stage: Stage, options: Options, saved: Mapping[str, Any]) -> None:
+    """Fill in `val_size`, `batch_size` and `max_epochs` where nobody said them; say those that follow own data.
+
+    Args:
+        stage: what is to run.
+        options: as `complete` leaves them.
+        saved: options of the data in the checkpoint that is opened, which count before the number of images.
+
+    Raises:
+        UserError: if the images cannot be counted.
+    """
+    data, trainer = options["data"], options["trainer"]
+    places = {"val_size": data, "batch_size": data, "max_epochs": trainer}
+    data.update({name: saved[name] for name in saved.keys() & places.keys() if data[name] is None})
+    if stage != "fit" and trainer["max_epochs"] is None:
+        trainer["max_epochs"] = Sizes().max_epochs  # the Trainer wants one, though nothing is trained
+    unsaid = [name for name, group in places.items() if group[name] is None]
+    own = find_dataset(data["dataset"], data["classes"]).own
+    sizes = Sizes()
+    if own and unsaid:
+        counts = training_counts(data["data_dir"], data["dataset"], data["classes"])
+        steps = STEPS if trainer["max_steps"] in (None, -1) else trainer["max_steps"]
+        sizes = Sizes.of(counts, data["val_size"], data["batch_size"], steps)
+    for name in unsaid:
+        places[name][name] = getattr(sizes, name)
+    if own and unsaid and stage == "fit":
+        groups = {"val_size": "data", "batch_size": "data", "max_epochs": "trainer"}
+        said = ", ".join(f"{option(f'{groups[name]}.{name}')} {getattr(sizes, name)}" for name in unsaid)
+        say(f"for {sum(counts):,} training images: {said}")
 
 
 def resume_command(run_folder: Path) -> str:

@@ -11,6 +11,7 @@ import yaml
 from vgg_lightning.base.errors import UserError
 from vgg_lightning.classifier import Classifier
 from vgg_lightning.cli.run_config import plain_config
+from vgg_lightning.data.sources.catalogue import DATASETS
 from vgg_lightning.loading.opened import SUFFIX, Opened, open_checkpoint
 from vgg_lightning.networks.vgg import OWN_BLOCKS, VGG_BLOCKS
 from vgg_lightning.presets import DEFAULT, check_config, find_config, presets
@@ -42,7 +43,7 @@ def with_defaults(verb: str, options: list[str]) -> list[str]:
     elif verb != "fit":
         raise UserError(f"{verb} needs weights: give --ckpt_path a checkpoint or a run folder")
     if not base and verb == "fit" and not {"--config", "-c"} & set(options):
-        base = ["--config", str(find_config(_default_preset(options)))]
+        base = ["--config", str(find_config(_default_preset(options))), *_follow_own_data(options)]
     return base + options
 
 
@@ -121,6 +122,15 @@ def _default_preset(options: list[str]) -> str:
         return DEFAULT
     lines = {name: file.read_text(encoding="utf-8").splitlines() for name, file in presets().items()}
     return next((name for name, text in lines.items() if f"  network: {network}" in text), DEFAULT)
+
+
+def _follow_own_data(options: list[str]) -> list[str]:
+    """Return options that let sizes follow the number of images: no preset was asked for, and the data is one's own."""
+    given = [options[i + 1] for i, option in enumerate(options[:-1]) if option == "--data.dataset"]
+    given += [option.partition("=")[2] for option in options if option.startswith("--data.dataset=")]
+    if not any(name in DATASETS and DATASETS[name].own for name in given):
+        return []
+    return ["--data.val_size=null", "--data.batch_size=null", "--trainer.max_epochs=null"]
 
 
 def _options_of(opened: Opened, verb: str, own_config: bool) -> list[str]:
