@@ -39,6 +39,7 @@ from vgg_lightning.data.sizes import STEPS, Sizes
 from vgg_lightning.data.sources.catalogue import find_dataset
 from vgg_lightning.loading.agreement import agree
 from vgg_lightning.loading.opened import open_checkpoint
+from vgg_lightning.loading.run_data import data_of
 from vgg_lightning.run import collectives
 from vgg_lightning.run.checkpoints.io import VerifiedCheckpointIO
 from vgg_lightning.run.checkpoints.locate import check_space, check_writable, find_checkpoint, newest_valid
@@ -54,7 +55,7 @@ from vgg_lightning.run.session import session
 from vgg_lightning.run.stop import StopOnSignal
 from vgg_lightning.show import show_callbacks, shown_names
 from vgg_lightning.show.class_table import ClassTable, print_class_table
-from vgg_lightning.show.report import RunReport, in_percent, print_next_steps
+from vgg_lightning.show.report import RunReport, in_percent, parts_of, print_next_steps
 from vgg_lightning.training.limits import check_run, check_sharded, check_trainer
 from vgg_lightning.training.memory import check_training_fits
 from vgg_lightning.training.run_options import equal_on_all
@@ -212,8 +213,8 @@ def fit(run: Run) -> dict[str, Any]:
             report.write(run.trainer, run.data)
         except OSError as error:
             run.problems.append(f"results.json is not written: {error.strerror}")
-        print_class_table(run.trainer)
-        print_next_steps(report)
+        print_class_table(run.trainer, _part_tested(run))
+        print_next_steps(report, run.trainer, run.data)
         if any(getattr(callback, "failed", False) for callback in _callbacks(run)):
             run.problems.append("the newest checkpoint could not be written: make room and resume the run")
         run.problems += [f"{unsaved} could not be written" for unsaved in _unsaved(run)]
@@ -385,7 +386,7 @@ def _of_checkpoint(file: Path | None, stage: Stage, data: Any) -> tuple[Options,
     if file is None or stage == "fit":
         raise UserError(f"{stage} needs a model: give a Classifier{'' if stage == 'fit' else ', or a ckpt_path'}")
     opened = open_checkpoint(file, Classifier, hand_on=True)
-    return dict(opened.model_options), opened.data_options if data is None else data
+    return dict(opened.model_options), data_of(opened) if data is None else data
 
 
 def _defaults(owner: type) -> Options:
@@ -562,13 +563,21 @@ def _evaluate(run: Run, stage: Literal["validate", "test"]) -> dict[str, float]:
             verbose=False,
         )
         metrics = _metrics(run)
+        parts = {name: f" on {part.text}" for name, part in parts_of(run.trainer, run.data).items()}
         for split, accuracy, loss in (("val", "validation    ", "val loss"), ("test", "test accuracy ", "test loss")):
             if f"{split}_acc" in metrics:
-                print(f"{accuracy} {in_percent(metrics, f'{split}_acc')}")
+                on = parts.get("validated_on" if split == "val" else "tested_on", "")
+                say(f"{accuracy} {in_percent(metrics, f'{split}_acc')}{on}")
             if f"{split}_loss" in metrics:
                 print(f"{loss:14} {metrics[f'{split}_loss']:.4f}")
-        print_class_table(run.trainer)
+        print_class_table(run.trainer, _part_tested(run))
         return metrics
+
+
+def _part_tested(run: Run) -> str:
+    """Return in words which part of the test images was tested; nothing if it was all of them."""
+    part = parts_of(run.trainer, run.data).get("tested_on")
+    return part.text if part and not part.is_whole else ""
 
 
 def _metrics(run: Run) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shlex
 import shutil
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,8 @@ from typing import TextIO
 
 FORMATS = ("table", "json", "csv", "markdown")
 FORMULA = ("=", "+", "-", "@")  # what a spreadsheet takes for the beginning of one
+
+MODULES = {"vgg-lightning": "vgg_lightning", "tensorboard": "tensorboard.main"}  # where there is no script
 
 Row = Sequence[object]
 
@@ -118,11 +121,21 @@ def show_any_text() -> None:
 
 
 def program(name: str) -> str:
-    """Return what to type to start a program of this environment, which need not be on the path."""
+    """Return what to type to start a program of this environment, which need not be on the path, or have no script."""
     own = Path(sys.executable).with_name(name)
-    if not own.exists() or shutil.which(name) == str(own):
+    if not own.exists():
+        module = MODULES.get(name)
+        python = Path(sys.executable).name
+        return f"{_typed(python)} -m {module}" if module and not shutil.which(name) else name
+    return _typed(name)
+
+
+def _typed(name: str) -> str:
+    """Return what to type for a program beside the interpreter: its name if it is on the path, else where it is."""
+    own = Path(sys.executable).with_name(name)
+    if shutil.which(name) == str(own):
         return name
-    return str(own.relative_to(Path.cwd())) if own.is_relative_to(Path.cwd()) else str(own)
+    return shlex.quote(str(own.relative_to(Path.cwd()) if own.is_relative_to(Path.cwd()) else own))
 
 
 def _in_csv(value: object) -> object:

@@ -13,6 +13,7 @@ from vgg_lightning.classifier import Classifier
 from vgg_lightning.cli.run_config import plain_config
 from vgg_lightning.data.sources.catalogue import DATASETS
 from vgg_lightning.loading.opened import SUFFIX, Opened, open_checkpoint
+from vgg_lightning.loading.run_data import data_of
 from vgg_lightning.networks.vgg import OWN_BLOCKS, VGG_BLOCKS
 from vgg_lightning.presets import DEFAULT, check_config, find_config, presets
 from vgg_lightning.run.checkpoints.locate import meant_by, newest_beside, newest_of
@@ -142,7 +143,7 @@ def _options_of(opened: Opened, verb: str, own_config: bool) -> list[str]:
         except UserError:
             if not own_config:
                 raise
-    groups: dict[str, dict[str, Any]] = {"model": dict(opened.model_options), "data": dict(opened.data_options)}
+    groups: dict[str, dict[str, Any]] = {"model": dict(opened.model_options), "data": data_of(opened)}
     for group, found in groups.items():
         for name in [name for name in found if f"{group}.{name}" in LINKED]:
             del found[name]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vgg_lightning.base.options import check
 from vgg_lightning.base.progress import say
+from vgg_lightning.base.text import printable
 from vgg_lightning.data.augment import Augment, Place
 from vgg_lightning.data.augment.patches import FILL
 from vgg_lightning.data.batches import Batch, BatchLoader
@@ -21,7 +22,7 @@ from vgg_lightning.data.images.folder import Found, PictureLoader, find_pictures
 from vgg_lightning.data.options import CLASSES, MEAN, OPTIONS, PLACES, STD
 from vgg_lightning.data.sizes import Sizes
 from vgg_lightning.data.sources.catalogue import DATASETS, DatasetName, mirror_note
-from vgg_lightning.data.splits import part_order, stratified_split
+from vgg_lightning.data.splits import Part, part_order, stratified_split
 from vgg_lightning.data.statistics import mean_and_std
 from vgg_lightning.data.transforms import Preprocess
 
@@ -148,6 +149,18 @@ class FashionMNISTDataModule(L.LightningDataModule):
             self.prepare_data()
             self.setup("test" if split == "test" else "fit")
         return self._splits[split]
+
+    def part(self, split: Split, batches: float) -> Part:
+        """Return what is read of a split, once it is set up, in so many batches."""
+        total = len(self._splits[split][1])
+        seen = int(min(batches * self.hparams["batch_size"], total))
+        known = DATASETS[self.hparams["dataset"]]
+        if split != "test":
+            return Part.of(seen, total, "training images" if split == "train" else "validation images")
+        if known.own:
+            return Part.of(seen, total, "held-out images", f" of {printable(str(self.data_dir))}")
+        found = Part.of(seen, total, "official test images")
+        return found._replace(text="the official test images") if found.is_whole else found
 
     def train_dataloader(self) -> BatchLoader:
         """Return a resumable loader in a seeded order, or in a fixed one if the Trainer overfits some batches."""

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import resource
+import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
 
 from vgg_lightning.base.files import write_whole
 from vgg_lightning.base.text import program, say
 from vgg_lightning.base.versions import versions
 from vgg_lightning.data.batches import Batch
+from vgg_lightning.data.splits import Part
+from vgg_lightning.run.loggers.tensorboard import RunTensorBoard
 from vgg_lightning.show.class_table import class_accuracies
 
 if TYPE_CHECKING:
-    from vgg_lightning.data.datamodule import FashionMNISTDataModule
+    from vgg_lightning.data.datamodule import FashionMNISTDataModule, Split
+
+NOTEBOOK = "notebooks/01_reuse_a_checkpoint.ipynb"
 
 
 class RunReport(Callback):
@@ -122,6 +129,7 @@ class RunReport(Callback):
             **{name: value for name, value in self.metrics.items() if name.endswith("_tta")},
             "train_acc": self.metrics.get("train_acc"),
             "train_loss": self.metrics.get("train_loss"),
+            **{name: part.text for name, part in parts_of(trainer, data).items()},
             "test_acc_per_class": class_accuracies(trainer),
             "epochs": trainer.current_epoch,
             "steps": trainer.global_step,
@@ -158,18 +166,40 @@ def in_percent(metrics: Mapping[str, Any], name: str) -> str:
     return f"{100 * float(metrics[name]):.2f} %{tta}"
 
 
-def print_next_steps(report: RunReport) -> None:
-    """Print accuracy, time, place, and the next three commands."""
-    run = report.run_folder
-    if "test_acc" in report.metrics:
-        print(f"\ntest accuracy  {in_percent(report.metrics, 'test_acc')} on the official test pictures")
-    if "val_acc" in report.metrics:
-        print(f"validation     {in_percent(report.metrics, 'val_acc')}")
+def parts_of(trainer: L.Trainer, data: FashionMNISTDataModule) -> dict[str, Part]:
+    """Return what the last test and the last validation of a Trainer were on: "tested_on", "validated_on", or neither."""
+    metrics = trainer.callback_metrics
+    read: dict[str, tuple[Split, Sequence[float]]] = {
+        "tested_on": ("test", trainer.num_test_batches if "test_acc" in metrics else ()),
+        "validated_on": ("val", trainer.num_val_batches),
+    }
+    return {name: data.part(split, sum(batches)) for name, (split, batches) in read.items() if sum(batches)}
+
+
+def print_next_steps(report: RunReport, trainer: L.Trainer, data: FashionMNISTDataModule) -> None:
+    """Print accuracy, time, place, and the next commands: those that work here, on what is there."""
+    metrics, parts = report.metrics, parts_of(trainer, data)
+    on = {name: f" on {part.text}" for name, part in parts.items()}
+    if "test_acc" in metrics:
+        say(f"\ntest accuracy  {in_percent(metrics, 'test_acc')}{on.get('tested_on', '')}")
+    if "val_acc" in metrics:
+        say(f"validation     {in_percent(metrics, 'val_acc')}{on.get('validated_on', '')}")
     print(f"time           {report.seconds / 60:.1f} min, peak memory {peak_memory_mb():.0f} MB")
-    say(f"run folder     {run}")
-    say(
-        "\nnext:\n"
-        f"  {program('tensorboard')} --logdir {run.parent.parent}\n"
-        f"  {program('vgg-lightning')} predict --ckpt_path {run}\n"
-        f"  {program('jupyter')} notebook notebooks/01_reuse_a_checkpoint.ipynb"
-    )
+    say(f"run folder     {report.run_folder}")
+    if commands := _next_commands(report, trainer):
+        say("\n".join(["\nnext:", *(f"  {command}" for command in commands)]))
+
+
+def _next_commands(report: RunReport, trainer: L.Trainer) -> list[str]:
+    run = shlex.quote(str(report.run_folder))
+    boards = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+    all_runs = report.run_folder.parent.parent
+    folders = {str(all_runs) if isinstance(board, RunTensorBoard) else board.root_dir for board in boards}
+    commands = [f"{program('tensorboard')} --logdir {shlex.quote(folder)}" for folder in sorted(folders)]
+    if report.checkpoint:
+        commands.append(f"{program('vgg-lightning')} predict --ckpt_path {run}")
+        if importlib.util.find_spec("gradio"):
+            commands.append(f"{program('vgg-lightning')} serve --ckpt_path {run}")
+    if Path(NOTEBOOK).is_file() and importlib.util.find_spec("notebook"):
+        commands.append(f"{program('jupyter')} notebook {NOTEBOOK}")
+    return commands

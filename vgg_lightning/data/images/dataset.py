@@ -310,7 +310,9 @@ def _subfolders(folder: Path) -> list[Path]:
     try:
         return sorted(path for path in folder.iterdir() if not is_hidden(path.name) and path.is_dir())
     except OSError as error:
-        raise UserError(f"cannot read the folder {folder} ({error.strerror or error}): {_layout()}") from error
+        gone = isinstance(error, FileNotFoundError)
+        remedy = f"give {option('data.data_dir')} the folder of the images" if gone else _layout()
+        raise UserError(f"cannot read the folder {folder} ({error.strerror or error}): {remedy}") from error
 
 
 def _split_folders(root: Path) -> dict[str, Path]:
