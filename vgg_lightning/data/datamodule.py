@@ -11,6 +11,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
+from vgg_lightning.base.errors import option
 from vgg_lightning.base.options import check
 from vgg_lightning.base.progress import say
 from vgg_lightning.base.text import printable
@@ -244,6 +245,8 @@ class FashionMNISTDataModule(L.LightningDataModule):
         views = model.hparams.get("tta", "none") if model is not None else "none"
         if note := mirror_note(DATASETS[self.hparams["dataset"]], self.hparams["augment"] or [], views):
             say(note)
+        if (channels := self.hparams["in_channels"]) > 1:
+            say(f"note: {option('model.in_channels')} {channels}: the images are grey, each channel repeats them")
 
     def _predicts_own(self) -> bool:
         predicts = self.trainer is not None and self.trainer.state.fn == TrainerFn.PREDICTING

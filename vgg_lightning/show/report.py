@@ -167,7 +167,7 @@ def in_percent(metrics: Mapping[str, Any], name: str) -> str:
 
 
 def parts_of(trainer: L.Trainer, data: FashionMNISTDataModule) -> dict[str, Part]:
-    """Return what the last test and the last validation of a Trainer were on: "tested_on", "validated_on", or neither."""
+    """Return what the last test and the last validation of a Trainer were on, if any: "tested_on", "validated_on"."""
     metrics = trainer.callback_metrics
     read: dict[str, tuple[Split, Sequence[float]]] = {
         "tested_on": ("test", trainer.num_test_batches if "test_acc" in metrics else ()),

@@ -172,7 +172,7 @@ class ChanceNote(Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Say if all of the data, read as often as was asked for, makes few steps."""
         steps = trainer.estimated_stepping_batches
-        limited = trainer.limit_train_batches != 1.0 or trainer.max_steps != -1 or bool(getattr(trainer, "fast_dev_run"))
+        limited = trainer.limit_train_batches != 1.0 or trainer.max_steps != -1
         if steps < FEW_STEPS and not limited and trainer.is_global_zero:
             print(
                 f"note: this run has {steps:.0f} steps in all, too few for most networks to learn anything: lower "
@@ -197,13 +197,14 @@ class ChanceNote(Callback):
         self._answers = torch.zeros(pl_module.hparams["num_classes"], 2, dtype=torch.bool, device=pl_module.device)
         self._validated = 0
 
-    def on_validation_batch_end(  # type: ignore[override]  # Classifier returns the logits
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *_: Any
+    def on_validation_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *args: Any
     ) -> None:
         """Note which classes are among the answers, and which among the labels."""
         if isinstance(outputs, Tensor) and len(outputs):
-            _, labels, _, share, *_ = Batch.of(batch)
-            both = torch.stack([outputs.argmax(dim=1), labels[: share.own]], dim=1)
+            batch = Batch.of(batch)
+            share = batch.share
+            both = torch.stack([outputs.argmax(dim=1), batch.labels[: share.own]], dim=1)
             self._answers |= one_hot(both, len(self._answers)).bool().any(dim=0).T
             self._validated += share.total
 
@@ -218,7 +219,9 @@ class ChanceNote(Callback):
         accuracy = float(trainer.callback_metrics.get("val_acc", 1.0))
         chance = 1 / pl_module.hparams["num_classes"]
         if self._validated and accuracy < chance + 2 * math.sqrt(chance * (1 - chance) / self._validated):
-            self._tell(trainer, pl_module, f"the validation accuracy, {100 * accuracy:.1f} %, is that of random answers")
+            self._tell(
+                trainer, pl_module, f"the validation accuracy, {100 * accuracy:.1f} %, is that of random answers"
+            )
 
     def _look(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.looked = True

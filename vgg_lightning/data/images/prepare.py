@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,6 +93,32 @@ def read_picture(picture: Picture) -> Tensor:
     return torch.from_numpy(pixels_of(picture))[None]
 
 
+class Look(NamedTuple):
+    """What an image is, and what it becomes.
+
+    Attributes:
+        pixels: what it becomes, uint8 (28, 28).
+        shows: whether there is anything but background on it.
+        size: its width and height.
+        colour: whether it has colours, which are not among its pixels.
+    """
+
+    pixels: Grey
+    shows: bool
+    size: tuple[int, int]
+    colour: bool
+
+
+def look_at(picture: Picture) -> Look:
+    """Return what an image is and becomes. Raises UnreadablePictureError, a UserError with the reason."""
+    with reading(picture):
+        image = picture if isinstance(picture, Image.Image) else open_picture(picture)
+        check_size(image)
+        grey, background, colour = _grey(ImageOps.exif_transpose(image))
+        pixels, shows = _in_form(grey, background)
+        return Look(pixels.copy(), shows, image.size, colour)
+
+
 def pixels_of(picture: Picture) -> Grey:
     """Return one picture as uint8 (28, 28).
 
@@ -100,13 +126,10 @@ def pixels_of(picture: Picture) -> Grey:
         UnreadablePictureError: a UserError with the reason.
         EmptyPictureError: one of them; the picture shows nothing but a background.
     """
-    with reading(picture):
-        image = picture if isinstance(picture, Image.Image) else open_picture(picture)
-        check_size(image)
-        pixels, shows = _in_form(*_grey(ImageOps.exif_transpose(image)))
-    if not shows:
-        raise EmptyPictureError(picture, pixels)
-    return pixels.copy()
+    look = look_at(picture)
+    if not look.shows:
+        raise EmptyPictureError(picture, look.pixels)
+    return look.pixels
 
 
 def _checked(images: Tensor) -> Tensor:
@@ -123,20 +146,27 @@ def _checked(images: Tensor) -> Tensor:
     return images
 
 
-def _grey(image: Image.Image) -> tuple[Image.Image, int | None]:
-    """Return a picture as grey levels of 8 bits, and the background's level if transparency tells."""
+def _grey(image: Image.Image) -> tuple[Image.Image, int | None, bool]:
+    """Return a picture as grey levels of 8 bits, the background's level if transparency tells, and if it has colour."""
     if image.mode[0] in "IF":
-        return _shrunk(Image.fromarray(eight_bits(np.asarray(image)))), None
+        return _shrunk(Image.fromarray(eight_bits(np.asarray(image)))), None, False
     if not image.has_transparency_data:
-        return _shrunk(image if image.mode == "L" else image.convert("RGB")).convert("L"), None
+        image = _shrunk(image if image.mode == "L" else image.convert("RGB"))
+        return image.convert("L"), None, _has_colour(image)
     straight = image.convert("LA") if image.mode == "La" else image  # from which Pillow goes no other way
     image = _shrunk(straight.convert("RGBA"))
+    colour = _has_colour(image)
     alpha = np.asarray(image.getchannel("A"), dtype=np.float64)
     if (alpha < LARGEST // 2).mean() < TRANSPARENT:
-        return _on(image, LARGEST), None
+        return _on(image, LARGEST), None, colour
     light = np.asarray(image.convert("L"), dtype=np.float64)
     background = 0 if (light * alpha).sum() > ALMOST_WHITE * alpha.sum() else LARGEST
-    return _on(image, background), background
+    return _on(image, background), background, colour
+
+
+def _has_colour(image: Image.Image) -> bool:
+    """Return whether red, green and blue differ anywhere by more than what a file of a grey image loses."""
+    return image.mode != "L" and bool((np.ptp(np.asarray(image)[..., :3], axis=-1) > FAINT).any())
 
 
 def _on(image: Image.Image, level: int) -> Image.Image:
