@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 
 from vgg_lightning.base.errors import UserError, nearest
 from vgg_lightning.base.files import replace
+from vgg_lightning.base.options import without_group
 from vgg_lightning.base.text import printable, say, table
 from vgg_lightning.data.files import DATASETS, Prepared, default_data_dir, prepare, some_pixels
 from vgg_lightning.data.sources.catalogue import find_dataset
@@ -35,7 +36,7 @@ def main(args: list[str]) -> int:
     Raises:
         UserError: A wrong option, or data that cannot be had.
     """
-    options, extra = _parser().parse_known_args(args)
+    options, extra = _parser().parse_known_args(without_group("data", args))
     if extra:
         raise UserError(f"unknown option {extra[0]}{nearest(extra[0], OPTIONS)}: data takes {', '.join(OPTIONS)}")
     if options.output and not find_dataset(options.dataset).own:
@@ -95,12 +96,12 @@ def _classes(prepared: Prepared) -> list[str]:
 def _parser() -> _Parser:
     parser = _Parser(prog="vgg-lightning data", description=__doc__, allow_abbrev=False)
     parser.add_argument(
-        *("--data_dir", "--data.data_dir"),
+        "--data_dir",
         metavar="DIR",
         help=f"the data folder (default: $VGG_LIGHTNING_DATA or {default_data_dir()})",
     )
     parser.add_argument(
-        *("--dataset", "--data.dataset"),
+        "--dataset",
         metavar="NAME",
         default="fashion_mnist",
         help=f"one of {', '.join(DATASETS)} (default: %(default)s)",

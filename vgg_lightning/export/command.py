@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from vgg_lightning.base.errors import UserError, nearest
+from vgg_lightning.base.options import without_group
 
 if TYPE_CHECKING:
     from vgg_lightning.classifier import Classifier
     from vgg_lightning.data.datamodule import FashionMNISTDataModule
 
-OPTIONS = ("--format", "--output", "--overwrite", "--data_dir", "--data.data_dir", "--help")
+OPTIONS = ("--format", "--output", "--overwrite", "--data_dir", "--help")
 
 
 class Model(NamedTuple):
@@ -81,7 +82,7 @@ def main(args: list[str]) -> int:
     Raises:
         UserError: a wrong option, a checkpoint that cannot be opened, a place that cannot be written.
     """
-    options, extra = parser().parse_known_args(args)
+    options, extra = parser().parse_known_args(without_group("data", args))
     if extra:
         raise UserError(f"option {extra[0]} is unknown{nearest(extra[0], OPTIONS)}")
     if options.format not in FORMATS:
@@ -168,7 +169,7 @@ def parser() -> _Parser:
     own.add_argument("--output", metavar="FILE", help="the file to write (default: model.FORMAT in this folder)")
     own.add_argument("--overwrite", action="store_true", help="replace files that are there")
     own.add_argument(
-        *("--data_dir", "--data.data_dir"),
+        "--data_dir",
         metavar="DIR",
         help="the data folder, for onnx-int8 (default: that of the run, else the usual one)",
     )
