@@ -1,8 +1,12 @@
-"""Own images as people have them: colour images of mixed sizes, a folder for each class."""
+"""Own images as people have them: colour images of mixed sizes, a folder for each class.
+
+python tests/reliability/shapes.py shapes
+"""
 
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -42,3 +46,7 @@ def _outline(name: str, x: float, y: float, radius: float, turn: float) -> list[
     lengths = [radius * (0.4 if name == "star" and k % 2 else 1.0) for k in range(corners)]
     angles = [turn + 2 * math.pi * k / corners for k in range(corners)]
     return [(x + r * math.cos(a), y + r * math.sin(a)) for r, a in zip(lengths, angles, strict=True)]
+
+
+if __name__ == "__main__":
+    draw_shapes(Path(sys.argv[1]))
