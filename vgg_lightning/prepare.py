@@ -349,8 +349,8 @@ def fit_callbacks(
         callbacks += [LearningRateMonitor(logging_interval="step"), *show_callbacks(show)]
     if early_stopping:
         if not validates:
-            give = f"give {option('data.val_size')} 1000 or more"
-            raise UserError(f"{option('early_stopping')} needs validation pictures: {give}")
+            give = f"give {option('data.val_size')} 1 or more"
+            raise UserError(f"{option('early_stopping')} needs validation images: {give}")
         callbacks.append(EarlyStopping("val_acc", mode="max", patience=early_stopping))
     return lean(callbacks)
 

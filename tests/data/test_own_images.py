@@ -19,10 +19,15 @@ from small import data_folder, launch, one_line
 
 from vgg_lightning import Classifier, FashionMNISTDataModule, load_classifier
 from vgg_lightning.base.text import program
+from vgg_lightning.cli.defaults import with_defaults
+from vgg_lightning.cli.lightning import VGGLightningCLI
+from vgg_lightning.data.files import load
 from vgg_lightning.data.images import dataset, decode
 from vgg_lightning.data.sizes import Sizes
 from vgg_lightning.data.splits import stratified_split
+from vgg_lightning.data.statistics import mean_and_std
 from vgg_lightning.export.command import FORMATS
+from vgg_lightning.find.finder import ready
 from vgg_lightning.prepare import complete, fit, prepare, size
 from vgg_lightning.serve.command import hello
 
@@ -202,6 +207,69 @@ def test_own_idx_files_are_found_again_too(tmp_path):
     assert "give --data.data_dir their folder" in said
 
 
+@pytest.fixture(scope="module")
+def facts(home):
+    """The statistics, names and sizes that the data itself has."""
+    data = FashionMNISTDataModule(dataset="folder", data_dir=str(home / "my shapes"))
+    images, labels = load(home / "my shapes", "train", "folder")
+    mean, std = mean_and_std(images)
+    sizes = Sizes.of(labels.bincount().tolist())
+    return {"mean": mean, "std": std, "classes": list(data.class_names), **sizes._asdict()}
+
+
+@pytest.mark.parametrize("door", ["command line", "a file of options", "the config of a run", "a finder", "Python"])
+def test_every_door_into_training_has_the_facts_of_the_data(door, facts, home, run, monkeypatch, tmp_path):
+    monkeypatch.chdir(home)
+    line = [*FIT[1:], *SMALL]
+    if door == "a file of options":
+        (tmp_path / "mine.yaml").write_text(
+            "data: {dataset: folder, data_dir: my shapes}\nmodel: {ratio: 32, head: gap}"
+        )
+        line = ["--config", str(tmp_path / "mine.yaml")]
+    elif door == "the config of a run":
+        line = ["--config", str(run / "config.yaml")]
+    if door == "a finder":
+        found = ready(line, str(tmp_path), 1)
+    elif door == "Python":
+        found = prepare({"ratio": 32, "head": "gap"}, {"dataset": "folder", "data_dir": "my shapes"}, record=False)
+    else:
+        found = prepare(**VGGLightningCLI("fit", with_defaults("fit", line)).arguments(), record=False)
+    epochs = 37 if door == "a finder" else found.trainer.max_epochs  # it trains for as long as it needs
+    assert {**{name: found.data.hparams.get(name) for name in facts}, "max_epochs": epochs} == facts
+    assert found.model.hparams["num_classes"] == 4
+
+
+@pytest.mark.parametrize("door", ["load_classifier", "load_from_checkpoint", "safetensors", "test"])
+def test_every_door_out_of_a_run_has_the_facts_of_the_data(door, facts, run, tmp_path):
+    if door == "test":
+        found = prepare(stage="test", ckpt_path=run, trainer={"accelerator": "cpu"})
+        classifier, has = found.data, dict(found.data.hparams)
+        assert (has["val_size"], has["batch_size"]) == (facts["val_size"], facts["batch_size"])
+    elif door == "safetensors":
+        assert launch(["export", str(run)], tmp_path).code == 0
+        classifier = load_classifier(tmp_path / "model.safetensors")
+    elif door == "load_from_checkpoint":
+        classifier = Classifier.load_from_checkpoint(run / "checkpoints/best.ckpt")
+    else:
+        classifier = load_classifier(run)
+    assert list(classifier.class_names) == facts["classes"]
+    assert (classifier.preprocess.mean, classifier.preprocess.std) == (facts["mean"], facts["std"])
+
+
+def test_a_search_gives_all_trials_the_sizes_of_the_data(facts, home, monkeypatch):
+    pytest.importorskip("optuna")
+    from vgg_lightning.sweep.options import FitOptions
+
+    monkeypatch.chdir(home)
+    options = FitOptions(FIT[1:])
+    trial = options.parse({"data.batch_size": 64})
+    assert (trial.data.val_size, trial.data.batch_size, trial.trainer.max_epochs) == (19, 64, 37)
+    assert options.plain({})["data"] == {
+        **{name: facts[name] for name in ("val_size", "batch_size")},
+        **{"dataset": "folder", "image_size": 32, "augment": ["flip"]},
+    }
+
+
 def test_int8_is_calibrated_on_the_images_of_the_run(run, tmp_path, monkeypatch):
     seen = []
 
@@ -341,8 +409,8 @@ def test_a_run_too_short_to_learn_is_told_so_before_it_begins(home):
     launched = launch([*FIT, *SMALL, "--data.batch_size", "128", "--trainer.max_epochs", "2"], home)
     assert launched.code == 0, launched.err
     before, _, after = launched.out.partition("epoch 1/2")
-    assert "note: this run has 4 steps in all, too few" in before
-    assert "lower --data.batch_size, or raise --trainer.max_epochs" in before
+    assert "note: this run has 4 steps in all, which is few" in before
+    assert "lower --data.batch_size or raise --trainer.max_epochs" in before
     (note,) = [line for line in after.splitlines() if line.startswith("note: after 4 steps ")]
     assert "what helps: more steps (a smaller --data.batch_size, a larger --trainer.max_epochs), or the weights" in note
 

@@ -114,7 +114,7 @@ class FitOptions:
         if trainer.fast_dev_run:
             raise UserError("--trainer.fast_dev_run writes no run folder, which a search needs: leave it out")
         if not self.config.data.val_size or trainer.limit_val_batches == 0:
-            raise UserError("a search compares val_acc: give --data.val_size 1000 or more, and validate")
+            raise UserError("a search compares val_acc: give --data.val_size 1 or more, and validate")
         if str(trainer.devices).strip("[], ").count(",") or str(trainer.devices) in ("auto", "-1"):
             raise UserError("a trial runs on one device: leave --trainer.devices out, or name one")
         if str(trainer.devices).isdigit() and int(trainer.devices) != 1:

@@ -148,7 +148,7 @@ def _accuracy(num_classes: int) -> MulticlassAccuracy:
 
 # A network that has not begun to learn, as deep VGGs without BatchNorm often do not, and any network in too few steps.
 
-FEW_STEPS = 50  # in all: too few for most networks to begin
+FEW_STEPS = 50  # in all: many networks have not begun to learn by then
 FEWEST_STEPS = 100  # before that nothing is said but at the end: many networks take some dozens of steps to begin
 STEPS = 200  # after which to look, if the first epoch is longer
 NEAR = 0.03  # how close to ln(num_classes) the mean loss of a network is that has learnt nothing
@@ -175,8 +175,8 @@ class ChanceNote(Callback):
         limited = trainer.limit_train_batches != 1.0 or trainer.max_steps != -1
         if steps < FEW_STEPS and not limited and trainer.is_global_zero:
             print(
-                f"note: this run has {steps:.0f} steps in all, too few for most networks to learn anything: lower "
-                f"{option('data.batch_size')}, or raise {option('trainer.max_epochs')}",
+                f"note: this run has {steps:.0f} steps in all, which is few: for more, lower "
+                f"{option('data.batch_size')} or raise {option('trainer.max_epochs')}",
                 flush=True,
             )
 
