@@ -153,6 +153,15 @@ def test_sizes_follow_the_number_of_images(counts, sizes):
     assert (held_out > 0).all() or not sizes[0]
 
 
+def test_a_class_that_is_all_held_out_is_named(tmp_path, capsys):
+    draw_shapes(tmp_path / "train", 1, ("circle",))
+    draw_shapes(tmp_path / "train", 30, ("star",))
+    draw_shapes(tmp_path / "test", 2, ("circle", "star"), seed=1)
+    FashionMNISTDataModule(dataset="folder", data_dir=str(tmp_path)).pictures("train")
+    note = "note: all training images of circle are held out for validation: add images, or lower val_size 7\n"
+    assert note in capsys.readouterr().err
+
+
 def test_the_run_finds_its_data_again(run, tmp_path):
     """From the folder where it was made, and from elsewhere."""
     for cwd in (run.parents[2], tmp_path):

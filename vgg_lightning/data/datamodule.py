@@ -139,6 +139,7 @@ class FashionMNISTDataModule(L.LightningDataModule):
             train, val = stratified_split(labels, self.hparams["val_size"])
             self._splits["train"] = images[train], labels[train]
             self._splits["val"] = images[val], labels[val]
+            self._tell_of_lost(labels, labels[train])
         if stage in ("test", "predict") and "test" not in self._splits:
             if self.hparams["normalize"] and None in (self.hparams["mean"], self.hparams["std"]):
                 self._normalize_by(self._load("train")[0])
@@ -237,6 +238,16 @@ class FashionMNISTDataModule(L.LightningDataModule):
     def _augment(self, mean: float | None) -> Augment:
         fill = FILL if mean is None else round(255 * mean)
         return Augment(self.hparams["augment"] or [], len(self.class_names), fill)
+
+    @rank_zero_only
+    def _tell_of_lost(self, labels: Tensor, train: Tensor) -> None:
+        """Say if all images of a class are held out, as may happen to a class of one or two."""
+        before, left = (found.bincount(minlength=len(self.class_names)) for found in (labels, train))
+        lost = [name for name, b, t in zip(self.class_names, before, left, strict=True) if b and not t]
+        if lost:
+            named = ", ".join(printable(name) for name in lost[:3]) + (", ..." if len(lost) > 3 else "")
+            remedy = f"add images, or lower {option('data.val_size')} {self.hparams['val_size']}"
+            say(f"note: all training images of {named} are held out for validation: {remedy}")
 
     @rank_zero_only
     def _advise(self) -> None:
