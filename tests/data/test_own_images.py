@@ -421,7 +421,7 @@ def test_a_run_too_short_to_learn_is_told_so_before_it_begins(home):
     assert "note: this run has 4 steps in all, which is few" in before
     assert "lower --data.batch_size or raise --trainer.max_epochs" in before
     (note,) = [line for line in after.splitlines() if line.startswith("note: after 4 steps ")]
-    assert "what helps: more steps (a smaller --data.batch_size, a larger --trainer.max_epochs), or the weights" in note
+    assert "what helps: more steps (a smaller --data.batch_size or a larger --trainer.max_epochs), or --model" in note
 
 
 def test_one_answer_for_all_images_is_named(home):

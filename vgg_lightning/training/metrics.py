@@ -260,10 +260,10 @@ def at_chance(loss: float, right: float, seen: float, num_classes: int) -> bool:
 
 
 def _helps(steps: int, hparams: dict[str, Any]) -> str:
-    helps = []
     if steps < FEWEST_STEPS:
-        sizes = f"a smaller {option('data.batch_size')}, a larger {option('trainer.max_epochs')}"
-        helps.append(f"more steps ({sizes}), or the weights of a trained network ({option('model.weights')})")
+        sizes = f"a smaller {option('data.batch_size')} or a larger {option('trainer.max_epochs')}"
+        return f"more steps ({sizes}), or {option('model.weights')} of a trained network"
+    helps = []
     if hparams["init"] not in ("xavier", "kaiming"):
         helps.append(f"{option('model.init')} xavier (or kaiming)")
     if not hparams["batch_norm"]:
