@@ -563,7 +563,8 @@ def _evaluate(run: Run, stage: Literal["validate", "test"]) -> dict[str, float]:
             verbose=False,
         )
         metrics = _metrics(run)
-        parts = {name: f" on {part.text}" for name, part in parts_of(run.trainer, run.data).items()}
+        read = parts_of(run.trainer, run.data, sum(run.trainer.num_val_batches))
+        parts = {name: f" on {part.text}" for name, part in read.items()}
         for split, accuracy, loss in (("val", "validation    ", "val loss"), ("test", "test accuracy ", "test loss")):
             if f"{split}_acc" in metrics:
                 on = parts.get("validated_on" if split == "val" else "tested_on", "")
@@ -576,7 +577,7 @@ def _evaluate(run: Run, stage: Literal["validate", "test"]) -> dict[str, float]:
 
 def _part_tested(run: Run) -> str:
     """Return in words which part of the test images was tested; nothing if it was all of them."""
-    part = parts_of(run.trainer, run.data).get("tested_on")
+    part = parts_of(run.trainer, run.data, 0).get("tested_on")
     return part.text if part and not part.is_whole else ""
 
 

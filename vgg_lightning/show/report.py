@@ -7,7 +7,7 @@ import json
 import resource
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,7 @@ class RunReport(Callback):
         self.run_folder = run_folder
         self.checkpoint: Path | None = None
         self.metrics: dict[str, float] = {}  # of the last epoch in training, of the best one in validation
+        self.val_batches = 0.0  # of the last validation, which may have been in a launch before
         self.seconds = 0.0  # of fit, validation included, over all launches of a resumed run
         self.train_seconds = 0.0  # of the training batches alone
         self.examples = 0
@@ -55,6 +56,7 @@ class RunReport(Callback):
             "train_seconds": self.train_seconds + (now - self._train_begin if self._training else 0.0),
             "examples": self.examples,
             "metrics": dict(self.metrics),
+            "val_batches": self.val_batches,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -62,6 +64,7 @@ class RunReport(Callback):
         if self.checkpoint is not None:
             return
         self.metrics = dict(state_dict["metrics"])
+        self.val_batches = state_dict.get("val_batches", 0.0)
         self.seconds = state_dict["seconds"]
         self.train_seconds = state_dict["train_seconds"]
         self.examples = state_dict["examples"]
@@ -94,6 +97,7 @@ class RunReport(Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Keep the validation metrics of the best epoch, by the rule of the best checkpoint."""
+        self.val_batches = float(sum(trainer.num_val_batches))
         found = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val_")}
         if found.get("val_acc", 0.0) > self.metrics.get("val_acc", -1.0):
             self.metrics |= found
@@ -129,7 +133,7 @@ class RunReport(Callback):
             **{name: value for name, value in self.metrics.items() if name.endswith("_tta")},
             "train_acc": self.metrics.get("train_acc"),
             "train_loss": self.metrics.get("train_loss"),
-            **{name: part.text for name, part in parts_of(trainer, data).items()},
+            **{name: part.text for name, part in parts_of(trainer, data, self.val_batches).items()},
             "test_acc_per_class": class_accuracies(trainer),
             "epochs": trainer.current_epoch,
             "steps": trainer.global_step,
@@ -166,19 +170,25 @@ def in_percent(metrics: Mapping[str, Any], name: str) -> str:
     return f"{100 * float(metrics[name]):.2f} %{tta}"
 
 
-def parts_of(trainer: L.Trainer, data: FashionMNISTDataModule) -> dict[str, Part]:
-    """Return what the last test and the last validation of a Trainer were on, if any: "tested_on", "validated_on"."""
-    metrics = trainer.callback_metrics
-    read: dict[str, tuple[Split, Sequence[float]]] = {
-        "tested_on": ("test", trainer.num_test_batches if "test_acc" in metrics else ()),
-        "validated_on": ("val", trainer.num_val_batches),
+def parts_of(trainer: L.Trainer, data: FashionMNISTDataModule, val_batches: float) -> dict[str, Part]:
+    """Return what a test and a validation were on, if there was one: "tested_on" and "validated_on".
+
+    Args:
+        trainer: that made the test.
+        data: on which.
+        val_batches: of the validation; 0 if there was none.
+    """
+    test_batches = sum(trainer.num_test_batches) if "test_acc" in trainer.callback_metrics else 0
+    read: dict[str, tuple[Split, float]] = {
+        "tested_on": ("test", test_batches),
+        "validated_on": ("val", val_batches),
     }
-    return {name: data.part(split, sum(batches)) for name, (split, batches) in read.items() if sum(batches)}
+    return {name: data.part(split, batches) for name, (split, batches) in read.items() if batches}
 
 
 def print_next_steps(report: RunReport, trainer: L.Trainer, data: FashionMNISTDataModule) -> None:
     """Print accuracy, time, place, and the next commands: those that work here, on what is there."""
-    metrics, parts = report.metrics, parts_of(trainer, data)
+    metrics, parts = report.metrics, parts_of(trainer, data, report.val_batches)
     on = {name: f" on {part.text}" for name, part in parts.items()}
     if "test_acc" in metrics:
         say(f"\ntest accuracy  {in_percent(metrics, 'test_acc')}{on.get('tested_on', '')}")
