@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from PIL import Image
+from shapes import draw_shapes
 
 from vgg_lightning.__main__ import VERBS, main
 
@@ -84,8 +85,8 @@ COMMANDS = commands()
 
 @pytest.fixture
 def clone(tmp_path, monkeypatch, fashion_mnist_dir):
-    """A folder like a clone: two runs, yours.yaml, shirt.png, my_pictures/*.png, clothes/train/bag/*.png and so on."""
-    for name in ("lightning_logs/reference", "lightning_logs/quick"):
+    """A folder like a clone: runs, yours.yaml, shirt.png, my_pictures/*.png, clothes/train/bag/*.png, shapes."""
+    for name in ("lightning_logs/reference", "lightning_logs/quick", "lightning_logs/shapes"):
         shutil.copytree(ROOT / "lightning_logs/reference", tmp_path / name)
     shutil.copytree(ROOT / "docs", tmp_path / "docs", ignore=shutil.ignore_patterns("*.png"))
     shutil.copy(ROOT / "vgg_lightning/presets/quick.yaml", tmp_path / "yours.yaml")
@@ -99,6 +100,7 @@ def clone(tmp_path, monkeypatch, fashion_mnist_dir):
         (tmp_path / place).mkdir(parents=True, exist_ok=True)
         for name in ("shirt", "one", "two", "three") if place else ("shirt",):
             Image.fromarray(random.integers(0, 255, (40, 30, 3), np.uint8)).save(tmp_path / place / f"{name}.png")
+    draw_shapes(tmp_path / "shapes", count=10)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -175,6 +177,23 @@ def test_the_python_of_a_page_runs(page, clone, capsys, monkeypatch):
         printed = capsys.readouterr().out
         for answer in re.findall(r"^\s*print\(.*\)  # (.*)$", block, re.MULTILINE):
             assert answer in printed, f"{page.name} says {answer!r}, it printed {printed!r}"
+
+
+def test_the_page_on_own_images_runs_from_top_to_bottom(clone, capsys):
+    """Each command works on what the ones before it have made."""
+    shutil.rmtree(clone / "lightning_logs/shapes")
+    section = (ROOT / "docs/train.md").read_text(encoding="utf-8").partition("## Your own images")[2]
+    blocks = re.findall(r"^```bash\n(.*?)^```", section, re.DOTALL | re.MULTILINE)
+    lines = [shlex.split(line)[1:] for block in blocks for line in lines_of(block)]
+    assert [line[0] for line in lines] == ["data", "fit", "test", "predict", "export", "serve"]
+    for line in lines[:-2]:
+        assert main([*line, *(["--trainer.max_epochs", "1"] if line[0] == "fit" else [])]) == 0, line
+    said = capsys.readouterr().out
+    assert "contact sheet: contact_sheet.png" in said
+    assert "% on 8 held-out images of shapes" in said
+    for line in lines[-2:]:
+        run = next(word for word in line if word.startswith("lightning_logs/"))
+        assert (clone / run / "checkpoints/best.ckpt").is_file()
 
 
 def slug(heading: str) -> str:

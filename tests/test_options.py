@@ -38,7 +38,15 @@ from vgg_lightning.training.tta import VIEWS, ViewsName
 PACKAGE = Path(vgg_lightning.__file__).parent
 LOWER = ("base", "run", "networks", "data", "training", "loading", "show", "classifier.py", "prepare.py")
 # What is typed in a shell: the program stands before the option.
-COMMANDS = ("fit --ckpt_path", "predict --ckpt_path", "--logdir", "data --dataset", "sbatch --ntasks", "--extract")
+COMMANDS = (
+    "fit --ckpt_path",
+    "predict --ckpt_path",
+    "serve --ckpt_path",
+    "--logdir",
+    "data --dataset",
+    "sbatch --ntasks",
+    "--extract",
+)
 
 
 def messages():

@@ -34,9 +34,12 @@ from vgg_lightning.base.text import program, say
 from vgg_lightning.classifier import Classifier
 from vgg_lightning.data.batches import check_agreement, in_order
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
-from vgg_lightning.data.files import class_names, default_data_dir
+from vgg_lightning.data.files import class_names, default_data_dir, training_counts
+from vgg_lightning.data.sizes import STEPS, Sizes
+from vgg_lightning.data.sources.catalogue import find_dataset
 from vgg_lightning.loading.agreement import agree
 from vgg_lightning.loading.opened import open_checkpoint
+from vgg_lightning.loading.run_data import data_of
 from vgg_lightning.run import collectives
 from vgg_lightning.run.checkpoints import read
 from vgg_lightning.run.checkpoints.callbacks import Restoring
@@ -55,7 +58,7 @@ from vgg_lightning.run.session import session
 from vgg_lightning.run.stop import StopOnSignal
 from vgg_lightning.show import show_callbacks, shown_names
 from vgg_lightning.show.class_table import ClassTable, print_class_table
-from vgg_lightning.show.report import RunReport, in_percent, print_next_steps
+from vgg_lightning.show.report import RunReport, in_percent, parts_of, print_next_steps
 from vgg_lightning.training.limits import check_run, check_sharded, check_trainer
 from vgg_lightning.training.memory import check_training_fits, checkpoint_bytes
 from vgg_lightning.training.run_options import equal_on_all
@@ -64,7 +67,7 @@ Stage = Literal["fit", "validate", "test", "predict"]
 Options = dict[str, Any]
 
 TRAINER_DEFAULTS: Options = {
-    "max_epochs": 10,  # the book's
+    "max_epochs": None,  # see `size`
     "num_sanity_val_steps": 0,  # validation follows the first epoch anyway
     "enable_model_summary": False,  # `vgg-lightning summary` says more; a run says it in one line
 }
@@ -166,6 +169,7 @@ def prepare(
     run = Run(stage, {**options, "name": name, **own, "ckpt_path": file and str(file)}, asked, seat())
     with _session_of(run):
         complete(stage, run.options)
+        size(stage, run.options, open_checkpoint(file, Classifier, hand_on=True).data_options if file else {})
         if file:
             run.step = agree(stage, run.options, Classifier)
         if seed is not False:
@@ -177,7 +181,7 @@ def prepare(
         build = FashionMNISTDataModule
         run.model = model if isinstance(model, Classifier) else Classifier(**run.options["model"])
         run.data = data if isinstance(data, FashionMNISTDataModule) else build(**run.options["data"])
-        run.data.hparams["seed"] = run.options["data"]["seed"]
+        run.data.hparams.update({name: run.options["data"][name] for name in ("seed", "val_size", "batch_size")})
         check_agreement(run.data, run.model.hparams)
         writes = stage == "fit" and record and not run.options["trainer"]["fast_dev_run"]
         if writes and file:
@@ -221,8 +225,8 @@ def fit(run: Run) -> dict[str, Any]:
             report.write(run.trainer, run.data)
         except OSError as error:
             run.problems.append(f"results.json is not written: {error.strerror}")
-        print_class_table(run.trainer)
-        print_next_steps(report)
+        print_class_table(run.trainer, _part_tested(run))
+        print_next_steps(report, run.trainer, run.data)
         if any(getattr(callback, "failed", False) for callback in _callbacks(run)):
             run.problems.append("the newest checkpoint could not be written: make room and resume the run")
         run.problems += [f"{unsaved} could not be written" for unsaved in _unsaved(run)]
@@ -284,6 +288,37 @@ def complete(stage: Stage, options: Options) -> None:
     check_trainer(options["trainer"])
 
 
+def size(stage: Stage, options: Options, saved: Mapping[str, Any]) -> None:
+    """Fill in `val_size`, `batch_size` and `max_epochs` where nobody said them; say those that follow own data.
+
+    Args:
+        stage: what is to run.
+        options: as `complete` leaves them.
+        saved: options of the data in the checkpoint that is opened, which count before the number of images.
+
+    Raises:
+        UserError: if the images cannot be counted.
+    """
+    data, trainer = options["data"], options["trainer"]
+    places = {"val_size": data, "batch_size": data, "max_epochs": trainer}
+    data.update({name: saved[name] for name in saved.keys() & places.keys() if data[name] is None})
+    if stage != "fit" and trainer["max_epochs"] is None:
+        trainer["max_epochs"] = Sizes().max_epochs  # the Trainer wants one, though nothing is trained
+    unsaid = [name for name, group in places.items() if group[name] is None]
+    own = find_dataset(data["dataset"], data["classes"]).own
+    sizes = Sizes()
+    if own and unsaid:
+        counts = training_counts(data["data_dir"], data["dataset"], data["classes"])
+        steps = STEPS if trainer["max_steps"] in (None, -1) else trainer["max_steps"]
+        sizes = Sizes.of(counts, data["val_size"], data["batch_size"], steps)
+    for name in unsaid:
+        places[name][name] = getattr(sizes, name)
+    if own and unsaid and stage == "fit":
+        groups = {"val_size": "data", "batch_size": "data", "max_epochs": "trainer"}
+        said = ", ".join(f"{option(f'{groups[name]}.{name}')} {getattr(sizes, name)}" for name in unsaid)
+        say(f"for {sum(counts):,} training images: {said}")
+
+
 def resume_command(run_folder: Path) -> str:
     """Return what to type to resume a run."""
     return f"resume with: {program('vgg-lightning')} fit --ckpt_path {shlex.quote(str(run_folder))}"
@@ -326,8 +361,8 @@ def fit_callbacks(
         callbacks += [LearningRateMonitor(logging_interval="step"), *show_callbacks(show)]
     if early_stopping:
         if not validates:
-            give = f"give {option('data.val_size')} 1000 or more"
-            raise UserError(f"{option('early_stopping')} needs validation pictures: {give}")
+            give = f"give {option('data.val_size')} 1 or more"
+            raise UserError(f"{option('early_stopping')} needs validation images: {give}")
         callbacks.append(EarlyStopping("val_acc", mode="max", patience=early_stopping))
     return lean(callbacks)
 
@@ -368,7 +403,7 @@ def _of_checkpoint(file: Path | None, stage: Stage, data: Any) -> tuple[Options,
     if file is None or stage == "fit":
         raise UserError(f"{stage} needs a model: give a Classifier{'' if stage == 'fit' else ', or a ckpt_path'}")
     opened = open_checkpoint(file, Classifier, hand_on=True)
-    return dict(opened.model_options), opened.data_options if data is None else data
+    return dict(opened.model_options), data_of(opened) if data is None else data
 
 
 def _defaults(owner: type) -> Options:
@@ -572,13 +607,22 @@ def _evaluate(run: Run, stage: Literal["validate", "test"]) -> dict[str, float]:
             verbose=False,
         )
         metrics = _metrics(run)
+        read = parts_of(run.trainer, run.data, sum(run.trainer.num_val_batches))
+        parts = {name: f" on {part.text}" for name, part in read.items()}
         for split, accuracy, loss in (("val", "validation    ", "val loss"), ("test", "test accuracy ", "test loss")):
             if f"{split}_acc" in metrics:
-                print(f"{accuracy} {in_percent(metrics, f'{split}_acc')}")
+                on = parts.get("validated_on" if split == "val" else "tested_on", "")
+                say(f"{accuracy} {in_percent(metrics, f'{split}_acc')}{on}")
             if f"{split}_loss" in metrics:
                 print(f"{loss:14} {metrics[f'{split}_loss']:.4f}")
-        print_class_table(run.trainer)
+        print_class_table(run.trainer, _part_tested(run))
         return metrics
+
+
+def _part_tested(run: Run) -> str:
+    """Return in words which part of the test images was tested; nothing if it was all of them."""
+    part = parts_of(run.trainer, run.data, 0).get("tested_on")
+    return part.text if part and not part.is_whole else ""
 
 
 def _metrics(run: Run) -> dict[str, float]:

@@ -117,7 +117,7 @@ def test_each_of_33_pictures_counts_once(verb, runs, data, tmp_path):
     if verb == "test":
         assert text.count(f"test accuracy  {100 * right / 33:.2f} %") == 1
         return
-    assert f"{right} of 33 test pictures right" in text
+    assert f"{right} of 33 test images right" in text
     rows = list(csv.DictReader((runs["one"] / "predictions.csv").read_text().splitlines()))
     assert [row["predicted"] for row in rows] == names.names
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -84,3 +84,8 @@ def check(group: str, rows: Rows, options: Mapping[str, Any]) -> None:
         if row.choices and options[name] not in row.choices:
             near, named = nearest(str(options[name]), row.choices), option(f"{group}.{name}")
             raise UserError(f"{name} {options[name]!r} is unknown{near}: {named} takes {', '.join(row.choices)}")
+
+
+def without_group(group: str, args: Sequence[str]) -> list[str]:
+    """Return arguments with --NAME for --GROUP.NAME, for a subcommand that has options of one group alone."""
+    return [f"--{arg.removeprefix(f'--{group}.')}" if arg.startswith(f"--{group}.") else arg for arg in args]

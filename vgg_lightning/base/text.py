@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shlex
 import shutil
 import sys
 from collections.abc import Sequence
@@ -12,8 +13,9 @@ from typing import TextIO
 
 FORMATS = ("table", "json", "csv", "markdown")
 ROOT = Path(__file__).parents[2]  # of the checkout, where there is one
-COMMAND = "vgg-lightning"  # which `python -m vgg_lightning` is as well
 FORMULA = ("=", "+", "-", "@")  # what a spreadsheet takes for the beginning of one
+
+MODULES = {"vgg-lightning": "vgg_lightning", "tensorboard": "tensorboard.main"}  # where there is no script
 
 Row = Sequence[object]
 
@@ -137,15 +139,16 @@ def show_any_text() -> None:
 
 
 def program(name: str) -> str:
-    """Return what to type to start a program of this environment, which need not be on the path."""
+    """Return what to type to start a program of this environment, which need not be on the path, or have no script."""
     folder, on_path = Path(sys.executable).parent, shutil.which(name)
     if own := shutil.which(name, path=str(folder)):
         return name if on_path == own else _from_here(Path(own))
-    return f"{_from_here(Path(sys.executable))} -m vgg_lightning" if name == COMMAND and not on_path else name
+    module = MODULES.get(name)
+    return f"{_from_here(Path(sys.executable))} -m {module}" if module and not on_path else name
 
 
 def _from_here(path: Path) -> str:
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+    return shlex.quote(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
 
 
 def install_line(extra: str) -> str:

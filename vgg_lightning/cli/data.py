@@ -1,15 +1,26 @@
-"""Fetch and verify a data set, and say where it came from."""
+"""Fetch and verify a data set, and say where it came from; of your own images, show what the network will see."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import NoReturn
 
-from vgg_lightning.base.errors import UserError, nearest
-from vgg_lightning.base.text import printable, table
-from vgg_lightning.data.files import DATASETS, Prepared, default_data_dir, prepare
+from PIL import Image, ImageDraw
 
-OPTIONS = ("--data_dir", "--dataset", "--help")
+from vgg_lightning.base.errors import UserError, nearest
+from vgg_lightning.base.files import replace
+from vgg_lightning.base.options import without_group
+from vgg_lightning.base.text import printable, say, table
+from vgg_lightning.data.files import DATASETS, Prepared, default_data_dir, prepare, some_pixels
+from vgg_lightning.data.sources.catalogue import find_dataset
+
+OPTIONS = ("--data_dir", "--dataset", "--output", "--help")
+SHEET = "contact_sheet.png"
+EACH = 10  # images of a class on the contact sheet
+MOST_ROWS = 62  # classes on it
+ENLARGED = 2  # times
+LABEL = 150  # pixels for the name of a class
 
 
 class _Parser(argparse.ArgumentParser):
@@ -25,12 +36,33 @@ def main(args: list[str]) -> int:
     Raises:
         UserError: A wrong option, or data that cannot be had.
     """
-    options, extra = _parser().parse_known_args(args)
+    options, extra = _parser().parse_known_args(without_group("data", args))
     if extra:
         raise UserError(f"unknown option {extra[0]}{nearest(extra[0], OPTIONS)}: data takes {', '.join(OPTIONS)}")
+    if options.output and not find_dataset(options.dataset).own:
+        raise UserError("--output is for a contact sheet of your own data, --dataset idx or folder: leave it out")
     prepared = prepare(options.data_dir, options.dataset)
     print(report(options.dataset, prepared))
+    if prepared.classes:
+        file = Path(options.output or SHEET).expanduser()
+        sheet = contact_sheet(prepared, options.dataset)
+        replace(file, lambda part: sheet.save(part, format="PNG"))
+        say(f"contact sheet: {file}, what the network will see of {EACH} training images a class")
     return 0
+
+
+def contact_sheet(prepared: Prepared, dataset: str) -> Image.Image:
+    """Return training images of each class as they go into the network, a row for each class."""
+    size = ENLARGED * 28 + 4
+    rows = some_pixels(prepared, dataset, EACH)[:MOST_ROWS]
+    sheet = Image.new("L", (LABEL + EACH * size, len(rows) * size), 64)
+    draw = ImageDraw.Draw(sheet)
+    for y, (name, images) in enumerate(zip(prepared.classes, rows, strict=False)):
+        draw.text((6, y * size + size // 2 - 6), printable(name)[:24], fill=255)
+        for x, pixels in enumerate(images):
+            image = Image.fromarray(pixels).resize((ENLARGED * 28, ENLARGED * 28), Image.Resampling.NEAREST)
+            sheet.paste(image, (LABEL + x * size, y * size + 2))
+    return sheet
 
 
 def report(dataset: str, prepared: Prepared) -> str:
@@ -56,8 +88,9 @@ def _classes(prepared: Prepared) -> list[str]:
         for label, name in enumerate(prepared.classes)
     ]
     rows.append(("all", *(sum(prepared.counts[split]) for split in splits)))
-    left_out = [f"left out: {prepared.left_out}"] if prepared.left_out else []
-    return [*table(["class", *splits], rows).splitlines(), *left_out]
+    more = {"sizes": prepared.sizes, "left out": prepared.left_out}
+    said = [f"{name}: {text}" for name, text in more.items() if text]
+    return [*table(["class", *splits], rows).splitlines(), *said]
 
 
 def _parser() -> _Parser:
@@ -72,5 +105,10 @@ def _parser() -> _Parser:
         metavar="NAME",
         default="fashion_mnist",
         help=f"one of {', '.join(DATASETS)} (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--output",
+        metavar="FILE",
+        help=f"the contact sheet, a PNG of what the network will see of your own images (default: {SHEET} here)",
     )
     return parser

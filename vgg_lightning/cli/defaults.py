@@ -14,7 +14,9 @@ from vgg_lightning.base.options_file import BrokenFileError
 from vgg_lightning.base.text import say
 from vgg_lightning.classifier import Classifier
 from vgg_lightning.cli.run_config import plain_config
+from vgg_lightning.data.sources.catalogue import DATASETS
 from vgg_lightning.loading.opened import SUFFIX, Opened, open_checkpoint
+from vgg_lightning.loading.run_data import data_of
 from vgg_lightning.networks.vgg import OWN_BLOCKS, VGG_BLOCKS
 from vgg_lightning.presets import DEFAULT, check_config, find_config, presets
 from vgg_lightning.run.checkpoints.locate import (
@@ -59,7 +61,7 @@ def with_defaults(verb: str, options: list[str], needs_weights: bool = True) -> 
     elif verb != "fit" and needs_weights:
         raise UserError(f"{verb} needs weights: give --ckpt_path a checkpoint or a run folder")
     if not base and verb == "fit" and not {"--config", "-c"} & set(options):
-        base = ["--config", str(find_config(_default_preset(options)))]
+        base = ["--config", str(find_config(_default_preset(options))), *_follow_own_data(options)]
     return base + options
 
 
@@ -149,6 +151,15 @@ def _default_preset(options: list[str]) -> str:
     return next((name for name, text in lines.items() if f"  network: {network}" in text), DEFAULT)
 
 
+def _follow_own_data(options: list[str]) -> list[str]:
+    """Return options that let sizes follow the number of images: no preset was asked for, and the data is one's own."""
+    given = [options[i + 1] for i, option in enumerate(options[:-1]) if option == "--data.dataset"]
+    given += [option.partition("=")[2] for option in options if option.startswith("--data.dataset=")]
+    if not any(name in DATASETS and DATASETS[name].own for name in given):
+        return []
+    return ["--data.val_size=null", "--data.batch_size=null", "--trainer.max_epochs=null"]
+
+
 def _options_of(opened: Opened, verb: str, own_config: bool) -> list[str]:
     """Return the options that a checkpoint was trained with, as arguments."""
     run = run_folder_of(opened.file)
@@ -165,7 +176,7 @@ def _options_of(opened: Opened, verb: str, own_config: bool) -> list[str]:
         except UserError:
             if not own_config:
                 raise
-    groups: dict[str, dict[str, Any]] = {"model": dict(opened.model_options), "data": dict(opened.data_options)}
+    groups: dict[str, dict[str, Any]] = {"model": dict(opened.model_options), "data": data_of(opened)}
     for group, found in groups.items():
         for name in [name for name in found if f"{group}.{name}" in LINKED]:
             del found[name]

@@ -158,5 +158,10 @@ class VGGLightningCLI(LightningCLI):
     def _save_config(self, file: Path, options: dict[str, Any]) -> None:
         config = self.config.clone()
         config.seed_everything = options["seed_everything"]
-        config.model.num_classes, config.data.seed = options["model"]["num_classes"], options["data"]["seed"]
+        config.model.num_classes, config.trainer.max_epochs = (
+            options["model"]["num_classes"],
+            options["trainer"]["max_epochs"],
+        )
+        for name in ("seed", "val_size", "batch_size"):
+            config.data[name] = options["data"][name]
         write_whole(file, self.parser.dump(config, skip_none=False))

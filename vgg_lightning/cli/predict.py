@@ -68,7 +68,8 @@ def predict(run: Run, options: Any) -> int:
         with held(folder):
             batches = runs.predict(run)
             if run.trainer.is_global_zero:
-                write_predictions(batches, data.class_names, folder)
+                part = data.part("test", sum(run.trainer.num_predict_batches))
+                write_predictions(batches, data.class_names, folder, "" if part.is_whole else f": {part.text}")
         return 0
     if run.trainer.world_size > 1:
         raise UserError("--data.predict_path is for a single process: give --trainer.devices 1")
@@ -124,13 +125,14 @@ def held(folder: Path) -> AbstractContextManager[None]:
     return FolderLock(folder, "wait for its end, or choose another place with --output").at_work()
 
 
-def write_predictions(batches: Any, class_names: Sequence[str], folder: Path) -> Path:
+def write_predictions(batches: Any, class_names: Sequence[str], folder: Path, part: str = "") -> Path:
     """Write predictions.csv of the test pictures, and print how many are right.
 
     Args:
         batches: (probabilities (N, num_classes), labels (N,)) of every batch.
         class_names: of the labels.
         folder: where to write it.
+        part: what to say of a part of the test images.
 
     Returns:
         The file written.
@@ -150,6 +152,6 @@ def write_predictions(batches: Any, class_names: Sequence[str], folder: Path) ->
     except OSError as error:
         raise UserError(f"cannot write {file}: {error.strerror}") from error
     right = int((predicted == labels).sum())
-    print(f"{right:,} of {len(labels):,} test pictures right ({100 * right / len(labels):.2f} %)")
+    say(f"{right:,} of {len(labels):,} test images right ({100 * right / len(labels):.2f} %){part}")
     say(f"predictions: {file}")
     return file

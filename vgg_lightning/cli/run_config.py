@@ -15,6 +15,7 @@ from vgg_lightning.base.options_file import BrokenFileError, read_options
 from vgg_lightning.classifier import Classifier
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
 from vgg_lightning.loading.opened import LONGEST, checked_options
+from vgg_lightning.loading.run_data import data_dir_of
 from vgg_lightning.training.run_options import FIT, places
 
 GROUPS = {"model": Classifier, "data": FashionMNISTDataModule}
@@ -34,8 +35,7 @@ def plain_config(file: Path) -> dict[str, Any]:
         _require_plain(name, value, file)
     for group, owner in GROUPS.items():
         config[group] = checked_options(_group(found, group), owner, str(file))
-    data_dir = (found.get("data") or {}).get("data_dir")
-    if isinstance(data_dir, str) and Path(data_dir).is_dir():  # the same machine, or one with the same folder
+    if data_dir := data_dir_of(found, file.parent, config["data"].get("dataset")):
         config["data"]["data_dir"] = data_dir
     config["trainer"] = _group(found, "trainer")
     for name, value in config["trainer"].items():

@@ -11,17 +11,20 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
+from vgg_lightning.base.errors import option
 from vgg_lightning.base.options import check
 from vgg_lightning.base.progress import say
 from vgg_lightning.base.seeds import place_of
+from vgg_lightning.base.text import printable
 from vgg_lightning.data.augment import Augment, Place
 from vgg_lightning.data.augment.patches import FILL
 from vgg_lightning.data.batches import Batch, BatchLoader
-from vgg_lightning.data.files import Prepared, class_names, default_data_dir, load, prepare
+from vgg_lightning.data.files import Prepared, class_names, default_data_dir, load, prepare, training_counts
 from vgg_lightning.data.images.folder import Found, PictureLoader, find_pictures
 from vgg_lightning.data.options import CLASSES, MEAN, OPTIONS, PLACES, STD
+from vgg_lightning.data.sizes import Sizes
 from vgg_lightning.data.sources.catalogue import DATASETS, DatasetName, mirror_note
-from vgg_lightning.data.splits import part_order, stratified_split
+from vgg_lightning.data.splits import Part, part_order, stratified_split
 from vgg_lightning.data.statistics import mean_and_std
 from vgg_lightning.data.transforms import Preprocess
 
@@ -42,14 +45,14 @@ class FashionMNISTDataModule(L.LightningDataModule):
         data_dir: folder of the data; by default $VGG_LIGHTNING_DATA or ~/.cache/vgg_lightning.
         classes: names of the classes of your own data, in the order of their labels; by default 0 to 9 for "idx",
             and the sorted names of the subfolders for "folder".
-        val_size: number of the official training images (60,000) that are held out for validation, every class in
-            its share, always the same ones; 0 trains on all.
+        val_size: number of the training images that are held out for validation, every class in its share, always the
+            same ones; 0 trains on all. By default 5,000, of your own data a tenth.
         image_size: height and width in pixels that the network sees. 28 to 32 adds a black frame, more enlarges.
         in_channels: channels of a batch; the grey channel is repeated.
         normalize: subtract the mean and divide by the standard deviation of the training images.
         mean: mean of the pixels of the training images, scaled to 0..1; by default it is computed.
         std: their standard deviation.
-        batch_size: images in a batch, over all devices.
+        batch_size: images in a batch, over all devices; by default 128, less if your own images are few.
         augment: what to do to the training images, in order: "flip" (left to right, with probability one half),
             "alternating_flip" (in every other epoch), "shift" (by up to 2 pixels, black comes in), "crop" (the same,
             the mirrored edge comes in), "erase", "cutout", "affine", "tone", "randaugment"; and "mixup" or "cutmix",
@@ -72,7 +75,7 @@ class FashionMNISTDataModule(L.LightningDataModule):
         dataset: DatasetName = "fashion_mnist",
         data_dir: str | None = None,
         classes: list[str] | None = None,
-        val_size: int = 5000,
+        val_size: int | None = None,
         # images
         image_size: int = 32,
         in_channels: int = 1,
@@ -80,7 +83,7 @@ class FashionMNISTDataModule(L.LightningDataModule):
         mean: float | None = None,
         std: float | None = None,
         # batches
-        batch_size: int = 128,
+        batch_size: int | None = None,
         augment: list[str] | None = None,
         seed: int | None = None,
         on_device: bool = True,
@@ -98,6 +101,8 @@ class FashionMNISTDataModule(L.LightningDataModule):
         self.hparams["classes"] = list(self.class_names)
         self.hparams["mean"] = known.mean if mean is None else mean
         self.hparams["std"] = known.std if std is None else std
+        if not known.own:
+            self._fill(Sizes())
         self.preprocess = self._preprocess()
         self.augment = self._augment(self.hparams["mean"])
         self.predict_path = predict_path
@@ -114,8 +119,8 @@ class FashionMNISTDataModule(L.LightningDataModule):
         return int(self.hparams["seed"] or 0)
 
     def prepare_data(self) -> None:
-        """Fetch and verify the files, unless own pictures are predicted. Raises UserError if no source has them."""
-        if self._predicts_own():
+        """Fetch and verify the files, once, unless own images are predicted. Raises UserError if no source has them."""
+        if self._predicts_own() or self.prepared is not None:
             return
         self.prepared = prepare(self.data_dir, self.hparams["dataset"], self.class_names)
 
@@ -124,6 +129,9 @@ class FashionMNISTDataModule(L.LightningDataModule):
         if stage == "predict" and self.predict_path is not None:
             self.own_pictures = self.own_pictures or find_pictures(self.predict_path)
             return
+        if None in (self.hparams["val_size"], self.hparams["batch_size"]):
+            counts = training_counts(self.data_dir, self.hparams["dataset"], self.class_names)
+            self._fill(Sizes.of(counts, self.hparams["val_size"], self.hparams["batch_size"]))
         if stage == "fit" and self.trainer is not None and not self._advised:
             self._advise()
         if stage in ("fit", "validate") and "train" not in self._splits:
@@ -132,6 +140,7 @@ class FashionMNISTDataModule(L.LightningDataModule):
             train, val = stratified_split(labels, self.hparams["val_size"])
             self._splits["train"] = images[train], labels[train]
             self._splits["val"] = images[val], labels[val]
+            self._tell_of_lost(labels, labels[train])
         if stage in ("test", "predict") and "test" not in self._splits:
             if self.hparams["normalize"] and None in (self.hparams["mean"], self.hparams["std"]):
                 self._normalize_by(self._load("train")[0])
@@ -143,6 +152,18 @@ class FashionMNISTDataModule(L.LightningDataModule):
             self.prepare_data()
             self.setup("test" if split == "test" else "fit")
         return self._splits[split]
+
+    def part(self, split: Split, batches: float) -> Part:
+        """Return what is read of a split, once it is set up, in so many batches."""
+        total = len(self._splits[split][1])
+        seen = int(min(batches * self.hparams["batch_size"], total))
+        known = DATASETS[self.hparams["dataset"]]
+        if split != "test":
+            return Part.of(seen, total, "training images" if split == "train" else "validation images")
+        if known.own:
+            return Part.of(seen, total, "held-out images", f" of {printable(str(self.data_dir))}")
+        found = Part.of(seen, total, "official test images")
+        return found._replace(text="the official test images") if found.is_whole else found
 
     def train_dataloader(self) -> BatchLoader:
         """Return a resumable loader in a seeded order, or in a fixed one if the Trainer overfits some batches."""
@@ -196,6 +217,12 @@ class FashionMNISTDataModule(L.LightningDataModule):
     def _load(self, split: Literal["train", "test"]) -> Images:
         return load(self.data_dir, split, self.hparams["dataset"], self.class_names)
 
+    def _fill(self, sizes: Sizes) -> None:
+        """Take the sizes that nobody said."""
+        for name in ("val_size", "batch_size"):
+            if self.hparams[name] is None:
+                self.hparams[name] = getattr(sizes, name)
+
     def _preprocess(self) -> Preprocess:
         mean, std = self.hparams["mean"], self.hparams["std"]  # of own pictures not known before they are read
         size, normalize, channels = (self.hparams[name] for name in ("image_size", "normalize", "in_channels"))
@@ -216,12 +243,24 @@ class FashionMNISTDataModule(L.LightningDataModule):
         return Augment(self.hparams["augment"] or [], len(self.class_names), fill)
 
     @rank_zero_only
+    def _tell_of_lost(self, labels: Tensor, train: Tensor) -> None:
+        """Say if all images of a class are held out, as may happen to a class of one or two."""
+        before, left = (found.bincount(minlength=len(self.class_names)) for found in (labels, train))
+        lost = [name for name, b, t in zip(self.class_names, before, left, strict=True) if b and not t]
+        if lost:
+            named = ", ".join(printable(name) for name in lost[:3]) + (", ..." if len(lost) > 3 else "")
+            remedy = f"add images, or lower {option('data.val_size')} {self.hparams['val_size']}"
+            say(f"note: all training images of {named} are held out for validation: {remedy}")
+
+    @rank_zero_only
     def _advise(self) -> None:
         self._advised = True
         model = self.trainer.lightning_module if self.trainer else None
         views = model.hparams.get("tta", "none") if model is not None else "none"
         if note := mirror_note(DATASETS[self.hparams["dataset"]], self.hparams["augment"] or [], views):
             say(note)
+        if (channels := self.hparams["in_channels"]) > 1:
+            say(f"note: {option('model.in_channels')} {channels}: the images are grey, each channel repeats them")
 
     def _predicts_own(self) -> bool:
         predicts = self.trainer is not None and self.trainer.state.fn == TrainerFn.PREDICTING

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from filelock import FileLock, Timeout
+from numpy.typing import NDArray
 
 from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.base.progress import say
-from vgg_lightning.data.images.dataset import check_folder, folder_classes, read_pictures
+from vgg_lightning.data.images.dataset import check_folder, folder_classes, list_folder, read_pictures, spread
+from vgg_lightning.data.images.dataset import some_pixels as folder_pixels
 from vgg_lightning.data.options import CLASSES
 from vgg_lightning.data.sources import obtain
 from vgg_lightning.data.sources.catalogue import DATASETS, SPLITS, Dataset, Split, find_dataset
@@ -42,6 +44,7 @@ class Prepared:
         classes: Of the user's own data: the names of its classes.
         counts: How many images of each class each split has, of the user's own data.
         left_out: What in a folder of images is no part of the data, counted, as a phrase for people.
+        sizes: Of the images in a folder, as a phrase for people.
     """
 
     folder: Path
@@ -50,6 +53,7 @@ class Prepared:
     classes: tuple[str, ...] = ()
     counts: dict[str, list[int]] = field(default_factory=dict)
     left_out: str = ""
+    sizes: str = ""
 
 
 def default_data_dir() -> Path:
@@ -101,7 +105,7 @@ def prepare(
         root = _own_folder(data_dir)
         listing, checksums = check_folder(root, known.classes or None)
         counts: dict[str, list[int]] = {split: listing.counts(split) for split in SPLITS}
-        return Prepared(root, OWN_FILES, checksums, listing.classes, counts, listing.left_out)
+        return Prepared(root, OWN_FILES, checksums, listing.classes, counts, listing.left_out, listing.sizes)
     root = _root(data_dir)
     folder = root / known.folder
     checksums, faults = _inspect(folder, known)
@@ -146,12 +150,46 @@ def load(
         try:
             arrays.append(torch.from_numpy(read(path, file)))
         except Fault as fault:
-            raise UserError(f"{path} {fault}: run `vgg-lightning data --dataset {dataset}`") from fault
+            raise UserError(f"{path} {fault}{_whose(dataset)}") from fault
     images, labels = arrays
     _require_pairs(path.parent, split, len(images), len(labels))
     if known.transposed:
         images = images.transpose(1, 2).contiguous()
     return images.unsqueeze(1), labels.long() - known.pair(split)[1].labels[0]
+
+
+def training_counts(data_dir: str | Path | None, dataset: str, classes: Sequence[str] | None = None) -> list[int]:
+    """Return how many training images of each class there are, without reading the images.
+
+    Raises:
+        UserError: A file is missing or not sound.
+    """
+    known = find_dataset(dataset, classes)
+    if not known.files:
+        return list_folder(_own_folder(data_dir), known.classes or None).counts("train")
+    file = known.pair("train")[1]
+    path = _root(data_dir) / known.folder / file.name
+    try:
+        counts: list[int] = np.bincount(read(path, file), minlength=len(known.classes)).tolist()
+    except Fault as fault:
+        raise UserError(f"{path} {fault}{_whose(dataset)}") from fault
+    return counts
+
+
+def some_pixels(prepared: Prepared, dataset: str, each: int) -> list[list[NDArray[np.uint8]]]:
+    """Return up to `each` training images of each class of the user's own data, uint8 (28, 28).
+
+    Args:
+        prepared: The data.
+        dataset: Its name out of `DATASETS`.
+        each: How many.
+    """
+    known = find_dataset(dataset, prepared.classes)
+    if not known.files:
+        return folder_pixels(prepared.folder, prepared.classes, each)
+    images, labels = (read(prepared.folder / file.name, file) for file in known.pair("train"))
+    own = (np.flatnonzero(labels == label).tolist() for label in range(len(prepared.classes)))
+    return [[images[i] for i in spread(places, each)] for places in own]
 
 
 def _own_folder(data_dir: str | Path | None) -> Path:
@@ -160,6 +198,13 @@ def _own_folder(data_dir: str | Path | None) -> Path:
         place = option("data.data_dir")
         raise UserError(f"dataset folder reads images of your own: give {place} the folder that holds them")
     return _absolute(data_dir)
+
+
+def _whose(dataset: str) -> str:
+    """Return the remedy for a file that is not sound."""
+    if not DATASETS[dataset].own:
+        return f": run `vgg-lightning data --dataset {dataset}`"
+    return f": dataset {dataset} reads four IDX files of your own, give {option('data.data_dir')} their folder"
 
 
 def _root(data_dir: str | Path | None) -> Path:
@@ -189,7 +234,7 @@ def _inspect(folder: Path, dataset: Dataset) -> tuple[dict[str, str], dict[str, 
 def _own(folder: Path, dataset: Dataset, checksums: dict[str, str], faults: dict[str, str]) -> Prepared:
     """Accept the user's own files, or say what is wrong with the first that is not sound."""
     for name, fault in faults.items():
-        raise UserError(f"{folder / name} {fault}: dataset idx reads your own four IDX files in data_dir")
+        raise UserError(f"{folder / name} {fault}{_whose('idx')}")
     for split in SPLITS:
         images, labels = (read_shape(folder / file.name, file)[0] for file in dataset.pair(split))
         _require_pairs(folder, split, images, labels)

@@ -47,8 +47,8 @@ class DataOptions(TypedDict, total=False):
     """The types of the options of a data module that a checkpoint may hold."""
 
     image_size: int
-    batch_size: int
-    val_size: int
+    batch_size: int | None
+    val_size: int | None
     augment: list[str] | None
     normalize: bool
     in_channels: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,6 +11,31 @@ from torch import Tensor
 from vgg_lightning.base.errors import UserError, option
 
 SPLIT_SEED = 1409_1556  # fixed: a split that moved with the seed would leak validation pictures between runs
+
+
+class Part(NamedTuple):
+    """What a number was measured on.
+
+    Attributes:
+        seen: number of images.
+        total: number of images in the split.
+        text: what they are called: "the official test images", or "20 of the 48 held-out images of shapes".
+    """
+
+    seen: int
+    total: int
+    text: str
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the whole split was read."""
+        return self.seen == self.total
+
+    @classmethod
+    def of(cls, seen: int, total: int, kind: str, where: str = "") -> Part:
+        """Return the part of a split of which `kind` and `where` are the name in front of and behind its number."""
+        whole = f"{total:,} {kind}{where}"
+        return cls(seen, total, whole if seen == total else f"{seen:,} of the {whole}")
 
 
 def stratified_split(labels: Tensor, val_size: int) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vgg_lightning.base.versions import versions
-from vgg_lightning.loading.opened import FORMAT
+from vgg_lightning.loading.opened import FORMAT, LONGEST
 from vgg_lightning.run.checkpoints.read import sha256_of
 from vgg_lightning.run.folders import run_folder_of
 
@@ -66,7 +66,8 @@ def _measured(results: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
     """Return how the results were measured."""
     return {
         "by": "vgg-lightning fit: one view of each picture; names that end in _tta: two views",
-        "test": "pictures that no training and no choice of a checkpoint saw",
+        "test": "images that no training and no choice of a checkpoint saw",
+        **{name: str(results[name])[:LONGEST] for name in ("tested_on", "validated_on") if results.get(name)},
         "dataset": data.get("dataset"),
         **{name: results.get(name) for name in MEASURED},
     }

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from vgg_lightning.base.errors import UserError, nearest
+from vgg_lightning.base.options import without_group
 from vgg_lightning.base.text import install_line, say
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def main(args: list[str]) -> int:
     Raises:
         UserError: a wrong option, a checkpoint that cannot be opened, a place that cannot be written.
     """
-    options, extra = parser().parse_known_args(args)
+    options, extra = parser().parse_known_args(without_group("data", args))
     if extra:
         raise UserError(f"option {extra[0]} is unknown{nearest(extra[0], OPTIONS)}")
     if options.format not in FORMATS:
@@ -128,14 +129,15 @@ def _model(source: str | Path, data_dir: str | Path | None) -> Model:
     from vgg_lightning.data.datamodule import FashionMNISTDataModule
     from vgg_lightning.export.card import card_of_model
     from vgg_lightning.loading.load import model_of, open_checkpoint
+    from vgg_lightning.loading.run_data import data_of
     from vgg_lightning.run.checkpoints.read import one_launch
 
-    place = str(data_dir) if data_dir else None
     with one_launch():
         opened = open_checkpoint(source, Classifier)
-        classifier, options = model_of(opened, Classifier), opened.data_options
+        classifier, options = model_of(opened, Classifier), data_of(opened)
         card = card_of_model(opened.file, classifier, options)
-    return Model(classifier, card, lambda: FashionMNISTDataModule(**options, data_dir=place))
+    options |= {"data_dir": str(data_dir)} if data_dir else {}
+    return Model(classifier, card, lambda: FashionMNISTDataModule(**options))
 
 
 def _check_packages(form: str) -> None:
@@ -175,5 +177,9 @@ def parser() -> _Parser:
     own.add_argument("--format", default="safetensors", metavar="FORMAT", help=f"{about} (default: %(default)s)")
     own.add_argument("--output", metavar="FILE", help="the file to write (default: model.FORMAT in this folder)")
     own.add_argument("--overwrite", action="store_true", help="replace files that are there")
-    own.add_argument("--data_dir", metavar="DIR", help="the data folder, for onnx-int8")
+    own.add_argument(
+        "--data_dir",
+        metavar="DIR",
+        help="the data folder, for onnx-int8 (default: that of the run, else the usual one)",
+    )
     return own

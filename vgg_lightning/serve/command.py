@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import socket
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -22,6 +23,7 @@ from vgg_lightning.base.errors import UserError
 from vgg_lightning.base.text import install_line, printable
 from vgg_lightning.cli.network_arguments import Parser
 from vgg_lightning.data.images.decode import MOST_BYTES
+from vgg_lightning.data.options import CLASSES
 from vgg_lightning.serve.gradio_private import take_as_sent
 from vgg_lightning.serve.guard import Guard
 from vgg_lightning.serve.uploads import Uploads
@@ -31,8 +33,9 @@ if TYPE_CHECKING:
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 ENLARGED = 8  # times, so that 28 x 28 pixels can be seen
+MOST_NAMED = 12  # classes
 HELLO = """## What is it?
-Drop a picture of one piece of clothing on a plain background, or draw its shape and fill it."""
+Drop an image of one {thing} on a plain background, or draw its shape and fill it."""
 CANVAS = """<canvas width="336" height="336" aria-label="Draw here with the mouse or a finger"></canvas>
 <div><button disabled>Undo</button> <button disabled>Clear</button></div>"""
 CANVAS_STYLE = """
@@ -144,7 +147,7 @@ def application(classifier: Classifier, uploads: Uploads[Answer], hosts: list[st
 
 def _page(gr: Any, classifier: Classifier, uploads: Uploads[Answer]) -> Any:
     with gr.Blocks(title="What is it?", analytics_enabled=False) as page:
-        gr.Markdown(HELLO)
+        gr.Markdown(hello(classifier.class_names))
         with gr.Row():
             with gr.Column():
                 with gr.Tab("Drop a picture") as drop:
@@ -166,6 +169,15 @@ def _page(gr: Any, classifier: Classifier, uploads: Uploads[Answer]) -> Any:
                 trigger_mode="always_last", show_progress="hidden",
             )  # fmt: skip
     return page
+
+
+def hello(class_names: Sequence[str]) -> str:
+    """Return the text at the top of the page, in Markdown: what the classes are that the network knows."""
+    if tuple(class_names) == CLASSES:
+        return HELLO.format(thing="piece of clothing")
+    names = [re.sub(r"([^\w\s])", r"\\\1", printable(name)) for name in class_names[:MOST_NAMED]]
+    more = f" and {len(class_names) - MOST_NAMED} more" if len(class_names) > MOST_NAMED else ""
+    return f"{HELLO.format(thing='thing')}\n\nIt knows {len(class_names)} classes: {', '.join(names)}{more}."
 
 
 def _sketch() -> str:

@@ -64,8 +64,14 @@ def class_accuracies(trainer: L.Trainer) -> dict[str, float]:
     return next((found.accuracies() for found in _tables(trainer)), {})
 
 
-def print_class_table(trainer: L.Trainer) -> None:
-    """Print the accuracy of each class, if `trainer` has made a test."""
+def print_class_table(trainer: L.Trainer, part: str = "") -> None:
+    """Print the accuracy of each class, if `trainer` has made a test.
+
+    Args:
+        trainer: that made the test.
+        part: of the test images that was tested, in words; empty if it was all of them.
+    """
     for found in _tables(trainer):
         if trainer.is_global_zero:
-            say(f"\n{found.text()}")
+            heading = f"on {part}:\n" if part else ""
+            say(f"\n{heading}{found.text()}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shlex
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,16 +13,19 @@ from typing import TYPE_CHECKING, Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
 
 from vgg_lightning.base.files import write_whole
 from vgg_lightning.base.machine import peak_memory
 from vgg_lightning.base.text import program, say
 from vgg_lightning.base.versions import versions
 from vgg_lightning.data.batches import Batch
+from vgg_lightning.data.splits import Part
+from vgg_lightning.run.loggers.tensorboard import RunTensorBoard
 from vgg_lightning.show.class_table import class_accuracies
 
 if TYPE_CHECKING:
-    from vgg_lightning.data.datamodule import FashionMNISTDataModule
+    from vgg_lightning.data.datamodule import FashionMNISTDataModule, Split
 
 NOTEBOOK = Path("notebooks/01_reuse_a_checkpoint.ipynb")  # is in a clone
 
@@ -37,6 +41,7 @@ class RunReport(Callback):
         self.run_folder = run_folder
         self.checkpoint: Path | None = None
         self.metrics: dict[str, float] = {}  # of the last epoch in training, of the best one in validation
+        self.val_batches = 0.0  # of the last validation, which may have been in a launch before
         self.seconds = 0.0  # of fit, validation included, over all launches of a resumed run
         self.train_seconds = 0.0  # of the training batches alone
         self.examples = 0
@@ -51,6 +56,7 @@ class RunReport(Callback):
             "train_seconds": self.train_seconds + (now - self._train_begin if self._training else 0.0),
             "examples": self.examples,
             "metrics": dict(self.metrics),
+            "val_batches": self.val_batches,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -58,6 +64,7 @@ class RunReport(Callback):
         if self.checkpoint is not None:
             return
         self.metrics = dict(state_dict["metrics"])
+        self.val_batches = state_dict.get("val_batches", 0.0)
         self.seconds = state_dict["seconds"]
         self.train_seconds = state_dict["train_seconds"]
         self.examples = state_dict["examples"]
@@ -92,6 +99,7 @@ class RunReport(Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Keep the validation metrics of the best epoch, by the rule of the best checkpoint."""
+        self.val_batches = float(sum(trainer.num_val_batches))
         found = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val_")}
         if found.get("val_acc", 0.0) > self.metrics.get("val_acc", -1.0):
             self.metrics |= found
@@ -127,6 +135,7 @@ class RunReport(Callback):
             **{name: value for name, value in self.metrics.items() if name.endswith("_tta")},
             "train_acc": self.metrics.get("train_acc"),
             "train_loss": self.metrics.get("train_loss"),
+            **{name: part.text for name, part in parts_of(trainer, data, self.val_batches).items()},
             "test_acc_per_class": class_accuracies(trainer),
             "epochs": trainer.current_epoch,
             "steps": trainer.global_step,
@@ -161,19 +170,47 @@ def in_percent(metrics: Mapping[str, Any], name: str) -> str:
     return f"{100 * float(metrics[name]):.2f} %{tta}"
 
 
-def print_next_steps(report: RunReport) -> None:
-    """Print accuracy, time, place, and commands that work here."""
-    run = report.run_folder
-    if "test_acc" in report.metrics:
-        print(f"\ntest accuracy  {in_percent(report.metrics, 'test_acc')} on the official test pictures")
-    if "val_acc" in report.metrics:
-        print(f"validation     {in_percent(report.metrics, 'val_acc')}")
+def parts_of(trainer: L.Trainer, data: FashionMNISTDataModule, val_batches: float) -> dict[str, Part]:
+    """Return what a test and a validation were on, if there was one: "tested_on" and "validated_on".
+
+    Args:
+        trainer: that made the test.
+        data: on which.
+        val_batches: of the validation; 0 if there was none.
+    """
+    test_batches = sum(trainer.num_test_batches) if "test_acc" in trainer.callback_metrics else 0
+    read: dict[str, tuple[Split, float]] = {
+        "tested_on": ("test", test_batches),
+        "validated_on": ("val", val_batches),
+    }
+    return {name: data.part(split, batches) for name, (split, batches) in read.items() if batches}
+
+
+def print_next_steps(report: RunReport, trainer: L.Trainer, data: FashionMNISTDataModule) -> None:
+    """Print accuracy, time, place, and the next commands: those that work here, on what is there."""
+    metrics, parts = report.metrics, parts_of(trainer, data, report.val_batches)
+    on = {name: f" on {part.text}" for name, part in parts.items()}
+    if "test_acc" in metrics:
+        say(f"\ntest accuracy  {in_percent(metrics, 'test_acc')}{on.get('tested_on', '')}")
+    if "val_acc" in metrics:
+        say(f"validation     {in_percent(metrics, 'val_acc')}{on.get('validated_on', '')}")
     peak = peak_memory_mb()
     print(f"time           {report.seconds / 60:.1f} min" + (f", peak memory {peak:.0f} MB" if peak else ""))
-    say(f"run folder     {run}")
-    say(
-        f"\nnext:\n  {program('tensorboard')} --logdir {run.parent.parent}\n"
-        f"  {program('vgg-lightning')} predict --ckpt_path {run}"
-    )
+    say(f"run folder     {report.run_folder}")
+    if commands := _next_commands(report, trainer):
+        say("\n".join(["\nnext:", *(f"  {command}" for command in commands)]))
+
+
+def _next_commands(report: RunReport, trainer: L.Trainer) -> list[str]:
+    run = shlex.quote(str(report.run_folder))
+    boards = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+    all_runs = report.run_folder.parent.parent
+    folders = {str(all_runs) if isinstance(board, RunTensorBoard) else board.root_dir for board in boards}
+    commands = [f"{program('tensorboard')} --logdir {shlex.quote(folder)}" for folder in sorted(folders)]
+    if report.checkpoint:
+        commands.append(f"{program('vgg-lightning')} predict --ckpt_path {run}")
+        if importlib.util.find_spec("gradio"):
+            commands.append(f"{program('vgg-lightning')} serve --ckpt_path {run}")
     if NOTEBOOK.is_file() and importlib.util.find_spec("notebook"):
-        say(f"  {program('jupyter')} notebook {NOTEBOOK.as_posix()}")
+        commands.append(f"{program('jupyter')} notebook {NOTEBOOK.as_posix()}")
+    return commands

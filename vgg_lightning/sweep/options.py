@@ -16,7 +16,8 @@ from vgg_lightning.cli.defaults import with_defaults
 from vgg_lightning.cli.jsonargparse_private import type_hints
 from vgg_lightning.cli.lightning import VGGLightningCLI, quiet
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
-from vgg_lightning.prepare import complete
+from vgg_lightning.data.sizes import Sizes
+from vgg_lightning.prepare import complete, size
 from vgg_lightning.sweep.space import Space, argument, extremes
 from vgg_lightning.training.run_options import left_out_of_presets
 
@@ -46,6 +47,7 @@ class FitOptions:
         self.cli = VGGLightningCLI("fit", self.base)
         self.parser = self.cli.parser
         self.config = self.parse({})
+        self._say_sizes()
         self._check_use()
 
     def arguments(self, params: Mapping[str, Any]) -> list[str]:
@@ -81,7 +83,7 @@ class FitOptions:
         result: Config = {}
         for group, value in config.items():
             if isinstance(value, dict):
-                old, skip = defaults.get(group) or {}, left_out_of_presets(group)
+                old, skip = {**(defaults.get(group) or {}), **Sizes()._asdict()}, left_out_of_presets(group)
                 result[group] = {
                     k: v
                     for k, v in value.items()
@@ -93,6 +95,16 @@ class FitOptions:
             result["seed_everything"] = config["seed_everything"]
         return {key: value for key, value in result.items() if value != {}}
 
+    def _say_sizes(self) -> None:
+        """Let all trials have the sizes that follow from the data now, whatever size of a batch is searched for."""
+        options = self.config.as_dict()
+        places = [("data", "val_size"), ("data", "batch_size"), ("trainer", "max_epochs")]
+        unsaid = [(group, name) for group, name in places if options[group][name] is None]
+        complete("fit", options)
+        size("fit", options, {})
+        self.base += [f"--{group}.{name}={options[group][name]}" for group, name in unsaid]
+        self.config = self.parse({})
+
     def _as_dict(self, config: Any) -> Config:
         found: Config = json.loads(self.parser.dump(config, format="json", skip_none=False, skip_validation=True))
         return found
@@ -102,7 +114,7 @@ class FitOptions:
         if trainer.fast_dev_run:
             raise UserError("--trainer.fast_dev_run writes no run folder, which a search needs: leave it out")
         if not self.config.data.val_size or trainer.limit_val_batches == 0:
-            raise UserError("a search compares val_acc: give --data.val_size 1000 or more, and validate")
+            raise UserError("a search compares val_acc: give --data.val_size 1 or more, and validate")
         if str(trainer.devices).strip("[], ").count(",") or str(trainer.devices) in ("auto", "-1"):
             raise UserError("a trial runs on one device: leave --trainer.devices out, or name one")
         if str(trainer.devices).isdigit() and int(trainer.devices) != 1:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import optuna
+from filelock import FileLock
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials

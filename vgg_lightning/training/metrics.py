@@ -11,10 +11,13 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
+from torch.nn.functional import one_hot
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from vgg_lightning.base.errors import option
+from vgg_lightning.base.text import printable, say
+from vgg_lightning.data.batches import Batch
 from vgg_lightning.run import collectives
 
 Sums = dict[str, dict[str, Tensor]]
@@ -143,22 +146,39 @@ def _accuracy(num_classes: int) -> MulticlassAccuracy:
     return MulticlassAccuracy(num_classes, average="micro", validate_args=False)
 
 
-# A network that has not begun to learn, as deep VGGs without BatchNorm often do not.
+# A network that has not begun to learn, as deep VGGs without BatchNorm often do not, and any network in too few steps.
 
-FEWEST_STEPS = 100  # before that nothing is said: many networks that learn well take some dozens of steps to begin
+FEW_STEPS = 50  # in all: many networks have not begun to learn by then
+FEWEST_STEPS = 100  # before that nothing is said but at the end: many networks take some dozens of steps to begin
 STEPS = 200  # after which to look, if the first epoch is longer
 NEAR = 0.03  # how close to ln(num_classes) the mean loss of a network is that has learnt nothing
 
 
 class ChanceNote(Callback):
-    """Prints one line if loss and accuracy on the training pictures are still those of guessing.
+    """Prints one line if a run will be too short to learn, and one if the network is at chance.
 
-    It looks once: at the end of the first epoch that leaves `FEWEST_STEPS` behind, or after `STEPS` steps of an
-    epoch. The means that it looks at are there anyway, so it costs nothing before.
+    It is at chance if loss and accuracy on the training images are those of random answers, if all validation images
+    get one answer, or if at the end the validation accuracy is that of random answers. Training is looked at once: at
+    the end of the first epoch that leaves `FEWEST_STEPS` behind, or after `STEPS` steps of an epoch. The means are
+    there anyway, so it costs nothing before.
     """
 
     def __init__(self) -> None:
         self.looked = False
+        self.told = False
+        self._answers = torch.zeros(0, 2, dtype=torch.bool)  # (num_classes, 2): is it among the answers, the labels
+        self._validated = 0  # images
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Say if all of the data, read as often as was asked for, makes few steps."""
+        steps = trainer.estimated_stepping_batches
+        limited = trainer.limit_train_batches != 1.0 or trainer.max_steps != -1
+        if steps < FEW_STEPS and not limited and trainer.is_global_zero:
+            print(
+                f"note: this run has {steps:.0f} steps in all, which is few: for more, lower "
+                f"{option('data.batch_size')} or raise {option('trainer.max_epochs')}",
+                flush=True,
+            )
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -172,6 +192,37 @@ class ChanceNote(Callback):
         if not self.looked and trainer.global_step >= FEWEST_STEPS:
             self._look(trainer, pl_module)
 
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Forget the validation before."""
+        self._answers = torch.zeros(pl_module.hparams["num_classes"], 2, dtype=torch.bool, device=pl_module.device)
+        self._validated = 0
+
+    def on_validation_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *args: Any
+    ) -> None:
+        """Note which classes are among the answers, and which among the labels."""
+        if isinstance(outputs, Tensor) and len(outputs):
+            batch = Batch.of(batch)
+            share = batch.share
+            both = torch.stack([outputs.argmax(dim=1), batch.labels[: share.own]], dim=1)
+            self._answers |= one_hot(both, len(self._answers)).bool().any(dim=0).T
+            self._validated += share.total
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Say if all images get one answer, unless the network may have had too few steps to begin."""
+        if trainer.global_step >= FEWEST_STEPS and not trainer.sanity_checking:
+            self._look_at_answers(trainer, pl_module)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Say if the last validation is that of random answers."""
+        self._look_at_answers(trainer, pl_module)
+        accuracy = float(trainer.callback_metrics.get("val_acc", 1.0))
+        chance = 1 / pl_module.hparams["num_classes"]
+        if self._validated and accuracy < chance + 2 * math.sqrt(chance * (1 - chance) / self._validated):
+            self._tell(
+                trainer, pl_module, f"the validation accuracy, {100 * accuracy:.1f} %, is that of random answers"
+            )
+
     def _look(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.looked = True
         metrics: Any = pl_module.train_metrics
@@ -179,28 +230,43 @@ class ChanceNote(Callback):
         loss = float(metrics["loss"].mean_value) / max(float(metrics["loss"].weight), 1.0)
         right, wrong = float(metrics["acc"].tp.sum()), float(metrics["acc"].fn.sum())
         classes = int(pl_module.hparams["num_classes"])
-        if trainer.is_global_zero and at_chance(loss, right, right + wrong, classes):
-            print(_note(trainer.global_step, loss, right / (right + wrong), dict(pl_module.hparams)), flush=True)
+        if at_chance(loss, right, right + wrong, classes):
+            accuracy = 100 * right / (right + wrong)
+            found = f"the network is at chance: accuracy {accuracy:.1f} % of {classes} classes, "
+            self._tell(trainer, pl_module, f"{found}loss {loss:.3f} (ln {classes} is {math.log(classes):.3f})")
+
+    def _look_at_answers(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        answers, labels = self._answers.sum(dim=0).tolist() if self._validated else (0, 0)
+        if answers == 1 and labels > 1:
+            names: Any = pl_module.class_names
+            answer = printable(names[int(self._answers[:, 0].int().argmax())])
+            self._tell(trainer, pl_module, f"the network predicts {answer!r} for every validation image")
+
+    def _tell(self, trainer: L.Trainer, pl_module: L.LightningModule, found: str) -> None:
+        """Say it with what helps, once in a run."""
+        if not self.told and trainer.is_global_zero:
+            steps = trainer.global_step
+            say(f"note: after {steps} steps {found}; what helps: {_helps(steps, dict(pl_module.hparams))}")
+        self.told = True
 
 
 def at_chance(loss: float, right: float, seen: float, num_classes: int) -> bool:
-    """Return whether a mean loss and a number of right answers are what guessing gives."""
+    """Return whether a mean loss and a number of right answers are what random answers give."""
     if not seen:
         return False
     chance = 1 / num_classes
-    spread = 4 * math.sqrt(chance * (1 - chance) / seen)  # four standard deviations of guessing
+    spread = 4 * math.sqrt(chance * (1 - chance) / seen)  # four standard deviations of random answers
     return abs(loss - math.log(num_classes)) < NEAR and right / seen < chance + spread
 
 
-def _note(steps: int, loss: float, accuracy: float, hparams: dict[str, Any]) -> str:
-    classes = hparams["num_classes"]
+def _helps(steps: int, hparams: dict[str, Any]) -> str:
+    if steps < FEWEST_STEPS:
+        sizes = f"a smaller {option('data.batch_size')} or a larger {option('trainer.max_epochs')}"
+        return f"more steps ({sizes}), or {option('model.weights')} of a trained network"
     helps = []
     if hparams["init"] not in ("xavier", "kaiming"):
         helps.append(f"{option('model.init')} xavier (or kaiming)")
     if not hparams["batch_norm"]:
         helps.append(f"{option('model.batch_norm')} true")
     helps.append(f"a larger or smaller {option('model.lr')} than {hparams['lr']:g}")
-    return (
-        f"note: after {steps} steps the network is at chance: accuracy {100 * accuracy:.1f} % of {classes} classes, "
-        f"loss {loss:.3f} (ln {classes} is {math.log(classes):.3f}); what helps: {', '.join(helps)}"
-    )
+    return ", ".join(helps)

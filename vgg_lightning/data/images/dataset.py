@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,14 +23,7 @@ from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.base.machine import free_memory
 from vgg_lightning.base.progress import items_bar, say
 from vgg_lightning.base.text import printable
-from vgg_lightning.data.images.decode import (
-    EmptyPictureError,
-    UnreadablePictureError,
-    bytes_of,
-    pixels_of,
-    reading,
-    tell,
-)
+from vgg_lightning.data.images.decode import UnreadablePictureError, bytes_of, look_at, reading, tell
 from vgg_lightning.data.images.listing import ENDINGS, Found, is_hidden, is_image, walk
 from vgg_lightning.data.images.prepare_image import NATIVE_SIZE
 from vgg_lightning.data.sources.catalogue import MOST_CLASSES, SPLITS, Split
@@ -43,6 +36,7 @@ __all__ = ["ENDINGS", "Listing", "check_folder", "folder_classes", "list_folder"
 TEST_SHARE = 5  # one image in so many is for the test where there is no folder test
 NAMED = 5  # of the images that cannot be read
 NAMED_ENDINGS = 4  # of the files that are not called like images
+T = TypeVar("T")
 # What folders of splits are called, in small letters.
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -63,6 +57,7 @@ class Listing:
         hidden: Number of files and folders passed over since they are hidden or made by a system.
         others: Files that are not called like images, by their endings.
         loose: Number of images that lie outside of the folders of the classes.
+        sizes: Widths and heights of the images, as a phrase for people; empty until they are read.
     """
 
     root: Path
@@ -72,6 +67,7 @@ class Listing:
     hidden: int = 0
     others: Counter[str] = field(default_factory=Counter)
     loose: int = 0
+    sizes: str = ""
 
     def counts(self, split: Split) -> list[int]:
         """Return how many images of each class a split has."""
@@ -111,12 +107,16 @@ class Read(NamedTuple):
         digest: The SHA-256 of its content.
         pixels: The image in the data set's form, uint8 (28, 28).
         empty: Whether it shows nothing.
+        size: Width and height of the image.
+        colour: Whether the image has colours, which are dropped.
     """
 
     stamp: tuple[int, ...]
     digest: str
     pixels: NDArray[np.uint8]
     empty: bool
+    size: tuple[int, int]
+    colour: bool
 
 
 _kept: dict[Path, Read] = {}  # by `check_folder` for `read_pictures`, so that a run reads every file once
@@ -195,7 +195,30 @@ def check_folder(root: Path, classes: Sequence[str] | None = None) -> tuple[List
         _kept.update(zip([path for path, _ in listing.files[split]], reads, strict=True))
         _tell_of_empty(listing, split, reads)
     _tell_of_copies(listing, found["train"], found["test"])
+    reads = [*found["train"], *found["test"]]
+    if colourful := sum(read.colour for read in reads):
+        number = f"{colourful:,} of {len(reads):,} images"
+        tell(f"note: {number} are in colour, which is dropped: the network sees grey levels")
+    wide, high = zip(*(read.size for read in reads), strict=True)
+    listing.sizes = f"{_span(wide)} pixels wide, {_span(high)} high"
     return listing, {split: _checksum(root, listing.files[split], reads) for split, reads in found.items()}
+
+
+def _span(numbers: Sequence[int]) -> str:
+    return f"{min(numbers):,}" if min(numbers) == max(numbers) else f"{min(numbers):,} to {max(numbers):,}"
+
+
+def some_pixels(root: Path, classes: Sequence[str], each: int) -> list[list[NDArray[np.uint8]]]:
+    """Return up to `each` training images of each class, uint8 (28, 28), from all of its files."""
+    files = list_folder(root, classes).files["train"]
+    paths: list[list[Path]] = [[path for path, label in files if label == own] for own in range(len(classes))]
+    return [[(_still(path) or _read(path)).pixels for path in spread(own, each)] for own in paths]
+
+
+def spread(items: Sequence[T], number: int) -> list[T]:
+    """Return so many items from all parts of a list, or all if they are fewer."""
+    number = min(number, len(items))
+    return [items[i * len(items) // number] for i in range(number)]
 
 
 def folder_files(root: Path, split: Split, classes: Sequence[str]) -> list[tuple[Path, int]]:
@@ -268,11 +291,10 @@ def _read(path: Path) -> Read:
         stamp, content = _stamp(path), bytes_of(path)
     digest = hashlib.sha256(content).hexdigest()
     try:
-        return Read(stamp, digest, pixels_of(content), empty=False)
-    except EmptyPictureError as error:
-        return Read(stamp, digest, error.pixels, empty=True)
+        look = look_at(content)
     except UnreadablePictureError as error:
         raise UnreadablePictureError(path, error.reason) from error
+    return Read(stamp, digest, look.pixels, not look.shows, look.size, look.colour)
 
 
 def _still(path: Path) -> Read | None:
@@ -317,7 +339,9 @@ def _subfolders(folder: Path) -> list[Path]:
     try:
         return sorted(path for path in folder.iterdir() if not is_hidden(path.name) and path.is_dir())
     except OSError as error:
-        raise UserError(f"cannot read the folder {folder} ({error.strerror or error}): {_layout()}") from error
+        gone = isinstance(error, FileNotFoundError)
+        remedy = f"give {option('data.data_dir')} the folder of the images" if gone else _layout()
+        raise UserError(f"cannot read the folder {folder} ({error.strerror or error}): {remedy}") from error
 
 
 def _split_folders(root: Path) -> dict[str, Path]:

@@ -28,7 +28,7 @@ from vgg_lightning.base.machine import O_BINARY, O_CLOEXEC, O_NOCTTY, O_NONBLOCK
 from vgg_lightning.base.process import seat
 from vgg_lightning.base.text import printable, say
 from vgg_lightning.data.images import prepare_image
-from vgg_lightning.data.images.prepare_image import NATIVE_SIZE, EmptyImageError, Grey, ImageNote
+from vgg_lightning.data.images.prepare_image import NATIVE_SIZE, Grey, ImageNote, Look
 
 if TYPE_CHECKING:  # torch is loaded by what makes tensors: to look at a folder of images takes none
     from torch import Tensor
@@ -132,11 +132,16 @@ def pixels_of(picture: Picture) -> Grey:
         UnreadablePictureError: a UserError with the reason.
         EmptyPictureError: one of them; the picture shows nothing but a background.
     """
+    look = look_at(picture)
+    if not look.shows:
+        raise EmptyPictureError(picture, look.pixels)
+    return look.pixels
+
+
+def look_at(picture: Picture) -> Look:
+    """Return what an image is and becomes. Raises UnreadablePictureError, a UserError with the reason."""
     with reading(picture):
-        try:
-            return prepare_image.pixels_of(bytes_of(picture) if isinstance(picture, str | Path) else picture)
-        except EmptyImageError as error:
-            raise EmptyPictureError(picture, error.pixels) from error
+        return prepare_image.look_at(bytes_of(picture) if isinstance(picture, str | Path) else picture)
 
 
 def _checked(images: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ import io
 import math
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,14 +91,37 @@ def prepare(image: str | Path | bytes | Image.Image) -> Grey:
         raise ValueError(str(error) or type(error).__name__) from error
 
 
-def pixels_of(image: bytes | Image.Image) -> Grey:
-    """Return an image as uint8 (28, 28). Raises as `prepare`, and for damaged files whatever Pillow raises."""
+class Look(NamedTuple):
+    """What an image is, and what it becomes.
+
+    Attributes:
+        pixels: what it becomes, uint8 (28, 28).
+        shows: whether there is anything but background on it.
+        size: its width and height.
+        colour: whether it has colours, which are not among its pixels.
+    """
+
+    pixels: Grey
+    shows: bool
+    size: tuple[int, int]
+    colour: bool
+
+
+def look_at(image: bytes | Image.Image) -> Look:
+    """Return what an image is and becomes. Raises as `prepare`, and for damaged files whatever Pillow raises."""
     opened = image if isinstance(image, Image.Image) else open_image(image)
     check_size(opened)
-    pixels, shows = _in_form(*_grey(ImageOps.exif_transpose(opened)))
-    if not shows:
-        raise EmptyImageError(pixels)
-    return pixels.copy()
+    grey, background, colour = _grey(ImageOps.exif_transpose(opened))
+    pixels, shows = _in_form(grey, background)
+    return Look(pixels.copy(), shows, opened.size, colour)
+
+
+def pixels_of(image: bytes | Image.Image) -> Grey:
+    """Return an image as uint8 (28, 28). Raises as `look_at`, and EmptyImageError."""
+    look = look_at(image)
+    if not look.shows:
+        raise EmptyImageError(look.pixels)
+    return look.pixels
 
 
 def open_image(content: bytes) -> Image.Image:
@@ -199,20 +222,27 @@ def _range_of(values: NDArray[Any], low: float, high: float) -> tuple[float, flo
     return low, high
 
 
-def _grey(image: Image.Image) -> tuple[Image.Image, int | None]:
-    """Return an image as grey levels of 8 bits, and the background's level if transparency tells."""
+def _grey(image: Image.Image) -> tuple[Image.Image, int | None, bool]:
+    """Return an image as grey levels of 8 bits, the background's level if transparency tells, and if it has colour."""
     if image.mode[0] in "IF":
-        return _shrunk(Image.fromarray(eight_bits(np.asarray(image)))), None
+        return _shrunk(Image.fromarray(eight_bits(np.asarray(image)))), None, False
     if not image.has_transparency_data:
-        return _shrunk(image if image.mode == "L" else image.convert("RGB")).convert("L"), None
+        image = _shrunk(image if image.mode == "L" else image.convert("RGB"))
+        return image.convert("L"), None, _has_colour(image)
     straight = image.convert("LA") if image.mode == "La" else image  # from which Pillow goes no other way
     image = _shrunk(straight.convert("RGBA"))
+    colour = _has_colour(image)
     alpha = np.asarray(image.getchannel("A"), dtype=np.float64)
     if (alpha < LARGEST // 2).mean() < TRANSPARENT:
-        return _on(image, LARGEST), None
+        return _on(image, LARGEST), None, colour
     light = np.asarray(image.convert("L"), dtype=np.float64)
     background = 0 if (light * alpha).sum() > ALMOST_WHITE * alpha.sum() else LARGEST
-    return _on(image, background), background
+    return _on(image, background), background, colour
+
+
+def _has_colour(image: Image.Image) -> bool:
+    """Return whether red, green and blue differ anywhere by more than what a file of a grey image loses."""
+    return image.mode != "L" and bool((np.ptp(np.asarray(image)[..., :3], axis=-1) > FAINT).any())
 
 
 def _on(image: Image.Image, level: int) -> Image.Image:
