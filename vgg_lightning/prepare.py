@@ -24,7 +24,7 @@ from typing import Any, Literal, NamedTuple
 import lightning as L
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor
+from lightning.pytorch.callbacks import Callback, EarlyStopping
 
 from vgg_lightning.base.errors import LostProcessError, UserError, option
 from vgg_lightning.base.files import write_whole
@@ -53,8 +53,9 @@ from vgg_lightning.run.stop import StopOnSignal
 from vgg_lightning.show import show_callbacks, shown_names
 from vgg_lightning.show.class_table import ClassTable, print_class_table
 from vgg_lightning.show.report import RunReport, in_percent, print_next_steps
-from vgg_lightning.training.limits import check_run, check_sharded, check_trainer
+from vgg_lightning.training.limits import check_batches, check_run, check_sharded, check_trainer
 from vgg_lightning.training.memory import check_training_fits
+from vgg_lightning.training.metrics import LearningRates
 from vgg_lightning.training.run_options import equal_on_all
 
 Stage = Literal["fit", "validate", "test", "predict"]
@@ -311,7 +312,7 @@ def fit_callbacks(
     )
     callbacks += [RunReport(run_folder), ClassTable()]
     if trainer["logger"] is not False:
-        callbacks += [LearningRateMonitor(logging_interval="step"), *show_callbacks(show)]
+        callbacks += [LearningRates(), *show_callbacks(show)]
     if early_stopping:
         if not validates:
             give = f"give {option('data.val_size')} 1000 or more"
@@ -415,6 +416,7 @@ def _ready_data(run: Run, record: bool) -> None:
         return
     run.data.prepare_data()
     run.data.setup("fit")
+    check_batches(trainer, len(run.data.train_dataloader()))
     if not record:
         return
     batch_size = min(run.data.hparams["batch_size"], len(run.data.pictures("train")[1]))

@@ -28,7 +28,8 @@ class Run(NamedTuple):
     steps: int
     epochs: list[int]  # the examples of each one
     ends: list[Place]  # of the epochs: where their means are logged
-    validations: list[Place]
+    validations: list[Place]  # the step is that to which the batch before belongs
+    validated: list[int]  # how many steps each validation has behind it
     groups: list[list[int]]  # of the batches of each step, how many examples they have
 
 
@@ -83,7 +84,7 @@ def is_refused(options: Options, sizes: Sizes) -> bool:
         none_of_some
         or ("--model.sam_rho" in options and value(options, "--trainer.accumulate_grad_batches", 1) > 1)
         or ("--early_stopping" in options and not val_batches(options))
-        or (isinstance(every, int) and every > count and bool(val_batches(options)))
+        or (isinstance(every, int) and every > count and options.get("--trainer.limit_val_batches") != "0")
     )
 
 
@@ -103,7 +104,7 @@ def run(options: Options, sizes: Sizes, accuracies: Sequence[float]) -> Run:
     )
     every = max(1, int(interval * len(each)) if isinstance(interval, float) else interval)
     patience, seconds = value(options, "--early_stopping", 0), max_seconds(options)
-    done = Run(0, [], [], [], [])
+    done = Run(0, [], [], [], [], [])
     steps, stop, group = 0, False, []
     while not stop and len(done.epochs) != epochs and steps != max_steps:
         epoch = len(done.epochs)
@@ -111,6 +112,7 @@ def run(options: Options, sizes: Sizes, accuracies: Sequence[float]) -> Run:
         for i, examples in enumerate(each):
             done.epochs[-1] += examples
             group.append(examples)
+            step = steps
             if (i + 1) % accumulate == 0 or i + 1 == len(each):
                 steps += 1
                 done.groups.append(group)
@@ -118,7 +120,8 @@ def run(options: Options, sizes: Sizes, accuracies: Sequence[float]) -> Run:
             seconds -= 1
             stop = seconds == 0
             if val_batches(options) and (epoch + 1) % nth == 0 and ((i + 1) % every == 0 or stop):
-                done.validations.append((max(steps - 1, 0), epoch))
+                done.validations.append((step, epoch))
+                done.validated.append(steps)
                 seen = accuracies[: len(done.validations)]
                 stop = stop or bool(patience and len(seen) - 1 - seen.index(max(seen)) >= patience)
             if steps == max_steps or stop:
@@ -141,8 +144,3 @@ def rates(options: Options, sizes: Sizes, steps: int) -> list[float]:
         share = (step + 1) / (warm_up + 1) if step < warm_up else end + (1 - end) * fall
         found.append(value(options, "--model.lr") * share)
     return found
-
-
-def first_best(accuracies: Sequence[float], validations: Sequence[Place]) -> Place:
-    """Return where the best validation was; of several equal ones the first."""
-    return validations[accuracies.index(max(accuracies))]

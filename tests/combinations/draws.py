@@ -28,7 +28,10 @@ NETWORKS = {
     "classic": "--model.network vgg11 --model.ratio 64 --model.hidden_units 8 --model.dropout 0.3 --model.init kaiming",
 }
 # BatchNorm takes its statistics from the share of a process, and dropout differs by process.
-SAME_IN_ALL_PROCESSES = "--model.network vgg11 --model.ratio 64 --model.head gap --model.dropout 0 --model.init kaiming"
+SAME_IN_ALL_PROCESSES = (
+    "--model.network vgg11 --model.ratio 64 --model.head gap --model.batch_norm false --model.dropout 0 "
+    "--model.init kaiming --data.image_size 32"
+)
 # {option: {value: arguments}}. What is not among the arguments, such as how a run is broken, is up to who runs them.
 OPTIONS: dict[str, dict[str, str]] = {
     "resume": {

@@ -344,8 +344,9 @@ def counts(run: Path, options: dict[str, str], sizes: Sizes) -> Iterator[str]:
     yield from unequal("accuracies with test-time augmentation", views, asked)
     if accuracies:
         best = harness.essence(run / "checkpoints" / "best.ckpt")
-        step, epoch = arithmetic.first_best(accuracies, expected.validations)
-        yield from unequal("step and epoch of best.ckpt", (best["global_step"], best["epoch"]), (step + 1, epoch))
+        first = accuracies.index(max(accuracies))  # of several equal ones
+        place = expected.validated[first], expected.validations[first][1]
+        yield from unequal("steps and epoch of best.ckpt", (best["global_step"], best["epoch"]), place)
     elif (run / "checkpoints" / "best.ckpt").exists():
         yield "best.ckpt without a validation"
 

@@ -31,12 +31,30 @@ def check_trainer(options: Mapping[str, Any]) -> None:
             _check_name(name, options.get(name), row.choices)
     if options.get("max_epochs") == -1 and options.get("max_steps", -1) == -1:
         raise UserError(f"{option('trainer.max_epochs')} -1 never ends: give {option('trainer.max_steps')} as well")
+    if (time := options.get("max_time")) is not None and _is_no_time(time):
+        raise UserError(f"{option('trainer.max_time')} {time} leaves no time to train: give it as DD:HH:MM:SS")
     _check_name("strategy", options.get("strategy"), ("auto", *StrategyRegistry.available_strategies()))
     _check_accelerator(options.get("accelerator"))
     _check_devices(options.get("devices"), options.get("accelerator"))
     if re.match(r"\w+://", place := str(options.get("default_root_dir"))):
         named = option("trainer.default_root_dir")
         raise UserError(f"{named} {place}: runs are written to a folder on this machine: name one")
+
+
+def check_batches(options: Mapping[str, Any], batches: int) -> None:
+    """Raise UserError for validations that are further apart than an epoch is long.
+
+    Args:
+        options: of the Trainer, by name.
+        batches: of an epoch, if no option limits them.
+    """
+    limit, every = options["overfit_batches"] or options["limit_train_batches"], options["val_check_interval"]
+    read = min(limit, batches) if isinstance(limit, int) else int(batches * (1.0 if limit is None else limit))
+    counts_epochs = options["check_val_every_n_epoch"] is not None and not options["fast_dev_run"]
+    if isinstance(every, int) and every > read and counts_epochs and options["limit_val_batches"] != 0:
+        share = "or a share such as 0.5"
+        named = option("trainer.val_check_interval")
+        raise UserError(f"{named} {every} is more than the {read} batches of an epoch: give {read} or less, {share}")
 
 
 def check_run(options: Mapping[str, Any]) -> None:
@@ -61,6 +79,12 @@ def check_sharded(strategy: str, model: Mapping[str, Any]) -> None:
     for name, row in MODEL.items():
         if row.fsdp and not row.fsdp.fits(model[name]):
             raise UserError(f"{option(f'model.{name}')} {model[name]} {row.fsdp.text}")
+
+
+def _is_no_time(value: Any) -> bool:
+    if isinstance(value, str):
+        return not value.strip("0:")
+    return not (any(value.values()) if isinstance(value, Mapping) else value)
 
 
 def _check_ranges(prefix: str, rows: Rows, options: Mapping[str, Any]) -> None:
