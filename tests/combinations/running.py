@@ -30,7 +30,7 @@ from PIL import Image
 from vgg_lightning.classifier import Classifier
 from vgg_lightning.run.checkpoints.io import VerifiedCheckpointIO
 
-SIZES = {"idx": Sizes(150, 44), "folder": Sizes(45, 18)}
+SIZES = {"idx": Sizes(150, 44), "folder": Sizes(46, 18)}
 SIGNALS = {signal.SIGTERM: 143, signal.SIGUSR1: 138}
 Rows = list[dict[str, str]]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
@@ -12,8 +14,10 @@ from lightning.pytorch.strategies import StrategyRegistry
 
 from vgg_lightning.base.errors import UserError, nearest, option
 from vgg_lightning.base.options import Rows, in_range
+from vgg_lightning.networks import skeleton
 from vgg_lightning.run.parallel.devices import SHARDED
 from vgg_lightning.training.options import OPTIONS as MODEL
+from vgg_lightning.training.options import network_arguments
 from vgg_lightning.training.run_options import FIT, TRAINER
 
 LONGEST_NAME = 100  # characters
@@ -41,20 +45,42 @@ def check_trainer(options: Mapping[str, Any]) -> None:
         raise UserError(f"{named} {place}: runs are written to a folder on this machine: name one")
 
 
-def check_batches(options: Mapping[str, Any], batches: int) -> None:
-    """Raise UserError for validations that are further apart than an epoch is long.
+def check_epoch(
+    trainer: Mapping[str, Any], model: Mapping[str, Any], examples: int, batch_size: int, processes: int
+) -> None:
+    """Raise UserError for options that do not go with the batches of an epoch, before the first one is read.
 
     Args:
-        options: of the Trainer, by name.
-        batches: of an epoch, if no option limits them.
+        trainer: options of the Trainer, by name.
+        model: options of the Classifier.
+        examples: number of training images.
+        batch_size: images in a batch.
+        processes: that share a batch.
     """
-    limit, every = options["overfit_batches"] or options["limit_train_batches"], options["val_check_interval"]
+    batches, limit = math.ceil(examples / batch_size), trainer["overfit_batches"] or trainer["limit_train_batches"]
     read = min(limit, batches) if isinstance(limit, int) else int(batches * (1.0 if limit is None else limit))
-    counts_epochs = options["check_val_every_n_epoch"] is not None and not options["fast_dev_run"]
-    if isinstance(every, int) and every > read and counts_epochs and options["limit_val_batches"] != 0:
-        share = "or a share such as 0.5"
-        named = option("trainer.val_check_interval")
-        raise UserError(f"{named} {every} is more than the {read} batches of an epoch: give {read} or less, {share}")
+    every, interval = trainer["val_check_interval"], option("trainer.val_check_interval")
+    counts = trainer["check_val_every_n_epoch"] is not None and not trainer["fast_dev_run"]
+    if isinstance(every, int) and every > read and counts and trainer["limit_val_batches"] != 0:
+        raise UserError(f"{interval} {every} is more than the {read} batches of an epoch: give {read} or less")
+    fewest = examples - batch_size * (batches - 1) if read == batches else batch_size
+    if fewest == 1 == processes and not _trains_on_one(model):  # several fill a batch up
+        remedy = f"give another {option('data.batch_size')} or {option('data.val_size')}"
+        raise UserError(
+            f"{option('data.batch_size')} {batch_size} leaves a batch of 1 of the {examples:,} training images, "
+            f"and BatchNorm needs 2: {remedy}"
+        )
+
+
+def _trains_on_one(model: Mapping[str, Any]) -> bool:
+    """Return whether the network can train on a single image: BatchNorm of a Linear layer cannot."""
+    network = copy.deepcopy(skeleton(**network_arguments(model))).train()
+    size = model["image_size"]
+    try:
+        network(torch.empty(1, model["in_channels"], size, size, device="meta"))
+    except ValueError:
+        return False
+    return True
 
 
 def check_run(options: Mapping[str, Any]) -> None:
