@@ -6,12 +6,12 @@ All functions take the options as on the command line: {"--trainer.max_epochs": 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import yaml
 
-Options = Mapping[str, str]
+Options = dict[str, str]
 Place = tuple[int, int]  # step and epoch, both from 0
 
 
@@ -72,13 +72,11 @@ def max_seconds(options: Options) -> int:
 def is_refused(options: Options, sizes: Sizes) -> bool:
     """Return whether no run can do what is asked for."""
     count, every = len(train_batches(options, sizes)), value(options, "--trainer.val_check_interval", 1.0)
+    splits = {"train": sizes.train - value(options, "--data.val_size"), "val": value(options, "--data.val_size")}
+    splits |= {"test": sizes.test}
     none_of_some = any(
-        value(options, f"--trainer.limit_{split}_batches", 1.0) != 0 and examples and not batches(options, split, examples)
-        for split, examples in (
-            ("train", sizes.train - value(options, "--data.val_size")),
-            ("val", value(options, "--data.val_size")),
-            ("test", sizes.test),
-        )
+        value(options, f"--trainer.limit_{split}_batches", 1.0) and examples and not batches(options, split, examples)
+        for split, examples in splits.items()
     )
     return (
         none_of_some
@@ -103,7 +101,8 @@ def run(options: Options, sizes: Sizes, accuracies: Sequence[float]) -> Run:
         value(options, "--trainer.check_val_every_n_epoch", 1),
     )
     every = max(1, int(interval * len(each)) if isinstance(interval, float) else interval)
-    patience, seconds = value(options, "--early_stopping", 0), max_seconds(options)
+    patience, limit = value(options, "--early_stopping", 0), max_seconds(options)
+    seconds = limit
     done = Run(0, [], [], [], [], [])
     steps, stop, group = 0, False, []
     while not stop and len(done.epochs) != epochs and steps != max_steps:
@@ -118,7 +117,7 @@ def run(options: Options, sizes: Sizes, accuracies: Sequence[float]) -> Run:
                 done.groups.append(group)
                 group = []
             seconds -= 1
-            stop = seconds == 0
+            stop = seconds <= 0 <= limit and not group  # not amid the gradients of a step
             if val_batches(options) and (epoch + 1) % nth == 0 and ((i + 1) % every == 0 or stop):
                 done.validations.append((step, epoch))
                 done.validated.append(steps)

@@ -1,6 +1,7 @@
 """Runs `vgg-lightning` in two processes, quickly: imports everything once, then forks both for every request.
 
-A request is a line of JSON on stdin: {"args": [...], "cwd": ..., "at": {...}}. The answers are those of `forks`.
+A request is a line of JSON on stdin: {"args": [...], "cwd": ..., "at": {...}, "snapshots": folder}.
+The answers are those of `forks`.
 """
 
 import os
@@ -13,7 +14,7 @@ import torch
 
 sys.path.append(str(Path(__file__).parents[1] / "reliability"))
 import forks
-from server import strike_at
+from server import keep_snapshots, strike_at
 
 import vgg_lightning.cli.lightning
 from vgg_lightning.__main__ import main
@@ -38,6 +39,8 @@ def child(request):
     os.environ.update(environment(int(other == 0), port))
     if other and request.get("at"):
         strike_at(**request["at"])
+    if other and request.get("snapshots"):
+        keep_snapshots(request["snapshots"])
     code = 99
     try:
         code = main(request["args"])

@@ -22,7 +22,7 @@ import arithmetic
 import harness
 import numpy as np
 import small
-from arithmetic import Sizes
+from arithmetic import Options, Sizes
 from draws import Draw
 from lightning.pytorch.callbacks import timer
 from PIL import Image
@@ -65,10 +65,11 @@ class Runner:
 
     Args:
         folder: for data and runs.
-        ranks: runs a command in two processes: takes a folder and arguments, returns exit code and output.
+        ranks: runs a command in two processes, given a folder, arguments, and what else `ranks.py` is asked for;
+            returns exit code and output.
     """
 
-    def __init__(self, folder: Path, ranks: Callable[[Path, list[str]], tuple[int, str]]) -> None:
+    def __init__(self, folder: Path, ranks: Callable[[Path, list[str], dict[str, Any]], tuple[int, str]]) -> None:
         self.folder, self.ranks = folder, ranks
         self.data = make_data(folder / "data")
         self.teacher = functools.cache(self._teacher)
@@ -84,15 +85,15 @@ class Runner:
         except Exception:  # such as a file that is not there
             return False, [traceback.format_exc()[-1500:]]
 
-    def _examine(self, draw: Draw, options: dict[str, str], folder: Path) -> tuple[bool, list[str]]:
+    def _examine(self, draw: Draw, options: Options, folder: Path) -> tuple[bool, list[str]]:
         sizes = SIZES[options["--data.dataset"]]
-        chance = random.Random(draw.seed)
         two = options["--trainer.devices"] == "2"
         (folder / "whole").mkdir()
         if arithmetic.is_refused(options, sizes):
             return True, list(refusal(*self.launch(folder / "whole", options)))
+        request = {"snapshots": str(folder / "snapshots")} if two else {}
         with spied() as seen, snapshots(folder / "snapshots"):
-            code, text = self.launch(folder / "whole", options)
+            code, text = self.launch(folder / "whole", options, **request)
         if code:
             return code == 2, [f"exit code {code}: {text[-1500:]}"]
         whole = harness.only_run(folder / "whole")
@@ -103,10 +104,10 @@ class Runner:
             self.launch(folder / "one", options | {"--trainer.devices": "1"})
             found += same_to_rounding(harness.only_run(folder / "one"), whole, options)
         if "resume" in draw.values:
-            found += self.resumed(draw, options, folder, whole, chance)
+            found += self.resumed(draw, options, folder, whole)
         return False, found
 
-    def with_paths(self, draw: Draw) -> dict[str, str]:
+    def with_paths(self, draw: Draw) -> Options:
         """Return all options of a draw."""
         options = draw.arguments()
         options["--data.data_dir"] = str(self.data / options["--data.dataset"])
@@ -125,21 +126,22 @@ class Runner:
         assert code == 0, text
         return str(harness.only_run(folder))
 
-    def launch(self, folder: Path, options: dict[str, str], verb: str = "fit") -> tuple[int, str]:
+    def launch(self, folder: Path, options: Options, verb: str = "fit", **request: Any) -> tuple[int, str]:
         """Run a subcommand to its end; return its exit code and what it printed."""
-        first = ["--config", "{}"] if verb == "fit" else []
+        first = ["--config", "{}"] if verb == "fit" else []  # {}: no preset
         args = [verb, *first, *itertools.chain.from_iterable(options.items())]
         if options.get("--trainer.devices") == "2":
-            return self.ranks(folder, args)
-        launched = small.launch(args, folder)
+            return self.ranks(folder, args, request)
+        with seconds_by_batch():
+            launched = small.launch(args, folder)
         return launched.code, launched.out + launched.err
 
-    def agreement(self, run: Path, options: dict[str, str]) -> Iterator[str]:
+    def agreement(self, run: Path, options: Options) -> Iterator[str]:
         """Yield what validate and test say of the best checkpoint that fit says otherwise."""
         results = json.loads((run / "results.json").read_text())
         accuracies = column(harness.rows(run / "metrics.csv"), "val_acc")
-        names = ("--data.data_dir", "--trainer.precision", "--trainer.limit_val_batches", "--trainer.limit_test_batches")
-        names += ("--trainer.accelerator", "--trainer.devices", "--trainer.enable_progress_bar")
+        names = ("limit_val_batches", "limit_test_batches", "accelerator", "enable_progress_bar")
+        names = ("--data.data_dir", *(f"--trainer.{name}" for name in names))
         kept = {name: options[name] for name in names if name in options} | {"--trainer.devices": "1"}
         if accuracies:
             best = run / "checkpoints" / "best.ckpt"
@@ -154,44 +156,37 @@ class Runner:
         yield from unequal("test of the checkpoint", printed(text, "test accuracy"), percent(results["test_acc"]))
         yield from unequal("its loss", printed(text, "test loss"), f"{results['test_loss']:.4f}")
 
-    def resumed(
-        self, draw: Draw, options: dict[str, str], folder: Path, whole: Path, chance: random.Random
-    ) -> Iterator[str]:
+    def resumed(self, draw: Draw, options: Options, folder: Path, whole: Path) -> Iterator[str]:
         """Break a run, resume it, and yield what differs from the whole one."""
+        chance = random.Random(draw.seed)
         if draw.values["resume"] == "stopped by a signal":
-            run = self.stopped(options, folder, chance)
-            if isinstance(run, str):
-                yield run
-                return
+            signum, step = chance.choice(list(SIGNALS)), chance.randint(1, batches_of(whole, options))
+            (folder / "broken").mkdir()
+            code, text = self.stopped(folder / "broken", options, step, signum)
+            print(f"stopped by {signum.name} in batch {step}")
+            yield from unequal(f"exit code after {signum.name} in batch {step}", code, SIGNALS[signum])
+            yield from unequal("what is said of it", "saved after step" in text, True)
+            run = harness.only_run(folder / "broken")
         else:
-            there = sorted((folder / "snapshots").iterdir())
             run = folder / "broken" / "lightning_logs" / "draw" / "version_0"
-            shutil.copytree(chosen := chance.choice(there), run)
-            print(f"resumed from {chosen.name} of {len(there)}")
-        with spied():
-            code, text = self.launch(run, options | {"--ckpt_path": str(run)})
-        yield from unequal("exit code of the resumed run", code, 0)
+            chosen = chance.choice(sorted((folder / "snapshots").iterdir()))
+            print(f"killed after {chosen.name} was written")
+            shutil.copytree(chosen, run)
+        code, text = self.launch(run, options | {"--ckpt_path": str(run)})
         if code:
-            yield text[-1500:]
+            yield f"exit code of the resumed run {code}: {text[-1500:]}"
             return
-        yield from (f"resumed {place}" for place in harness.differences(harness.everything(whole), harness.everything(run)))
+        if 0 < arithmetic.max_seconds(options) <= batches_of(whole, options):
+            return  # max_time is that of a launch, so the resumed run goes further
+        differences = harness.differences(harness.everything(whole), harness.everything(run))
+        yield from (f"resumed {place}" for place in differences)
 
-    def stopped(self, options: dict[str, str], folder: Path, chance: random.Random) -> Path | str:
-        """Stop a run by a signal within a step; return its folder, or what was wrong."""
-        (folder / "broken").mkdir()
-        signum = chance.choice(list(SIGNALS))
-        calls = len(harness.rows(harness.only_run(folder / "whole") / "metrics.csv"))
-        step = chance.randint(1, max(1, calls // 3))
-        print(f"stopped by {signum.name} in call {step}")
+    def stopped(self, folder: Path, options: Options, step: int, signum: signal.Signals) -> tuple[int, str]:
+        """Send a run a signal within so manyth call of training_step."""
         if options["--trainer.devices"] == "2":
-            at = {"hook": "training_step", "count": step, "signal": signum}
-            code, text = self.ranks(folder / "broken", ["fit", "--config", "{}", *itertools.chain.from_iterable(options.items())], at)
-        else:
-            with spied(), striking(step, signum):
-                code, text = self.launch(folder / "broken", options)
-        if code != SIGNALS[signum] and "saved after step" not in text:
-            return f"exit code {code} after {signum.name} in step {step}: {text[-1500:]}"
-        return harness.only_run(folder / "broken")
+            return self.launch(folder, options, at={"hook": "training_step", "count": step, "signal": signum})
+        with striking(step, signum):
+            return self.launch(folder, options)
 
 
 @contextlib.contextmanager
@@ -214,7 +209,7 @@ def patched_name(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 
 class Clock:
-    """A clock for max_time that a test sets."""
+    """A clock that stands still unless a test moves it."""
 
     def __init__(self) -> None:
         self.seconds = 0
@@ -224,15 +219,26 @@ class Clock:
 
 
 @contextlib.contextmanager
-def spied() -> Iterator[dict[str, list[Any]]]:
-    """Note which images are trained on, how many are validated and tested; for max_time a batch takes a second."""
-    seen: dict[str, list[Any]] = {"train": [], "val": [], "test": []}
+def seconds_by_batch() -> Iterator[None]:
+    """Let max_time count a second for every batch, whatever the machine takes for it."""
     clock = Clock()
+
+    def training_step(original: Any, self: Classifier, *args: Any) -> Any:
+        clock.seconds += not self.sharpness.again
+        return original(self, *args)
+
+    with patched(Classifier, "training_step", training_step), patched_name(timer, "time", clock):
+        yield
+
+
+@contextlib.contextmanager
+def spied() -> Iterator[dict[str, list[Any]]]:
+    """Note which images are trained on, and how many are in the batches that are validated and tested."""
+    seen: dict[str, list[Any]] = {"train": [], "val": [], "test": []}
 
     def training_step(original: Any, self: Classifier, batch: Any, index: int) -> Any:
         if not self.sharpness.again:
             seen["train"].append((batch.epoch, batch.indices.tolist()))
-            clock.seconds += 1
         return original(self, batch, index)
 
     def evaluate(original: Any, self: Classifier, batch: Any, index: int) -> Any:
@@ -243,7 +249,6 @@ def spied() -> Iterator[dict[str, list[Any]]]:
         patched(Classifier, "training_step", training_step),
         patched(Classifier, "validation_step", evaluate),
         patched(Classifier, "test_step", evaluate),
-        patched_name(timer, "time", clock),
     ):
         yield seen
 
@@ -278,9 +283,15 @@ def striking(count: int, signum: signal.Signals) -> Iterator[None]:
 # What must hold. All of these yield what does not.
 
 
+def batches_of(run: Path, options: Options) -> int:
+    """Return how many batches a finished run has trained on."""
+    accuracies = column(harness.rows(run / "metrics.csv"), "val_acc")
+    return sum(map(len, arithmetic.run(options, SIZES[options["--data.dataset"]], accuracies).groups))
+
+
 def unequal(what: str, found: Any, expected: Any) -> Iterator[str]:
-    same = math.isclose(found, expected, rel_tol=1e-6) if isinstance(found, float) and expected is not None else found == expected
-    if not same:
+    near = isinstance(found, float) and isinstance(expected, float)
+    if not (math.isclose(found, expected, rel_tol=1e-6) if near else found == expected):
         yield f"{what}: {found}, expected {expected}"
 
 
@@ -309,7 +320,7 @@ def refusal(code: int, text: str) -> Iterator[str]:
         yield f"not refused, or not in one line; exit code {code}: {text[-1500:]}"
 
 
-def counts(run: Path, options: dict[str, str], sizes: Sizes) -> Iterator[str]:
+def counts(run: Path, options: Options, sizes: Sizes) -> Iterator[str]:
     """Steps, epochs, examples, validations, rows of metrics.csv and learning rates are those of the arithmetic."""
     results, rows = json.loads((run / "results.json").read_text()), harness.rows(run / "metrics.csv")
     accuracies = column(rows, "val_acc")
@@ -333,8 +344,9 @@ def counts(run: Path, options: dict[str, str], sizes: Sizes) -> Iterator[str]:
         yield from unequal(f"learning rate of step {step}", rate, rates[step] if step < len(rates) else None)
     tested = options.get("--test") != "false"
     yield from unequal("tests", [step for step, _ in places(rows, "test_acc")], [expected.steps] if tested else [])
-    right = [(column(rows, "train_acc"), expected.epochs), (accuracies, [sum(arithmetic.val_batches(options))] * len(accuracies))]
-    right += [(column(rows, "test_acc"), [sum(arithmetic.test_batches(options, sizes))])]
+    validated, examples = sum(arithmetic.val_batches(options)), sum(arithmetic.test_batches(options, sizes))
+    right = [(column(rows, "train_acc"), expected.epochs), (accuracies, [validated] * len(accuracies))]
+    right += [(column(rows, "test_acc"), [examples])]
     for found_accuracies, examples in right:
         for accuracy, number in zip(found_accuracies, examples, strict=False):
             if abs(accuracy * number - round(accuracy * number)) > 1e-3:
@@ -351,7 +363,7 @@ def counts(run: Path, options: dict[str, str], sizes: Sizes) -> Iterator[str]:
         yield "best.ckpt without a validation"
 
 
-def images_seen(seen: dict[str, list[Any]], options: dict[str, str], sizes: Sizes, run: Path) -> Iterator[str]:
+def images_seen(seen: dict[str, list[Any]], options: Options, sizes: Sizes, run: Path) -> Iterator[str]:
     """Each image is trained on once an epoch, and all that are asked for are validated and tested."""
     accuracies = column(harness.rows(run / "metrics.csv"), "val_acc")
     expected = arithmetic.run(options, sizes, accuracies)
@@ -364,7 +376,7 @@ def images_seen(seen: dict[str, list[Any]], options: dict[str, str], sizes: Size
     yield from unequal("batches of the test", seen["test"], tested)
 
 
-def same_to_rounding(one: Path, two: Path, options: dict[str, str]) -> Iterator[str]:
+def same_to_rounding(one: Path, two: Path, options: Options) -> Iterator[str]:
     """Two processes learn what one learns, where chance and the precision allow to tell."""
     a, b = harness.everything(one), harness.everything(two)
     for name in ("steps", "epochs"):

@@ -1,7 +1,7 @@
 """Options that work alone work together: pairs and triples of them, drawn, run, and held against arithmetic.
 
-    make test-reliability                                  draws anew, and prints the seed
-    VGG_LIGHTNING_DRAWS=SEED make test-reliability         repeats these draws
+make test-reliability                                  draws anew, and prints the seed
+VGG_LIGHTNING_DRAWS=SEED make test-reliability         repeats these draws
 """
 
 import os
@@ -24,10 +24,10 @@ def runner(tmp_path_factory):
     torch.set_num_threads(1)
     started = []
 
-    def ranks(folder, args, at=None):
+    def ranks(folder, args, request):
         if not started:
             started.append(harness.Server(Path(__file__).with_name("ranks.py")))
-        code = started[0].run(folder, *args, at=at)
+        code = started[0].run(folder, *args, **request)
         return code, harness.output(folder)
 
     yield Runner(tmp_path_factory.mktemp("draws"), ranks)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
@@ -45,42 +44,28 @@ def check_trainer(options: Mapping[str, Any]) -> None:
         raise UserError(f"{named} {place}: runs are written to a folder on this machine: name one")
 
 
-def check_epoch(
-    trainer: Mapping[str, Any], model: Mapping[str, Any], examples: int, batch_size: int, processes: int
-) -> None:
-    """Raise UserError for options that do not go with the batches of an epoch, before the first one is read.
+def check_epoch(options: Mapping[str, Any], batches: int) -> None:
+    """Raise UserError for validations that are further apart than an epoch is long.
 
     Args:
-        trainer: options of the Trainer, by name.
-        model: options of the Classifier.
-        examples: number of training images.
-        batch_size: images in a batch.
-        processes: that share a batch.
+        options: of the Trainer, by name.
+        batches: that an epoch reads.
     """
-    batches, limit = math.ceil(examples / batch_size), trainer["overfit_batches"] or trainer["limit_train_batches"]
-    read = min(limit, batches) if isinstance(limit, int) else int(batches * (1.0 if limit is None else limit))
-    every, interval = trainer["val_check_interval"], option("trainer.val_check_interval")
-    counts = trainer["check_val_every_n_epoch"] is not None and not trainer["fast_dev_run"]
-    if isinstance(every, int) and every > read and counts and trainer["limit_val_batches"] != 0:
-        raise UserError(f"{interval} {every} is more than the {read} batches of an epoch: give {read} or less")
-    fewest = examples - batch_size * (batches - 1) if read == batches else batch_size
-    if fewest == 1 == processes and not _trains_on_one(model):  # several fill a batch up
-        remedy = f"give another {option('data.batch_size')} or {option('data.val_size')}"
-        raise UserError(
-            f"{option('data.batch_size')} {batch_size} leaves a batch of 1 of the {examples:,} training images, "
-            f"and BatchNorm needs 2: {remedy}"
-        )
+    every, counts = options["val_check_interval"], options["check_val_every_n_epoch"] is not None
+    if type(every) is int and every > batches and counts and options["limit_val_batches"] != 0:
+        named = option("trainer.val_check_interval")
+        raise UserError(f"{named} {every} is out of range: an epoch has {batches} batches")
 
 
-def _trains_on_one(model: Mapping[str, Any]) -> bool:
-    """Return whether the network can train on a single image: BatchNorm of a Linear layer cannot."""
-    network = copy.deepcopy(skeleton(**network_arguments(model))).train()
-    size = model["image_size"]
-    try:
-        network(torch.empty(1, model["in_channels"], size, size, device="meta"))
-    except ValueError:
-        return False
-    return True
+def batches_read(options: Mapping[str, Any], batches: int) -> int:
+    """Return how many of the training batches an epoch reads.
+
+    Args:
+        options: of the Trainer, by name.
+        batches: that there are.
+    """
+    limit = options["overfit_batches"] or options["limit_train_batches"]
+    return min(limit, batches) if isinstance(limit, int) else int(batches * (1.0 if limit is None else limit))
 
 
 def check_run(options: Mapping[str, Any]) -> None:
@@ -91,6 +76,26 @@ def check_run(options: Mapping[str, Any]) -> None:
         if len(name) > LONGEST_NAME:
             raise UserError(f"{option('name')} has {len(name):,} characters: a name takes {LONGEST_NAME} at most")
         raise UserError(f"{option('name')} {name!r} is no name for a folder: use letters, digits, '-', '_' and '.'")
+
+
+def check_last_batch(options: Mapping[str, Any], examples: int, batch_size: int) -> None:
+    """Raise UserError if the last batch of an epoch has one image, with which the network cannot be trained.
+
+    Args:
+        options: of the Classifier.
+        examples: number of training images.
+        batch_size: images in a batch.
+    """
+    if (examples - 1) % batch_size:
+        return
+    network = copy.deepcopy(skeleton(**network_arguments(options))).train()
+    size = options["image_size"]
+    try:
+        network(torch.empty(1, options["in_channels"], size, size, device="meta"))
+    except ValueError as error:  # of BatchNorm behind a Linear layer
+        remedy = f"give another {option('data.batch_size')} or {option('data.val_size')}"
+        left = f"{option('data.batch_size')} {batch_size} leaves a batch of 1 of {examples:,} training images"
+        raise UserError(f"{left}, and BatchNorm needs 2: {remedy}") from error
 
 
 def check_sharded(strategy: str, model: Mapping[str, Any]) -> None:
