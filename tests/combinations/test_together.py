@@ -60,3 +60,15 @@ def test_the_warm_up_has_as_many_epochs_as_asked_for_where_max_steps_ends_the_ru
     (name,) = {name for row in rows(tmp_path) for name in row if name.startswith("lr-") and name.endswith("1")}
     rates = [float(row[name]) for row in rows(tmp_path) if name in row]
     assert rates == pytest.approx([0.01, 0.02, 0.03, 0.04, 0.05, 0.05])
+
+
+def test_weights_in_float64_resume_with_the_same_bits(tmp_path):
+    options = ("--trainer.precision", "64-true", "--model.momentum", "0.9")
+    for name, epochs in (("whole", "2"), ("broken", "1")):
+        launched = fit(tmp_path, *options, "--name", name, "--trainer.max_epochs", epochs)
+        assert launched.code == 0, launched.err
+    whole, broken = (tmp_path / "lightning_logs" / name / "version_0" for name in ("whole", "broken"))
+    again = ("--name", "broken", "--ckpt_path", str(broken))
+    assert fit(tmp_path, *options, *again, "--trainer.max_epochs", "2").code == 0
+    states = [harness.essence(run / "checkpoints" / "last.ckpt")["state_dict"] for run in (whole, broken)]
+    assert not harness.differences(*states)
