@@ -53,14 +53,7 @@ from vgg_lightning.run.stop import StopOnSignal
 from vgg_lightning.show import show_callbacks, shown_names
 from vgg_lightning.show.class_table import ClassTable, print_class_table
 from vgg_lightning.show.report import RunReport, in_percent, print_next_steps
-from vgg_lightning.training.limits import (
-    batches_read,
-    check_epoch,
-    check_last_batch,
-    check_run,
-    check_sharded,
-    check_trainer,
-)
+from vgg_lightning.training.limits import check_last_batch, check_run, check_sharded, check_trainer
 from vgg_lightning.training.memory import check_training_fits
 from vgg_lightning.training.metrics import LearningRates
 from vgg_lightning.training.run_options import equal_on_all
@@ -424,10 +417,8 @@ def _ready_data(run: Run, record: bool) -> None:
     run.data.prepare_data()
     run.data.setup("fit")
     examples, batch_size = len(run.data.pictures("train")[1]), run.data.hparams["batch_size"]
-    batches = batches_read(trainer, len(run.data.train_dataloader()))
-    check_epoch(trainer, batches)
-    if batches * batch_size >= examples and processes(trainer, run.seat) == 1:  # several fill a batch up
-        check_last_batch(run.model.hparams, examples, batch_size)
+    if processes(trainer, run.seat) == 1:  # several fill a batch up
+        check_last_batch(trainer, run.model.hparams, examples, batch_size)
     if not record:
         return
     needed = check_training_fits(run.model.hparams, min(batch_size, examples), str(trainer["precision"]))

@@ -44,30 +44,6 @@ def check_trainer(options: Mapping[str, Any]) -> None:
         raise UserError(f"{named} {place}: runs are written to a folder on this machine: name one")
 
 
-def check_epoch(options: Mapping[str, Any], batches: int) -> None:
-    """Raise UserError for validations that are further apart than an epoch is long.
-
-    Args:
-        options: of the Trainer, by name.
-        batches: that an epoch reads.
-    """
-    every, counts = options["val_check_interval"], options["check_val_every_n_epoch"] is not None
-    if type(every) is int and every > batches and counts and options["limit_val_batches"] != 0:
-        named = option("trainer.val_check_interval")
-        raise UserError(f"{named} {every} is out of range: an epoch has {batches} batches")
-
-
-def batches_read(options: Mapping[str, Any], batches: int) -> int:
-    """Return how many of the training batches an epoch reads.
-
-    Args:
-        options: of the Trainer, by name.
-        batches: that there are.
-    """
-    limit = options["overfit_batches"] or options["limit_train_batches"]
-    return min(limit, batches) if isinstance(limit, int) else int(batches * (1.0 if limit is None else limit))
-
-
 def check_run(options: Mapping[str, Any]) -> None:
     """Raise UserError for a name, a seed or a patience that cannot be used."""
     _check_ranges("", FIT, options)
@@ -78,20 +54,22 @@ def check_run(options: Mapping[str, Any]) -> None:
         raise UserError(f"{option('name')} {name!r} is no name for a folder: use letters, digits, '-', '_' and '.'")
 
 
-def check_last_batch(options: Mapping[str, Any], examples: int, batch_size: int) -> None:
+def check_last_batch(trainer: Mapping[str, Any], model: Mapping[str, Any], examples: int, batch_size: int) -> None:
     """Raise UserError if the last batch of an epoch has one image, with which the network cannot be trained.
 
     Args:
-        options: of the Classifier.
+        trainer: options of the Trainer, by name.
+        model: options of the Classifier.
         examples: number of training images.
         batch_size: images in a batch.
     """
-    if (examples - 1) % batch_size:
+    batches, limit = -(-examples // batch_size), trainer["overfit_batches"] or trainer["limit_train_batches"]
+    is_read = limit is None or (limit >= batches if isinstance(limit, int) else limit == 1)
+    if (examples - 1) % batch_size or not is_read:
         return
-    network = copy.deepcopy(skeleton(**network_arguments(options))).train()
-    size = options["image_size"]
+    network, size = copy.deepcopy(skeleton(**network_arguments(model))).train(), model["image_size"]
     try:
-        network(torch.empty(1, options["in_channels"], size, size, device="meta"))
+        network(torch.empty(1, model["in_channels"], size, size, device="meta"))
     except ValueError as error:  # of BatchNorm behind a Linear layer
         remedy = f"give another {option('data.batch_size')} or {option('data.val_size')}"
         left = f"{option('data.batch_size')} {batch_size} leaves a batch of 1 of {examples:,} training images"

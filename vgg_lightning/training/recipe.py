@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -112,16 +111,9 @@ def optimization(
     names = ("lr", "momentum", "nesterov", "weight_decay", "bias_lr_factor")
     optimizer = build_optimizer(options["optimizer"], network, fused=fused, **{name: options[name] for name in names})
     steps = int(trainer.estimated_stepping_batches)
-    warmup_steps = round(options["warmup_epochs"] * _steps_of_an_epoch(trainer, steps))
+    warmup_steps = round(options["warmup_epochs"] * (steps / max(trainer.max_epochs or 1, 1)))
     scheduler = build_schedule(options["schedule"], optimizer, warmup_steps, steps, options["schedule_end"])
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-
-def _steps_of_an_epoch(trainer: L.Trainer, steps: int) -> float:
-    """Return how many steps an epoch has, also where max_steps ends a run of `steps` before its last epoch."""
-    if math.isfinite(trainer.num_training_batches):
-        return math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
-    return steps / max(trainer.max_epochs or 1, 1)
 
 
 def can_fuse(trainer: L.Trainer, device: torch.device) -> bool | None:
