@@ -26,7 +26,7 @@ class Run(NamedTuple):
     """What a run has done at its end."""
 
     steps: int
-    epochs: list[int]  # the examples of each one
+    epochs: list[int]  # the examples of each one, of which the last may end early
     ends: list[Place]  # of the epochs: where their means are logged
     validations: list[Place]  # the step is that to which the batch before belongs
     validated: list[int]  # how many steps each validation has behind it
