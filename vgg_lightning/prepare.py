@@ -53,7 +53,7 @@ from vgg_lightning.run.stop import StopOnSignal
 from vgg_lightning.show import show_callbacks, shown_names
 from vgg_lightning.show.class_table import ClassTable, print_class_table
 from vgg_lightning.show.report import RunReport, in_percent, print_next_steps
-from vgg_lightning.training.limits import check_last_batch, check_run, check_sharded, check_trainer
+from vgg_lightning.training.limits import check_run, check_sharded, check_trainer
 from vgg_lightning.training.memory import check_training_fits
 from vgg_lightning.training.metrics import LearningRates
 from vgg_lightning.training.run_options import equal_on_all
@@ -416,12 +416,10 @@ def _ready_data(run: Run, record: bool) -> None:
         return
     run.data.prepare_data()
     run.data.setup("fit")
-    examples, batch_size = len(run.data.pictures("train")[1]), run.data.hparams["batch_size"]
-    if processes(trainer, run.seat) == 1:  # several fill a batch up
-        check_last_batch(trainer, run.model.hparams, examples, batch_size)
     if not record:
         return
-    needed = check_training_fits(run.model.hparams, min(batch_size, examples), str(trainer["precision"]))
+    batch_size = min(run.data.hparams["batch_size"], len(run.data.pictures("train")[1]))
+    needed = check_training_fits(run.model.hparams, batch_size, str(trainer["precision"]))
     if 0 < ROOM_TO_KEEP * needed < free_memory():
         keep_freed_memory()
 

@@ -78,8 +78,10 @@ def is_refused(options: Options, sizes: Sizes) -> bool:
         value(options, f"--trainer.limit_{split}_batches", 1.0) and examples and not batches(options, split, examples)
         for split, examples in splits.items()
     )
+    half = value(options, "--trainer.precision") in ("bf16-true", "16-true")
     return (
         none_of_some
+        or (half and ("--model.ema_decay" in options or "--model.sam_rho" in options))  # too small for it to tell
         or ("--model.sam_rho" in options and value(options, "--trainer.accumulate_grad_batches", 1) > 1)
         or ("--early_stopping" in options and not val_batches(options))
         or (isinstance(every, int) and every > count and options.get("--trainer.limit_val_batches") != "0")

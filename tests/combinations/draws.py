@@ -94,7 +94,7 @@ OPTIONS: dict[str, dict[str, str]] = {
     "teacher": {share: f"--model.distill {share}" for share in ("0.5", "1.0")},
     "compile": {"aot_eager": "--model.compile aot_eager"},
     "data": {
-        "folder": "--data.dataset folder --data.val_size 12",
+        "folder": "--data.dataset folder --data.val_size 12",  # the last batch has one image
         "colour": "--model.in_channels 3 --data.image_size 32 --data.normalize false",
         "no validation": "--data.val_size 0",
         "uneven batches": "--data.batch_size 33 --data.val_size 31",

@@ -22,6 +22,7 @@ import arithmetic
 import harness
 import numpy as np
 import small
+import torch
 from arithmetic import Options, Sizes
 from draws import Draw
 from lightning.pytorch.callbacks import timer
@@ -30,7 +31,7 @@ from PIL import Image
 from vgg_lightning.classifier import Classifier
 from vgg_lightning.run.checkpoints.io import VerifiedCheckpointIO
 
-SIZES = {"idx": Sizes(150, 44), "folder": Sizes(46, 18)}
+SIZES = {"idx": Sizes(150, 44), "folder": Sizes(45, 18)}
 SIGNALS = {signal.SIGTERM: 143, signal.SIGUSR1: 138}
 Rows = list[dict[str, str]]
 
@@ -91,6 +92,8 @@ class Runner:
         (folder / "whole").mkdir()
         if arithmetic.is_refused(options, sizes):
             return True, list(refusal(folder / "whole", *self.launch(folder / "whole", options)))
+        if "--model.compile" in options:
+            torch.compiler.reset()  # which compiles the same function only so many times in a process
         request = {"snapshots": str(folder / "snapshots")} if two else {}
         with spied() as seen, snapshots(folder / "snapshots"):
             code, text = self.launch(folder / "whole", options, **request)
@@ -240,7 +243,7 @@ def spied() -> Iterator[dict[str, list[Any]]]:
 
     def training_step(original: Any, self: Classifier, batch: Any, index: int) -> Any:
         if not self.sharpness.again:
-            seen["train"].append((batch.epoch, batch.indices.tolist()))
+            seen["train"].append((batch.epoch, batch.indices[: batch.share.own].tolist()))
         return original(self, batch, index)
 
     def evaluate(original: Any, self: Classifier, batch: Any, index: int) -> Any:

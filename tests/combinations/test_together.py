@@ -25,16 +25,6 @@ def test_validations_further_apart_than_an_epoch_are_refused_before_the_work(tmp
     assert not list(tmp_path.iterdir())
 
 
-def test_a_last_batch_of_one_image_is_refused_before_the_work_where_batchnorm_needs_two(tmp_path):
-    limits = ("--trainer.limit_train_batches", "1.0", "--data.batch_size", "149")  # of 448 images
-    launched = fit(tmp_path, *LENET, *limits)
-    assert launched.code == 2
-    assert "--data.batch_size 149 leaves a batch of 1 of 448 training images" in one_line(launched)
-    assert not list(tmp_path.iterdir())
-    assert fit(tmp_path, *limits).code == 0  # without BatchNorm
-    assert fit(tmp_path, *LENET, *limits, "--trainer.limit_train_batches", "3").code == 0  # which are full
-
-
 @pytest.mark.parametrize("time", ["00:00:00:00", timedelta(0), {"minutes": 0}])
 def test_no_time_to_train_is_refused(time, tmp_path):
     data = {"dataset": "idx", "data_dir": str(data_folder()), "val_size": 64}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
@@ -13,10 +12,8 @@ from lightning.pytorch.strategies import StrategyRegistry
 
 from vgg_lightning.base.errors import UserError, nearest, option
 from vgg_lightning.base.options import Rows, in_range
-from vgg_lightning.networks import skeleton
 from vgg_lightning.run.parallel.devices import SHARDED
 from vgg_lightning.training.options import OPTIONS as MODEL
-from vgg_lightning.training.options import network_arguments
 from vgg_lightning.training.run_options import FIT, TRAINER
 
 LONGEST_NAME = 100  # characters
@@ -52,28 +49,6 @@ def check_run(options: Mapping[str, Any]) -> None:
         if len(name) > LONGEST_NAME:
             raise UserError(f"{option('name')} has {len(name):,} characters: a name takes {LONGEST_NAME} at most")
         raise UserError(f"{option('name')} {name!r} is no name for a folder: use letters, digits, '-', '_' and '.'")
-
-
-def check_last_batch(trainer: Mapping[str, Any], model: Mapping[str, Any], examples: int, batch_size: int) -> None:
-    """Raise UserError if the last batch of an epoch has one image, with which the network cannot be trained.
-
-    Args:
-        trainer: options of the Trainer, by name.
-        model: options of the Classifier.
-        examples: number of training images.
-        batch_size: images in a batch.
-    """
-    batches, limit = -(-examples // batch_size), trainer["overfit_batches"] or trainer["limit_train_batches"]
-    is_read = limit is None or (limit >= batches if isinstance(limit, int) else limit == 1)
-    if (examples - 1) % batch_size or not is_read:
-        return
-    network, size = copy.deepcopy(skeleton(**network_arguments(model))).train(), model["image_size"]
-    try:
-        network(torch.empty(1, model["in_channels"], size, size, device="meta"))
-    except ValueError as error:  # of BatchNorm behind a Linear layer
-        remedy = f"give another {option('data.batch_size')} or {option('data.val_size')}"
-        left = f"{option('data.batch_size')} {batch_size} leaves a batch of 1 of {examples:,} training images"
-        raise UserError(f"{left}, and BatchNorm needs 2: {remedy}") from error
 
 
 def check_sharded(strategy: str, model: Mapping[str, Any]) -> None:

@@ -38,7 +38,7 @@ def callbacks_of(options: Mapping[str, Any]) -> list[Callback]:
     decay, steps = options["ema_decay"], options["lookahead_steps"]
     averages = [*([Lookahead(steps)] if steps else []), *([AveragedWeights(decay=decay)] if decay else [])]
     start = Start(options["lr"], options["compile"], options["sam_rho"])
-    return lean([start, FiniteGuard(), ChanceNote(), *averages, SeedDropout(), Scores()])
+    return lean([FiniteGuard(), ChanceNote(), *averages, start, SeedDropout(), Scores()])
 
 
 class SeedDropout(Callback):
@@ -55,9 +55,6 @@ class SeedDropout(Callback):
 class Start(Callback):
     """Does what a run begins with: sets the precision, whitens the first layer, restarts the schedule, compiles.
 
-    It comes first: Lightning gives the weights their precision only after they have been restored, which would round
-    those of float64, and after others have copied them.
-
     Args:
         lr: peak of the learning rate.
         compile: a key of `COMPILE_MODES`.
@@ -68,11 +65,8 @@ class Start(Callback):
         self.lr, self.compile, self.sam_rho = lr, compile, sam_rho
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Give the weights the precision of the run.
-
-        Raises:
-            UserError: for a step uphill along accumulated gradients: it takes that of a whole batch.
-        """
+        """Raise UserError for a step uphill along accumulated gradients: it takes that of a whole batch."""
+        # Lightning does so once they are restored, which would round those of float64 to float32.
         trainer.precision_plugin.convert_module(pl_module)
         if stage == "fit" and self.sam_rho and trainer.accumulate_grad_batches > 1:
             leave = f"leave {option('trainer.accumulate_grad_batches')} out"
