@@ -104,7 +104,8 @@ class Runner:
         found += self.agreement(whole, options)
         if two:
             (folder / "one").mkdir()
-            self.launch(folder / "one", options | {"--trainer.devices": "1"})
+            one = {name: given for name, given in options.items() if name != "--trainer.max_time"}  # see max_seconds
+            self.launch(folder / "one", one | {"--trainer.devices": "1"})
             found += same_to_rounding(harness.only_run(folder / "one"), whole, options)
         if "resume" in draw.values:
             found += self.resumed(draw, options, folder, whole)
