@@ -1,7 +1,6 @@
 """Options that work alone work together: pairs and triples of them, drawn, run, and held against arithmetic.
 
-make test-reliability                                  draws anew, and prints the seed
-VGG_LIGHTNING_DRAWS=SEED make test-reliability         repeats these draws
+`make test-reliability` draws anew and prints the seed; VGG_LIGHTNING_DRAWS=SEED repeats its draws.
 """
 
 import os
