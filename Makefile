@@ -40,8 +40,8 @@ types: install  ## mypy --strict
 tests: install  ## pytest, without the long campaigns: a process for each core, each with one thread
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses auto --dist worksteal
 
-test-reliability: install  ## the long campaigns: real kills, bit flips, fuzzed options
-	@$(BIN)/python -m pytest tests/reliability tests/kit -m "slow or not slow"
+test-reliability: install  ## the long campaigns: real kills, bit flips, fuzzed and combined options
+	@$(BIN)/python -m pytest tests/reliability tests/kit tests/combinations -m "slow or not slow"
 
 format: install  ## format the code
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .

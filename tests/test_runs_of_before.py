@@ -56,7 +56,10 @@ def test_it_goes_on_at_the_step_where_it_was_stopped_and_ends_where_it_would_hav
     assert resumed.results["epochs"] == facts["results"]["epochs"]
     steps = [int(row["step"]) for row in resumed.rows() if row["train_loss_step"]]
     assert steps == sorted(set(steps))
-    assert (resumed.folder / "metrics.csv").read_text().count("\n") == facts["rows"]
+    # The runs of before have the learning rate of every batch, also of several that make a step.
+    others = [row for row in resumed.rows() if not any(row[name] for name in row if name.startswith("lr-"))]
+    batches = resumed.last["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]["ready"]
+    assert len(others) + batches + len(["header"]) == facts["rows"]
 
 
 def test_the_final_weights_are_those_of_the_run_that_nothing_stopped(resumed):

@@ -24,7 +24,7 @@ from typing import Any, Literal, NamedTuple
 import lightning as L
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor
+from lightning.pytorch.callbacks import Callback, EarlyStopping
 
 from vgg_lightning.base.errors import LostProcessError, UserError, option
 from vgg_lightning.base.files import write_whole
@@ -61,6 +61,7 @@ from vgg_lightning.show.class_table import ClassTable, print_class_table
 from vgg_lightning.show.report import RunReport, in_percent, parts_of, print_next_steps
 from vgg_lightning.training.limits import check_run, check_sharded, check_trainer
 from vgg_lightning.training.memory import check_training_fits, checkpoint_bytes
+from vgg_lightning.training.metrics import LearningRates
 from vgg_lightning.training.run_options import equal_on_all
 
 Stage = Literal["fit", "validate", "test", "predict"]
@@ -358,7 +359,7 @@ def fit_callbacks(
     )
     callbacks += [RunReport(run_folder), ClassTable()]
     if trainer["logger"] is not False:
-        callbacks += [LearningRateMonitor(logging_interval="step"), *show_callbacks(show)]
+        callbacks += [LearningRates(), *show_callbacks(show)]
     if early_stopping:
         if not validates:
             give = f"give {option('data.val_size')} 1 or more"

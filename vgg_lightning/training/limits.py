@@ -31,6 +31,8 @@ def check_trainer(options: Mapping[str, Any]) -> None:
             _check_name(name, options.get(name), row.choices)
     if options.get("max_epochs") == -1 and options.get("max_steps", -1) == -1:
         raise UserError(f"{option('trainer.max_epochs')} -1 never ends: give {option('trainer.max_steps')} as well")
+    if (time := options.get("max_time")) is not None and _is_no_time(time):
+        raise UserError(f"{option('trainer.max_time')} {time} leaves no time to train: give it as DD:HH:MM:SS")
     _check_name("strategy", options.get("strategy"), ("auto", *StrategyRegistry.available_strategies()))
     _check_accelerator(options.get("accelerator"))
     _check_devices(options.get("devices"), options.get("accelerator"))
@@ -61,6 +63,12 @@ def check_sharded(strategy: str, model: Mapping[str, Any]) -> None:
     for name, row in MODEL.items():
         if row.fsdp and not row.fsdp.fits(model[name]):
             raise UserError(f"{option(f'model.{name}')} {model[name]} {row.fsdp.text}")
+
+
+def _is_no_time(value: Any) -> bool:
+    if isinstance(value, str):
+        return not value.strip("0:")
+    return not (any(value.values()) if isinstance(value, Mapping) else value)
 
 
 def _check_ranges(prefix: str, rows: Rows, options: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.nn.functional import one_hot
@@ -111,6 +111,19 @@ class Scores(Callback):
         for name, metric in metrics.items(keep_base=True):
             for key, value in found.get(name, {}).items():
                 setattr(metric, key, value.to(metric.device))
+
+
+class LearningRates(LearningRateMonitor):
+    """Logs the learning rates of each step once, also where a step takes several batches."""
+
+    def __init__(self) -> None:
+        super().__init__(logging_interval="step")
+
+    def on_train_batch_start(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
+        """Log those of the step that this batch begins."""
+        *_, batch_idx = args
+        if batch_idx % trainer.accumulate_grad_batches == 0:
+            super().on_train_batch_start(trainer, *args, **kwargs)
 
 
 def logs_this_step(trainer: L.Trainer) -> bool:

@@ -53,7 +53,7 @@ class SeedDropout(Callback):
 
 
 class Start(Callback):
-    """Does what a fit begins with: whitens the first layer, restarts the schedule, compiles the network.
+    """Does what a run begins with: sets the precision, whitens the first layer, restarts the schedule, compiles.
 
     Args:
         lr: peak of the learning rate.
@@ -66,6 +66,8 @@ class Start(Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Raise UserError for a step uphill along accumulated gradients: it takes that of a whole batch."""
+        # Lightning does so once they are restored, which would round those of float64 to float32.
+        trainer.precision_plugin.convert_module(pl_module)
         if stage == "fit" and self.sam_rho and trainer.accumulate_grad_batches > 1:
             leave = f"leave {option('trainer.accumulate_grad_batches')} out"
             raise UserError(f"{option('model.sam_rho')} takes whole batches: {leave}")
