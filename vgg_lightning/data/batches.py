@@ -54,10 +54,19 @@ class Batch(NamedTuple):
 
     @classmethod
     def of(cls, batch: Any) -> Batch:
-        """Return `batch` itself, or for a plain pair (images, labels) of another loader a `Batch` that all counts."""
+        """Return `batch` itself; or a `Batch` that all counts, of a pair (images, labels) or of images alone.
+
+        The labels of images alone are -1.
+
+        Raises:
+            UserError: if it is something else.
+        """
         if isinstance(batch, cls):
             return batch
-        images, labels = batch
+        parts = [batch] if isinstance(batch, Tensor) else list(batch) if isinstance(batch, tuple | list) else []
+        if len(parts) not in (1, 2) or not all(isinstance(part, Tensor) and part.ndim for part in parts):
+            raise UserError(f"a loader gives batches of the type {type(batch).__name__}: give pairs (images, labels)")
+        images, labels = parts if len(parts) == 2 else (parts[0], parts[0].new_full((len(parts[0]),), -1).long())
         return cls(images, labels, torch.arange(0), Share(len(labels), len(labels)))
 
 
@@ -86,6 +95,39 @@ def check_agreement(data: ImageData, options: Mapping[str, Any]) -> None:
         has, asked = getattr(data.preprocess, name), options[name]
         if has != asked:
             raise UserError(f"the data has {name} {has}, the model {asked}: give both the same")
+
+
+def check_input(batch: Batch, options: Mapping[str, Any], labelled: bool) -> Batch:
+    """Return a batch of another loader, with whole numbers as labels, if it fits a network with these options.
+
+    Args:
+        batch: preprocessed images and their labels.
+        options: of the model.
+        labelled: whether the labels matter.
+
+    Raises:
+        UserError: if it does not fit.
+    """
+    x, y = batch.images, batch.labels
+    channels, size, classes = (options[name] for name in ("in_channels", "image_size", "num_classes"))
+    if x.shape[1:] != (channels, size, size):
+        takes = f"(N, {channels}, {size}, {size})"
+        raise UserError(f"the loader gives images of the shape {tuple(x.shape)}, the model takes {takes}")
+    if not labelled:
+        return batch
+    if len(y) != len(x) or not (y.ndim == 1 or y.shape[1:] == (classes,)) or y.is_floating_point() != (y.ndim == 2):
+        raise UserError(
+            f"the loader gives {len(x)} images and labels of the shape {tuple(y.shape)} and type {y.dtype}: "
+            f"give whole numbers (N,), or shares of the classes (N, {classes})"
+        )
+    if y.ndim == 2:
+        return batch
+    low, high = map(int, y.aminmax()) if y.is_cpu and len(y) else (0, 0)  # a GPU would have to be waited for
+    if high == -1:
+        raise UserError("the loader gives images without labels: give pairs (images, labels)")
+    if low < 0 or high >= classes:
+        raise UserError(f"the loader gives labels from {low} to {high}, the model takes 0 to {classes - 1}")
+    return batch._replace(labels=y.long())
 
 
 class BatchLoader:

@@ -97,7 +97,7 @@ class FashionMNISTDataModule(L.LightningDataModule):
         self.hparams["classes"] = list(self.class_names)
         self.hparams["mean"] = known.mean if mean is None else mean
         self.hparams["std"] = known.std if std is None else std
-        self.preprocess = self._preprocess()
+        self._preprocess = self._make_preprocess()
         self.augment = self._augment(self.hparams["mean"])
         self.predict_path = predict_path
         self.own_pictures: Found | None = None
@@ -106,6 +106,24 @@ class FashionMNISTDataModule(L.LightningDataModule):
         self._train_loader: BatchLoader | None = None
         self._resume_at: dict[str, int] = {}
         self._advised = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the Trainer out of copies, those for another process among them, as a LightningModule does."""
+        return {**self.__dict__, "trainer": None}
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """What makes the input of the network of uint8 images."""
+        return self._preprocess
+
+    @preprocess.setter
+    def preprocess(self, preprocess: Preprocess) -> None:
+        """Prepare images as a trained model does; the options then say so."""
+        self._preprocess = preprocess
+        self.hparams["normalize"] = preprocess.normalize
+        if preprocess.normalize:
+            self.hparams["mean"], self.hparams["std"] = preprocess.mean, preprocess.std
+            self.augment = self._augment(preprocess.mean)
 
     @property
     def seed(self) -> int:
@@ -120,6 +138,8 @@ class FashionMNISTDataModule(L.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Read the splits that `stage` ("fit", "validate", "test", "predict") needs into memory, once."""
+        if stage == "fit":
+            self._resume_at = {}  # of a fit before; that of a checkpoint comes later
         if stage == "predict" and self.predict_path is not None:
             self.own_pictures = self.own_pictures or find_pictures(self.predict_path)
             return
@@ -193,7 +213,7 @@ class FashionMNISTDataModule(L.LightningDataModule):
     def _load(self, split: Literal["train", "test"]) -> Images:
         return load(self.data_dir, split, self.hparams["dataset"], self.class_names)
 
-    def _preprocess(self) -> Preprocess:
+    def _make_preprocess(self) -> Preprocess:
         mean, std = self.hparams["mean"], self.hparams["std"]  # of own pictures not known before they are read
         size, normalize, channels = (self.hparams[name] for name in ("image_size", "normalize", "in_channels"))
         return Preprocess(size, normalize, channels, MEAN if mean is None else mean, STD if std is None else std)

@@ -57,6 +57,14 @@ class Preprocess(nn.Module):
         self.in_channels = in_channels
         self.mean, self.std = mean, std
 
+    def options(self) -> dict[str, Any]:
+        """Return the arguments with which to make it again."""
+        return {name: getattr(self, name) for name in ("image_size", "normalize", "in_channels", "mean", "std")}
+
+    def describe(self) -> str:
+        """Return how it normalises, in words."""
+        return f"normalized by mean {self.mean:g} and std {self.std:g}" if self.normalize else "not normalized"
+
     def forward(self, images: Tensor) -> Tensor:
         """Map uint8 pictures (N, 1, H, W) to float32 (N, in_channels, image_size, image_size)."""
         x = resize(images.float(), self.image_size).div_(255)

@@ -10,8 +10,6 @@ import lightning as L
 import torch
 
 from vgg_lightning.base.errors import UserError, option
-from vgg_lightning.data.options import MEAN, STD
-from vgg_lightning.data.transforms import Preprocess
 from vgg_lightning.loading.opened import (
     Opened,
     Plain,
@@ -80,16 +78,7 @@ def model_of(opened: Opened, owner: type[Model], strict: bool = True, **options:
         model.load_state_dict(checkpoint["state_dict"], strict)
     except (RuntimeError, TypeError, AttributeError) as error:
         raise UserError(f"{file} is refused: its weights do not fit its own options") from error
-    model.class_names = opened.class_names
-    data = opened.data_options
-    if data:
-        size, channels = model.hparams["image_size"], model.hparams["in_channels"]
-        if (data.get("image_size", size), data.get("in_channels", channels)) != (size, channels):
-            raise UserError(f"{file} is refused: its pictures have another size than its network takes")
-        mean, std = (data.get(name) for name in ("mean", "std"))
-        model.preprocess = Preprocess(
-            size, data.get("normalize", True), channels, MEAN if mean is None else mean, STD if std is None else std
-        )
+    model.on_load_checkpoint(checkpoint)
     loaded: Model = model.eval()
     return loaded
 

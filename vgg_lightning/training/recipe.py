@@ -7,7 +7,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, GradientAccumulationScheduler
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import nn
@@ -65,16 +65,38 @@ class Start(Callback):
         self.lr, self.compile, self.sam_rho = lr, compile, sam_rho
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Raise UserError for a step uphill along accumulated gradients: it takes that of a whole batch."""
-        if stage == "fit" and self.sam_rho and trainer.accumulate_grad_batches > 1:
+        """Refuse what no fit can do.
+
+        Raises:
+            UserError: for a step uphill along accumulated gradients, as it takes that of a whole batch; or for a
+                Trainer that has nothing left to train.
+        """
+        if stage != "fit":
+            return
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        schedulers = [c for c in callbacks if isinstance(c, GradientAccumulationScheduler)]
+        accumulates = trainer.accumulate_grad_batches > 1 or any(
+            scheduler.going_to_accumulate_grad_batches() for scheduler in schedulers
+        )
+        if self.sam_rho and accumulates:
             leave = f"leave {option('trainer.accumulate_grad_batches')} out"
             raise UserError(f"{option('model.sam_rho')} takes whole batches: {leave}")
+        ends = (
+            (trainer.max_epochs, trainer.current_epoch, "epochs"),
+            (trainer.max_steps, trainer.global_step, "steps"),
+        )
+        for most, done, what in ends:
+            if most is not None and 0 < most <= done and not trainer.ckpt_path:
+                raise UserError(f"this Trainer has trained its {most} {what} already: make another one")
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Compute the filters of a whitening layer from training images, unless loaded weights have them."""
         pictures = getattr(getattr(trainer, "datamodule", None), "pictures", None)
         for layer in pl_module.modules():
-            if isinstance(layer, WhiteningConv) and not layer.whitened and pictures is not None:
+            if isinstance(layer, WhiteningConv) and not layer.whitened:
+                if pictures is None:
+                    needed = "takes its first filters from the images of a FashionMNISTDataModule"
+                    raise UserError(f"{pl_module.hparams['network']} {needed}: give one")
                 images = pictures("train")[0][:WHITENED_FROM]
                 layer.whiten(pl_module.preprocess(images.to(pl_module.device)))  # type: ignore[operator]
                 collectives.follow_first(layer.state_dict().values())  # other processors round otherwise
