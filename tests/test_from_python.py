@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent / "reliability"))
 from small import data_folder, launch
 
 from vgg_lightning import Classifier, FashionMNISTDataModule, load_classifier
+from vgg_lightning import prepare as runs
 from vgg_lightning.base.errors import UserError
 
 MODEL = {"network": "lenet", "image_size": 28, "optimizer": "adam", "lr": 0.003}
@@ -311,14 +312,14 @@ class Mine(Classifier):
 class MyData(FashionMNISTDataModule):
     """Data with an option of its own."""
 
-    def __init__(self, *, extra: str = "", **options):
+    def __init__(self, *, other: str = "", **options):
         super().__init__(**options)
-        self.extra = extra
+        self.other = other
 
 
 def test_subclasses_open_again_with_their_own_options(tmp_path):
     own = {"dataset": "idx", "data_dir": str(data_folder()), "val_size": 64, "batch_size": 16, "image_size": 28}
-    fitted(tmp_path / "x.ckpt", Mine(extra=3, **MODEL), MyData(extra="so", classes=NAMES, **own))
+    fitted(tmp_path / "x.ckpt", Mine(extra=3, **MODEL), MyData(other="so", classes=NAMES, **own))
     again = Mine.load_from_checkpoint(tmp_path / "x.ckpt")
     assert (again.extra, again.hparams["network"], list(again.class_names)) == (3, "lenet", NAMES)
     assert again.preprocess.mean == 0.1997
@@ -343,3 +344,14 @@ def test_a_data_module_from_elsewhere_is_trained_with_and_the_file_opens(tmp_pat
     images = data().pictures("test")[0]
     again = load_classifier(tmp_path / "x.ckpt")
     assert torch.equal(again.predict(images).probabilities, model.eval().predict(images).probabilities)
+
+
+def test_a_prepared_run_takes_subclasses_too_and_resumes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own = {"dataset": "idx", "data_dir": str(data_folder()), "val_size": 64, "batch_size": 16, "image_size": 28}
+    options = {"accelerator": "cpu", "limit_train_batches": 2, "enable_progress_bar": False}
+    for epochs in (1, 2):
+        ckpt_path = tmp_path / "lightning_logs/lenet/version_0" if epochs == 2 else None
+        parts = Mine(extra=2, **MODEL), MyData(other="so", **own)
+        run = runs.prepare(*parts, trainer={**options, "max_epochs": epochs}, ckpt_path=ckpt_path, show="none")
+        assert runs.fit(run)["steps"] == 2 * epochs

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from vgg_lightning.data.images.prepare import Pictures, to_uint8
 from vgg_lightning.data.transforms import Preprocess
-from vgg_lightning.loading.images import ImageModel
-from vgg_lightning.loading.load import load_model, load_weights, reopen
+from vgg_lightning.loading.load import ImageModel, load_model, load_weights, reopen
 from vgg_lightning.networks import Head, InitScheme, build_network, initialize
 from vgg_lightning.run.collectives import shard
 from vgg_lightning.training import losses, memory, metrics, recipe, sam

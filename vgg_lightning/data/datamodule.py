@@ -98,6 +98,7 @@ class FashionMNISTDataModule(L.LightningDataModule):
         self.hparams["mean"] = known.mean if mean is None else mean
         self.hparams["std"] = known.std if std is None else std
         self._preprocess = self._make_preprocess()
+        self._preprocess.provisional = None in (self.hparams["mean"], self.hparams["std"])
         self.augment = self._augment(self.hparams["mean"])
         self.predict_path = predict_path
         self.own_pictures: Found | None = None
@@ -227,6 +228,7 @@ class FashionMNISTDataModule(L.LightningDataModule):
         if self.hparams["normalize"]:
             self.hparams["mean"], self.hparams["std"] = mean, std
             self.preprocess.mean, self.preprocess.std = mean, std  # in place: somebody may hold it already
+            self.preprocess.provisional = False
 
     def _augment(self, mean: float | None) -> Augment:
         fill = FILL if mean is None else round(255 * mean)
