@@ -219,6 +219,7 @@ def test_lightning_cli_parses_and_little_is_changed_of_it():
     assert not [name for _, name in methods if name.startswith("_")]
 
 
+@pytest.mark.slow
 def test_two_processes_train_and_test_what_python_has_built(tmp_path, monkeypatch):
     """The other process runs the package and not the script, so a notebook or standard input may start it."""
     monkeypatch.chdir(tmp_path)
@@ -229,6 +230,10 @@ def test_two_processes_train_and_test_what_python_has_built(tmp_path, monkeypatc
     place = {"data": data(), "stage": "test", "ckpt_path": run}
     tested = runs.test(prepare(**place, trainer={**two, "devices": 1}))
     assert runs.test(prepare(**place, trainer=two)) == pytest.approx(tested, abs=1e-6)  # each image counts once
+
+
+def test_what_other_processes_cannot_be_given_is_refused():
+    two = {"devices": 2, "accelerator": "cpu"}
     with pytest.raises(UserError, match="devices: other processes have no weights: give ckpt_path"):
         prepare(*parts(), stage="test", trainer=two)
     with pytest.raises(UserError, match="strategy fsdp: give the options of the model, so that all build the same"):

@@ -96,7 +96,7 @@ class Classifier(ImageModel):
         self.train_metrics, self.val_metrics, self.test_metrics = metrics.epoch_metrics(num_classes, tta != "none")
         self.teacher = losses.Teacher(teacher, load_classifier(teacher)) if teacher else None
         self.criterion = losses.Criterion(label_smoothing, self.teacher, distill, distill_temperature)
-        self.sharpness = sam.SharpnessAware(self.network, sam_rho)
+        self.accumulated, self.sharpness = losses.Accumulated(), sam.SharpnessAware(self.network, sam_rho)
         if weights is not None:
             load_weights(self, weights)
 
@@ -166,7 +166,12 @@ class Classifier(ImageModel):
             metrics.count(self.train_metrics, loss.detach(), logits.detach(), y)
             if metrics.logs_this_step(self.trainer):
                 self.log("train_loss_step", loss.detach(), batch_size=len(y))
-        return loss * share.weight
+        whole = self.accumulated.weight(share.total, batch_idx, self.trainer.accumulate_grad_batches)
+        return loss * (share.weight * whole)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Let each image of accumulated batches count once."""
+        self.accumulated.finish(optimizer)
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         """Take a step; with `sam_rho`, along the gradient that is found that far uphill."""
