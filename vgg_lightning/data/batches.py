@@ -145,8 +145,8 @@ class BatchLoader:
         seed: seed of the order.
         rank: number of this process.
         world_size: number of processes; each gets every `world_size`-th image of a batch.
-        fewest: smallest number of images in the batch of a process, if there are several processes. A process that
-            would get fewer gets images of the other processes as well, which its `share` does not count.
+        fewest: smallest number of images in the batch of a process, unless `batch_size` is smaller. A process that
+            would get fewer gets images of the other processes or batches as well, which its `share` does not count.
         fixed: order if it is not shuffled, int64 (N,); by default that of the data.
     """
 
@@ -167,7 +167,7 @@ class BatchLoader:
         self.shuffle = shuffle
         self.seed = seed
         self.rank, self.world_size = rank, world_size
-        self.fewest = fewest if world_size > 1 else 0
+        self.fewest = min(fewest, batch_size)
         self.fixed = torch.arange(len(labels)) if fixed is None else fixed
         self.epoch = 0
         self.position = 0
@@ -200,7 +200,7 @@ class BatchLoader:
             indices = whole[self.rank :: self.world_size]
             share = Share(own := len(indices), len(whole), own * self.world_size / len(whole))
             if own < self.fewest:
-                indices = torch.cat([indices, whole[self.rank + 1 :], whole.repeat(self.fewest)])[: self.fewest]
+                indices = torch.cat([indices, whole[self.rank + 1 :], order])[: self.fewest]
             self.position += 1
             yield Batch(self.images[indices], self.labels[indices], indices, share, self.epoch, self.position)
 

@@ -11,6 +11,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
+from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.base.options import check
 from vgg_lightning.base.progress import say
 from vgg_lightning.data.augment import Augment, Place
@@ -148,8 +149,11 @@ class FashionMNISTDataModule(L.LightningDataModule):
             self._advise()
         if stage in ("fit", "validate") and "train" not in self._splits:
             images, labels = self._load("train")
-            self._normalize_by(images)
             train, val = stratified_split(labels, self.hparams["val_size"])
+            if stage == "fit" and len(train) < FEWEST:
+                left = f"val_size {len(val)} leaves {len(train)} of {len(labels)} images for training"
+                raise UserError(f"{left}: {option('data.val_size')} takes at most {max(len(labels) - FEWEST, 0)}")
+            self._normalize_by(images)
             self._splits["train"] = images[train], labels[train]
             self._splits["val"] = images[val], labels[val]
         if stage in ("test", "predict") and "test" not in self._splits:

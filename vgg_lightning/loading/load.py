@@ -32,6 +32,7 @@ from vgg_lightning.loading.opened import (
 from vgg_lightning.run.checkpoints.locate import find_checkpoint
 from vgg_lightning.run.checkpoints.read import Checkpoint
 from vgg_lightning.run.lightning_private import attached_trainer
+from vgg_lightning.training.memory import check_one_image
 
 __all__ = [
     "Checkpoint",
@@ -105,6 +106,8 @@ class ImageModel(L.LightningModule):
         if isinstance(batch, Batch) and batch.images.is_floating_point():
             return batch
         found = Batch.of(batch)
+        if self.training and len(found.images) == 1:
+            check_one_image(self.hparams)
         if not found.images.is_floating_point():
             found = found._replace(images=self.preprocess(found.images))
         return check_input(found, self.hparams, labelled=not self.trainer.predicting)

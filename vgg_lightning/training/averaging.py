@@ -76,7 +76,9 @@ class AveragedWeights(EMAWeightAveraging):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Make room for the average, before a checkpoint is loaded."""
         if stage == TrainerFn.FITTING:
-            use_average(self, MovingAverage(pl_module, trainer.strategy.root_device, self.decay))
+            average = MovingAverage(pl_module, trainer.strategy.root_device, self.decay)
+            trainer.precision_plugin.convert_module(average)  # as the model will be
+            use_average(self, average)
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Restore the average and the weights in training, if it is to go on."""

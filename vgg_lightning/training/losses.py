@@ -12,15 +12,18 @@ from torch.nn import functional as F
 from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.data.transforms import Preprocess
 
+HALF = (torch.float16, torch.bfloat16)
+
 
 def label_loss(logits: Tensor, y: Tensor, label_smoothing: float) -> Tensor:
-    """Return the mean cross-entropy of logits (N, num_classes).
+    """Return the mean cross-entropy of logits (N, num_classes), in no less than float32.
 
     Args:
         logits: of the pictures.
         y: labels, int64 (N,), or the shares of the classes, floating (N, num_classes).
         label_smoothing: share of each target that is spread over all classes, also where labels are mixed already.
     """
+    logits = logits.float() if logits.dtype in HALF else logits
     y = y.to(logits.dtype) if y.is_floating_point() else y
     return F.cross_entropy(logits, y, label_smoothing=label_smoothing)
 

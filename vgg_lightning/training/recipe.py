@@ -21,7 +21,8 @@ from vgg_lightning.run.guards.finite import FiniteGuard
 from vgg_lightning.run.lightning_private import lean
 from vgg_lightning.training.averaging import AveragedWeights, Lookahead
 from vgg_lightning.training.compiling import CompileMode, compile_network
-from vgg_lightning.training.metrics import ChanceNote, Scores
+from vgg_lightning.training.memory import check_one_image
+from vgg_lightning.training.metrics import LOSSY, ChanceNote, Scores
 from vgg_lightning.training.optimizers import build_optimizer
 from vgg_lightning.training.schedules import build_schedule, restart_schedule
 
@@ -37,7 +38,7 @@ def callbacks_of(options: Mapping[str, Any]) -> list[Callback]:
     """
     decay, steps = options["ema_decay"], options["lookahead_steps"]
     averages = [*([Lookahead(steps)] if steps else []), *([AveragedWeights(decay=decay)] if decay else [])]
-    start = Start(options["lr"], options["compile"], options["sam_rho"])
+    start = Start(options["lr"], options["compile"], options["sam_rho"], decay)
     return lean([FiniteGuard(), ChanceNote(), *averages, start, SeedDropout(), Scores()])
 
 
@@ -59,17 +60,18 @@ class Start(Callback):
         lr: peak of the learning rate.
         compile: a key of `COMPILE_MODES`.
         sam_rho: of sharpness-aware minimization; 0 is off.
+        ema_decay: of the moving average; 0 is none.
     """
 
-    def __init__(self, lr: float, compile: CompileMode, sam_rho: float) -> None:
-        self.lr, self.compile, self.sam_rho = lr, compile, sam_rho
+    def __init__(self, lr: float, compile: CompileMode, sam_rho: float, ema_decay: float = 0.0) -> None:
+        self.lr, self.compile, self.sam_rho, self.ema_decay = lr, compile, sam_rho, ema_decay
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Refuse what no fit can do.
 
         Raises:
-            UserError: for a step uphill along accumulated gradients, as it takes that of a whole batch; or for a
-                Trainer that has nothing left to train.
+            UserError: for a step uphill along accumulated gradients, as it takes that of a whole batch; for changes of
+                weights that a precision rounds away; for a Trainer that has nothing left to train.
         """
         if stage != "fit":
             return
@@ -81,6 +83,12 @@ class Start(Callback):
         if self.sam_rho and accumulates:
             leave = f"leave {option('trainer.accumulate_grad_batches')} out"
             raise UserError(f"{option('model.sam_rho')} takes whole batches: {leave}")
+        if getattr(getattr(trainer, "datamodule", None), "hparams", {}).get("batch_size") == 1:
+            check_one_image(pl_module.hparams)
+        for name, value in (("ema_decay", self.ema_decay), ("sam_rho", self.sam_rho)):
+            if value and trainer.precision in LOSSY:
+                rounded = f"changes weights by less than {option('trainer.precision')} {trainer.precision} can tell"
+                raise UserError(f"{option(f'model.{name}')} {rounded}: use bf16-mixed or 32-true")
         ends = (
             (trainer.max_epochs, trainer.current_epoch, "epochs"),
             (trainer.max_steps, trainer.global_step, "steps"),
