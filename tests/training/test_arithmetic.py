@@ -160,3 +160,22 @@ def test_two_images_and_a_batch_larger_than_the_data_train():
     fits = trainer(max_epochs=2, limit_val_batches=2)
     fits.fit(Classifier(**LENET), data(val_size=510, batch_size=128, image_size=28))
     assert fits.global_step == 2
+
+
+# Runs that are too short for an option.
+
+
+@pytest.mark.parametrize(
+    ("options", "note"),
+    [
+        ({"warmup_epochs": 2.0}, "2: the learning rate is still rising at the end of 2 epochs, and never 0.1"),
+        ({"ema_decay": 0.99}, "0.99 averages over some 100 steps, the run has 4: its weights stay near"),
+        ({"warmup_epochs": 1.5}, ""),
+        ({"ema_decay": 0.5}, ""),
+    ],
+)
+def test_an_option_that_a_run_is_too_short_for_is_named(options, note, capsys):
+    trainer(max_epochs=2, limit_train_batches=2).fit(Classifier(**PLAIN, **options), data())
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note:")]
+    assert len(said) == bool(note)
+    assert note in "".join(said)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.base.seeds import derive_seed, seed_device
+from vgg_lightning.base.text import say
 from vgg_lightning.networks.whitened_vgg import WhiteningConv
 from vgg_lightning.run import collectives
 from vgg_lightning.run.guards.finite import FiniteGuard
@@ -114,8 +116,28 @@ class Start(Callback):
         for config in trainer.lr_scheduler_configs:
             if isinstance(config.scheduler, LambdaLR):  # ours; the learning-rate finder brings its own
                 restart_schedule(config.scheduler, self.lr)
+        for note in notes(pl_module.hparams, trainer) if trainer.is_global_zero else ():
+            say(note, sys.stderr)
         # Not before: TensorBoard has drawn its graph by now.
         compile_network(pl_module.network, self.compile)  # type: ignore[arg-type]
+
+
+def notes(options: Mapping[str, Any], trainer: L.Trainer) -> list[str]:
+    """Return what is said of options that a run is too short for, one line each.
+
+    Args:
+        options: of the Classifier.
+        trainer: knows how long the run is.
+    """
+    found, steps, epochs = [], trainer.estimated_stepping_batches, trainer.max_epochs or 0
+    warmup, decay = options["warmup_epochs"], options["ema_decay"]
+    if 0 < epochs <= warmup:
+        never = f"the learning rate is still rising at the end of {epochs} epochs, and never {options['lr']:g}"
+        found.append(f"note: {option('model.warmup_epochs')} {warmup:g}: {never}")
+    if decay and (averaged := 1 / (1 - decay)) > steps:
+        near = f"averages over some {averaged:,.0f} steps, the run has {steps:,}: its weights stay near the first ones"
+        found.append(f"note: {option('model.ema_decay')} {decay:g} {near}")
+    return found
 
 
 def optimization(
