@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from vgg_lightning.base.files import write_whole
+from vgg_lightning.base.machine import peak_memory
 from vgg_lightning.base.text import program, say
 from vgg_lightning.base.versions import versions
 from vgg_lightning.data.batches import Batch
@@ -37,6 +37,7 @@ class RunReport(Callback):
         self.seconds = 0.0  # of fit, validation included, over all launches of a resumed run
         self.train_seconds = 0.0  # of the training batches alone
         self.examples = 0
+        self.peak_memory_mb = 0.0
         self._fit_begin = self._train_begin = time.monotonic()
         self._training = False
 
@@ -117,6 +118,7 @@ class RunReport(Callback):
 
     def write(self, trainer: L.Trainer, data: FashionMNISTDataModule) -> None:
         """Write results.json."""
+        self.peak_memory_mb = peak_memory_mb(trainer.strategy.root_device.type)
         results = {
             **{name: self.metrics.get(name) for name in ("test_acc", "test_loss", "val_acc", "val_loss")},
             **{name: value for name, value in self.metrics.items() if name.endswith("_tta")},
@@ -127,7 +129,7 @@ class RunReport(Callback):
             "steps": trainer.global_step,
             "seconds": round(self.seconds, 1),
             "examples_per_second": round(self.examples / max(self.train_seconds, 1e-9), 1),
-            "peak_memory_mb": round(peak_memory_mb()),
+            "peak_memory_mb": round(self.peak_memory_mb),
             "checkpoint": _below(self.run_folder, self.checkpoint),
             "device": trainer.strategy.root_device.type,
             "precision": trainer.precision,
@@ -143,11 +145,13 @@ def _below(folder: Path, file: Path | None) -> str | None:
     return str(file.resolve().relative_to(folder.resolve())) if file else None
 
 
-def peak_memory_mb() -> float:
-    """Return the most memory that this process has held, in MB: of the GPU if there is one, else resident."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+def peak_memory_mb(device: str = "") -> float:
+    """Return the most memory that this process has held, in MB.
+
+    Args:
+        device: "cuda" for that of the GPU, "cpu" for what is resident; by default that of the GPU if there is one.
+    """
+    return peak_memory(device or ("cuda" if torch.cuda.is_available() else "cpu")) / 1e6
 
 
 def in_percent(metrics: Mapping[str, Any], name: str) -> str:
@@ -165,7 +169,7 @@ def print_next_steps(report: RunReport) -> None:
         print(f"\ntest accuracy  {in_percent(report.metrics, 'test_acc')} on the official test pictures")
     if "val_acc" in report.metrics:
         print(f"validation     {in_percent(report.metrics, 'val_acc')}")
-    print(f"time           {report.seconds / 60:.1f} min, peak memory {peak_memory_mb():.0f} MB")
+    print(f"time           {report.seconds / 60:.1f} min, peak memory {report.peak_memory_mb:.0f} MB")
     say(f"run folder     {run}")
     say(
         "\nnext:\n"
