@@ -18,7 +18,7 @@ from vgg_lightning.cli.fit_options import add_fit_options
 from vgg_lightning.data.options import DataOptions
 from vgg_lightning.data.sources.catalogue import DATASETS, DatasetName
 from vgg_lightning.loading.opened import checked_options, fits
-from vgg_lightning.networks import INIT_SCHEMES, Head, InitScheme, build_network
+from vgg_lightning.networks import INIT_SCHEMES, NETWORKS, Head, InitScheme, build_network, is_whitened
 from vgg_lightning.training.compiling import COMPILE_MODES, CompileMode
 from vgg_lightning.training.optimizers import OPTIMIZERS, OptimizerName
 from vgg_lightning.training.options import GIVEN, NETWORK_OPTIONS
@@ -207,3 +207,10 @@ def test_a_checkpoint_is_held_against_the_types_of_the_data_module():
     hints = get_type_hints(FashionMNISTDataModule.__init__)
     saved = {name: hint for name, hint in hints.items() if name not in ("return", "data_dir", "predict_path")}
     assert get_type_hints(DataOptions) == {**saved, "dataset": str}
+
+
+def test_fsdp_refuses_every_network_with_a_whitening_stem():
+    whitened = {name for name in NETWORKS if is_whitened(name)}
+    assert whitened == {"whitened_vgg", "deep_whitened_vgg"}
+    for name in NETWORKS:
+        assert MODEL["network"].fsdp.fits(name) is (name not in whitened)

@@ -217,3 +217,34 @@ def test_lightning_cli_parses_and_little_is_changed_of_it():
     assert {"add_arguments_to_parser", "parse_arguments"} <= {name for _, name in methods}  # the count sees something
     assert len(methods) <= 4, methods
     assert not [name for _, name in methods if name.startswith("_")]
+
+
+@pytest.mark.slow
+def test_two_processes_train_and_test_what_python_has_built(tmp_path, monkeypatch):
+    """The other process runs the package and not the script, so a notebook or standard input may start it."""
+    monkeypatch.chdir(tmp_path)
+    two = {"devices": 2, "accelerator": "cpu", "enable_progress_bar": False}
+    results = runs.fit(prepare(*parts(), trainer={**TRAINER, **two, "limit_train_batches": 2}, show="none"))
+    assert results["steps"] == 4
+    run = tmp_path / "lightning_logs/vgg11/version_0"
+    place = {"data": data(), "stage": "test", "ckpt_path": run}
+    tested = runs.test(prepare(**place, trainer={**two, "devices": 1}))
+    assert runs.test(prepare(**place, trainer=two)) == pytest.approx(tested, abs=1e-6)  # each image counts once
+
+
+def test_what_other_processes_cannot_be_given_is_refused():
+    two = {"devices": 2, "accelerator": "cpu"}
+    with pytest.raises(UserError, match="devices: other processes have no weights: give ckpt_path"):
+        prepare(*parts(), stage="test", trainer=two)
+    with pytest.raises(UserError, match="strategy fsdp: give the options of the model, so that all build the same"):
+        prepare(*parts(), trainer={**TRAINER, **two, "strategy": "fsdp"})
+
+
+def test_a_model_that_was_trained_keeps_its_preprocessing_in_a_prepared_run(finished, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run, _, folder = finished
+    model = vgg_lightning.load_classifier(folder / run.folder)
+    again = prepare(model, FashionMNISTDataModule(**data(), mean=0.5, std=0.5), trainer=TRAINER, show="none")
+    assert again.options["data"]["mean"] == again.data.preprocess.mean == model.preprocess.mean != 0.5
+    runs.fit(again)
+    assert yaml.safe_load((again.folder / "config.yaml").read_text())["data"]["mean"] == model.preprocess.mean

@@ -10,11 +10,9 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from vgg_lightning.data.batches import Batch, ImageData, check_agreement
 from vgg_lightning.data.images.decode import Pictures, to_uint8
-from vgg_lightning.data.options import CLASSES
 from vgg_lightning.data.transforms import Preprocess
-from vgg_lightning.loading.load import load_model, load_weights, reopen
+from vgg_lightning.loading.load import ImageModel, load_model, load_weights, reopen
 from vgg_lightning.networks import Head, InitScheme, build_network, initialize
 from vgg_lightning.run.collectives import shard
 from vgg_lightning.training import losses, memory, metrics, recipe, sam
@@ -25,7 +23,7 @@ from vgg_lightning.training.schedules import ScheduleName
 from vgg_lightning.training.tta import Predictions, ViewsName, average_views
 
 
-class Classifier(L.LightningModule):
+class Classifier(ImageModel):
     """A network that is trained to tell the classes of images apart.
 
     Arguments are keywords, sorted by theme; one that is unknown or out of its range raises UserError.
@@ -91,17 +89,21 @@ class Classifier(L.LightningModule):
         self.save_hyperparameters(ignore=PLACES)
         check_options(self.hparams)
         memory.check_weights_fit(self.hparams)
-        self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self.network = initialize(self.build(), init).to(memory_format=self.layout)
         self.example_input_array = torch.zeros(()).expand(2, in_channels, image_size, image_size)  # for the graph
-        self.class_names: Sequence[str] = CLASSES
+        self.class_names = self.numbered()
         self.preprocess = Preprocess(max(image_size, 28), in_channels=in_channels)
         self.train_metrics, self.val_metrics, self.test_metrics = metrics.epoch_metrics(num_classes, tta != "none")
         self.teacher = losses.Teacher(teacher, load_classifier(teacher)) if teacher else None
         self.criterion = losses.Criterion(label_smoothing, self.teacher, distill, distill_temperature)
-        self.sharpness = sam.SharpnessAware(self.network, sam_rho)
+        self.accumulated, self.sharpness = losses.Accumulated(), sam.SharpnessAware(self.network, sam_rho)
         if weights is not None:
             load_weights(self, weights)
+
+    @property
+    def layout(self) -> torch.memory_format:
+        """The memory layout of images and weights: no attribute, as `torch.save(classifier)` could not write it."""
+        return torch.channels_last if self.hparams["channels_last"] else torch.contiguous_format
 
     def build(self) -> nn.Module:
         """Return a new network of the kind that the options name, with torch's own initial weights."""
@@ -140,11 +142,11 @@ class Classifier(L.LightningModule):
         return recipe.callbacks_of(self.hparams)
 
     def setup(self, stage: str) -> None:
-        """Take over the data's preprocessing and class names, which travel with the checkpoint."""
-        if isinstance(data := getattr(self.trainer, "datamodule", None), ImageData):
-            check_agreement(data, self.hparams)
-            self.preprocess, self.class_names = data.preprocess, data.class_names
+        """Agree with the data on preprocessing and class names; train what `load_classifier` left in evaluation."""
+        self.meet(getattr(self.trainer, "datamodule", None), stage == "fit")
         if stage == "fit":
+            if not self.training:  # a part that its user keeps in evaluation leaves the whole in training
+                self.train()
             self.criterion.check(self.hparams, self.preprocess.normalize)
 
     def configure_model(self) -> None:
@@ -157,14 +159,19 @@ class Classifier(L.LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return the loss of a `Batch`, or of a pair (images, labels)."""
-        x, y, _, share, *_ = Batch.of(batch)
+        x, y, _, share, *_ = self.given(batch)
         x, y, logits = x[: share.own], y[: share.own], self(x)[: share.own]
         loss = self.criterion(x, logits, y) if share.own else logits.sum()  # 0, where a mean of none is NaN
         if not self.sharpness.again:
             metrics.count(self.train_metrics, loss.detach(), logits.detach(), y)
             if metrics.logs_this_step(self.trainer):
                 self.log("train_loss_step", loss.detach(), batch_size=len(y))
-        return loss * share.weight
+        whole = self.accumulated.weight(share.total, batch_idx, self.trainer.accumulate_grad_batches)
+        return loss * (share.weight * whole)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Let each image of accumulated batches count once."""
+        self.accumulated.finish(optimizer)
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         """Take a step; with `sam_rho`, along the gradient that is found that far uphill."""
@@ -172,7 +179,7 @@ class Classifier(L.LightningModule):
 
     def validation_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Count a batch of validation or test, and return its logits (N, num_classes) for the callbacks."""
-        x, y, _, (own, *_), *_ = Batch.of(batch)
+        x, y, _, (own, *_), *_ = self.given(batch)
         logits: Tensor = self(x)
         tta = average_views(self.hparams["tta"], self, x, logits)[:own]
         counted = self.test_metrics if self.trainer.testing else self.val_metrics
@@ -183,16 +190,8 @@ class Classifier(L.LightningModule):
 
     def predict_step(self, batch: Any, batch_idx: int) -> tuple[Tensor, Tensor]:
         """Return probabilities (N, num_classes) and the true labels (N,) of one batch."""
-        x, y, _, share, *_ = Batch.of(batch)
+        x, y, _, share, *_ = self.given(batch)
         return self.average(x)[: share.own].float().softmax(dim=1), y[: share.own]
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the class names."""
-        checkpoint["class_names"] = list(self.class_names)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the class names."""
-        self.class_names = checkpoint.get("class_names", self.class_names)
 
 
 def load_classifier(path: str | Path, map_location: str | torch.device = "cpu") -> Classifier:

@@ -32,7 +32,7 @@ from vgg_lightning.base.machine import ROOM_TO_KEEP, free_memory, keep_freed_mem
 from vgg_lightning.base.process import SHARED, Seat, own_environment, seat
 from vgg_lightning.base.text import program, say
 from vgg_lightning.classifier import Classifier
-from vgg_lightning.data.batches import check_agreement, in_order
+from vgg_lightning.data.batches import in_order
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
 from vgg_lightning.data.files import class_names, default_data_dir, training_counts
 from vgg_lightning.data.sizes import STEPS, Sizes
@@ -50,7 +50,7 @@ from vgg_lightning.run.folders import loggers as run_loggers
 from vgg_lightning.run.kit import run_callbacks
 from vgg_lightning.run.lightning_private import lean
 from vgg_lightning.run.lock import FolderLock
-from vgg_lightning.run.parallel.devices import check_processes, processes
+from vgg_lightning.run.parallel.devices import SHARDED, check_processes, processes
 from vgg_lightning.run.parallel.rendezvous import Meeting, facts, meeting_before_trainer
 from vgg_lightning.run.parallel.strategies import choose_strategy
 from vgg_lightning.run.progress import progress_bar
@@ -62,7 +62,7 @@ from vgg_lightning.show.report import RunReport, in_percent, parts_of, print_nex
 from vgg_lightning.training.limits import check_run, check_sharded, check_trainer
 from vgg_lightning.training.memory import check_training_fits, checkpoint_bytes
 from vgg_lightning.training.metrics import LearningRates
-from vgg_lightning.training.run_options import equal_on_all
+from vgg_lightning.training.run_options import FIT, equal_on_all
 
 Stage = Literal["fit", "validate", "test", "predict"]
 Options = dict[str, Any]
@@ -114,6 +114,7 @@ class Run:
     folder: Path | None = None
     step: int | None = None
     problems: list[str] = field(default_factory=list)
+    from_options: bool = True  # whether `prepare` has built the model
     fresh_folder: Path | None = None  # made by `prepare`, and removed again if the options are at fault
     lock: FolderLock | None = None  # of the folder, held from `prepare` to the end of `fit`
 
@@ -172,7 +173,7 @@ def prepare(
         complete(stage, run.options)
         size(stage, run.options, open_checkpoint(file, Classifier, hand_on=True).data_options if file else {})
         if file:
-            run.step = agree(stage, run.options, Classifier)
+            run.step = agree(stage, run.options, type(model) if isinstance(model, Classifier) else Classifier)
         if seed is not False:
             chosen = L.seed_everything(None if seed is True else seed, workers=True)
             run.options["seed_everything"] = chosen
@@ -180,10 +181,13 @@ def prepare(
         check_sharded(run.options["trainer"]["strategy"], run.options["model"])
         meeting = meeting_before_trainer(run.seat)
         build = FashionMNISTDataModule
+        run.from_options = not isinstance(model, Classifier)
         run.model = model if isinstance(model, Classifier) else Classifier(**run.options["model"])
         run.data = data if isinstance(data, FashionMNISTDataModule) else build(**run.options["data"])
         run.data.hparams.update({name: run.options["data"][name] for name in ("seed", "val_size", "batch_size")})
-        check_agreement(run.data, run.model.hparams)
+        run.model.meet(run.data, stage == "fit")
+        followed = {name: run.data.hparams[name] for name in ("normalize", "mean", "std")}
+        run.options["data"] |= {name: value for name, value in followed.items() if value is not None}
         writes = stage == "fit" and record and not run.options["trainer"]["fast_dev_run"]
         if writes and file:
             run.folder = run_folder_of(file)
@@ -549,11 +553,17 @@ def _command(run: Run, more: Sequence[Callback]) -> Sequence[str]:
     if run.asked or run.seat.launcher:
         return run.asked.command if run.asked else ()
     recipe, left_out = _recipe(run.options)
+    if run.stage != "fit" and not run.options["ckpt_path"]:
+        raise UserError(f"{option('trainer.devices')}: other processes have no weights: give {option('ckpt_path')}")
+    if str(run.options["trainer"]["strategy"]).lower() in SHARDED and not run.from_options:
+        raise UserError(f"{option('trainer.strategy')} fsdp: give the options of the model, so that all build the same")
     if more or left_out or type(run.model) is not Classifier:
         what = ", ".join(left_out) or "callbacks or a model of your own"
         raise UserError(
             f"{option('trainer.devices')}: other processes cannot be given {what}; start the script with torchrun"
         )
+    if run.stage != "fit":
+        recipe = {name: value for name, value in recipe.items() if name not in FIT or name == "seed_everything"}
     place = ["--ckpt_path", run.options["ckpt_path"]] if run.options["ckpt_path"] else []
     return [run.stage, "--config", json.dumps(recipe), *place]
 

@@ -94,7 +94,7 @@ def test_out_of_memory_for_real(capsys):
     # 10 million pictures are 38 TiB for the input alone.
     assert main(["lenet", *QUICK, "--image_size", "1024", "--batch_size", "10000000"]) == 0
     captured = capsys.readouterr()
-    assert captured.err == "lenet was not measured: out of memory: use a smaller batch_size or image_size\n"
+    assert captured.err == "lenet was not measured: out of memory: lower batch_size or image_size\n"
     assert "TiB" in captured.out  # what was computed is there
 
 

@@ -85,7 +85,7 @@ def one_line(launched: Launch) -> str:
     """Return the one line of an error, and insist that it is the only one and no traceback."""
     assert "Traceback" not in launched.out + launched.err
     lines = [line for line in launched.err.splitlines() if line.strip()]
-    lines = [line for line in lines if not line.startswith("note: augment flips")]  # of the preset, before training
+    lines = [line for line in lines if not line.startswith("note: ")]  # of the preset
     assert len(lines) == 1, launched.err
     assert lines[0].startswith("error: ")
     return lines[0]

@@ -329,6 +329,15 @@ def test_fsdp_writes_what_a_single_process_opens(runs, options, tmp_path):
 
 
 @pytest.mark.slow
+def test_fsdp_tests_and_resumes_with_an_optimizer_that_has_no_state(options, tmp_path):
+    command = ["fit", *options, *PLAIN, *TWO, "--model.ema_decay", "0", "--model.momentum", "0", "--data.augment", "[]"]
+    for more in ([], ["--resume", "--trainer.max_epochs", "3"]):
+        code, text = run(tmp_path, *command, "--trainer.strategy", "fsdp", *more)
+        assert code == 0, text
+        assert "test accuracy" in text
+
+
+@pytest.mark.slow
 def test_vgg19_in_full_under_fsdp(tmp_path):
     """143 million parameters on two processes, 3 x 224 x 224, 1000 classes; two steps."""
     script = Path(__file__).with_name("large.py")

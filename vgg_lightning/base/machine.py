@@ -26,6 +26,8 @@ except ImportError:  # Windows
 if TYPE_CHECKING:
     import torch
 
+from vgg_lightning.base.errors import option
+
 _CGROUP = Path("/sys/fs/cgroup")  # what a container may use
 # Of glibc's malloc.h.
 M_TRIM_THRESHOLD = -1
@@ -158,6 +160,11 @@ def widest_float(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
+def no_memory_left() -> str:
+    """Return what to say where memory ran out."""
+    return f"out of memory: lower {option('data.batch_size')} or {option('data.image_size')}"
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Whether `error` says that memory ran out: torch on the CPU tells so in the text alone."""
     texts = (
@@ -166,6 +173,9 @@ def out_of_memory(error: BaseException) -> bool:
         "not enough memory",
         "Storage size calculation overflowed",
     )
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(text.lower() in str(error).lower() for text in texts)
+    by_name = type(error).__name__ == "OutOfMemoryError"  # torch's, which may not be imported
+    return (
+        isinstance(error, MemoryError)
+        or by_name
+        or (isinstance(error, RuntimeError) and any(text.lower() in str(error).lower() for text in texts))
     )

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 
 from vgg_lightning.base.errors import UserError, command_line, nearest
+from vgg_lightning.base.machine import no_memory_left, out_of_memory
 from vgg_lightning.base.process import follow_parent
 from vgg_lightning.base.text import show_any_text
 from vgg_lightning.run.exits import exit_code, report
@@ -72,8 +73,9 @@ def guarded(run: Callable[[], int], debug: bool = False) -> int:
     except KeyboardInterrupt:
         return report("interrupted", debug, code=130)
     except Exception as error:
-        if _is_out_of_memory(error):
-            return report("error: out of memory: lower --data.batch_size or --data.image_size", debug, code=1)
+        if out_of_memory(error):
+            with command_line():
+                return report(f"error: {no_memory_left()}", debug, code=1)
         text = str(error).strip().split("\n")[0]
         return report(f"error: {type(error).__name__}: {text} (--debug shows where)", debug, code=1)
 
@@ -95,10 +97,3 @@ def _run(args: list[str]) -> int:
     module = importlib.import_module(VERBS[verb][0])
     code: int = module.main(args if VERBS[verb][0] == TRAINER else rest)
     return code
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    # By name and text: torch may not be imported, and has no class of its own for the CPU's.
-    text = str(error)
-    said = "can't allocate memory" in text or "not enough memory" in text
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or said

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from vgg_lightning.base import text as render
 from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.machine import no_memory_left
 from vgg_lightning.base.progress import counting_bar
 from vgg_lightning.cli.network_arguments import Parser, positive
 from vgg_lightning.compare import scale_model
@@ -141,7 +142,7 @@ def _measure(entry: Entry, own: argparse.Namespace, device: str) -> None:
     environment = {**os.environ, "PYTHONPATH": path}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode == -9:
-        entry.error = "ended by the system, most likely out of memory: use a smaller batch_size or image_size"
+        entry.error = f"ended by the system, most likely {no_memory_left()}"
     elif done.returncode:
         entry.error = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
     else:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vgg_lightning.base.machine import out_of_memory, peak_memory
+from vgg_lightning.base.machine import no_memory_left, out_of_memory, peak_memory
 from vgg_lightning.networks import build_network
 
 
@@ -101,7 +101,7 @@ def main(text: str) -> int:
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
-        result = {"error": "out of memory: use a smaller batch_size or image_size"}
+        result = {"error": no_memory_left()}
     print(json.dumps(result))
     return 0
 

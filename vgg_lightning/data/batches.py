@@ -54,10 +54,19 @@ class Batch(NamedTuple):
 
     @classmethod
     def of(cls, batch: Any) -> Batch:
-        """Return `batch` itself, or for a plain pair (images, labels) of another loader a `Batch` that all counts."""
+        """Return `batch` itself; or a `Batch` that all counts, of a pair (images, labels) or of images alone.
+
+        The labels of images alone are -1.
+
+        Raises:
+            UserError: if it is something else.
+        """
         if isinstance(batch, cls):
             return batch
-        images, labels = batch
+        parts = [batch] if isinstance(batch, Tensor) else list(batch) if isinstance(batch, tuple | list) else []
+        if len(parts) not in (1, 2) or not all(isinstance(part, Tensor) and part.ndim for part in parts):
+            raise UserError(f"a loader gives batches of the type {type(batch).__name__}: give pairs (images, labels)")
+        images, labels = parts if len(parts) == 2 else (parts[0], parts[0].new_full((len(parts[0]),), -1).long())
         return cls(images, labels, torch.arange(0), Share(len(labels), len(labels)))
 
 
@@ -88,6 +97,39 @@ def check_agreement(data: ImageData, options: Mapping[str, Any]) -> None:
             raise UserError(f"the data has {name} {has}, the model {asked}: give both the same")
 
 
+def check_input(batch: Batch, options: Mapping[str, Any], labelled: bool) -> Batch:
+    """Return a batch of another loader, with whole numbers as labels, if it fits a network with these options.
+
+    Args:
+        batch: preprocessed images and their labels.
+        options: of the model.
+        labelled: whether the labels matter.
+
+    Raises:
+        UserError: if it does not fit.
+    """
+    x, y = batch.images, batch.labels
+    channels, size, classes = (options[name] for name in ("in_channels", "image_size", "num_classes"))
+    if x.shape[1:] != (channels, size, size):
+        takes = f"(N, {channels}, {size}, {size})"
+        raise UserError(f"the loader gives images of the shape {tuple(x.shape)}, the model takes {takes}")
+    if not labelled:
+        return batch
+    if len(y) != len(x) or not (y.ndim == 1 or y.shape[1:] == (classes,)) or y.is_floating_point() != (y.ndim == 2):
+        raise UserError(
+            f"the loader gives {len(x)} images and labels of the shape {tuple(y.shape)} and type {y.dtype}: "
+            f"give whole numbers (N,), or shares of the classes (N, {classes})"
+        )
+    if y.ndim == 2:
+        return batch
+    low, high = map(int, y.aminmax()) if y.is_cpu and len(y) else (0, 0)  # a GPU would have to be waited for
+    if high == -1:
+        raise UserError("the loader gives images without labels: give pairs (images, labels)")
+    if low < 0 or high >= classes:
+        raise UserError(f"the loader gives labels from {low} to {high}, the model takes 0 to {classes - 1}")
+    return batch._replace(labels=y.long())
+
+
 class BatchLoader:
     """Iterates over batches of images and labels held in memory.
 
@@ -103,8 +145,8 @@ class BatchLoader:
         seed: seed of the order.
         rank: number of this process.
         world_size: number of processes; each gets every `world_size`-th image of a batch.
-        fewest: smallest number of images in the batch of a process, if there are several processes. A process that
-            would get fewer gets images of the other processes as well, which its `share` does not count.
+        fewest: smallest number of images in the batch of a process, unless `batch_size` is smaller. A process that
+            would get fewer gets images of the other processes or batches as well, which its `share` does not count.
         fixed: order if it is not shuffled, int64 (N,); by default that of the data.
     """
 
@@ -125,7 +167,7 @@ class BatchLoader:
         self.shuffle = shuffle
         self.seed = seed
         self.rank, self.world_size = rank, world_size
-        self.fewest = fewest if world_size > 1 else 0
+        self.fewest = min(fewest, batch_size)
         self.fixed = torch.arange(len(labels)) if fixed is None else fixed
         self.epoch = 0
         self.position = 0
@@ -158,7 +200,7 @@ class BatchLoader:
             indices = whole[self.rank :: self.world_size]
             share = Share(own := len(indices), len(whole), own * self.world_size / len(whole))
             if own < self.fewest:
-                indices = torch.cat([indices, whole[self.rank + 1 :], whole.repeat(self.fewest)])[: self.fewest]
+                indices = torch.cat([indices, whole[self.rank + 1 :], order])[: self.fewest]
             self.position += 1
             yield Batch(self.images[indices], self.labels[indices], indices, share, self.epoch, self.position)
 

@@ -11,7 +11,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-from vgg_lightning.base.errors import option
+from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.base.options import check
 from vgg_lightning.base.progress import say
 from vgg_lightning.base.seeds import place_of
@@ -103,7 +103,8 @@ class FashionMNISTDataModule(L.LightningDataModule):
         self.hparams["std"] = known.std if std is None else std
         if not known.own:
             self._fill(Sizes())
-        self.preprocess = self._preprocess()
+        self._preprocess = self._make_preprocess()
+        self._preprocess.provisional = None in (self.hparams["mean"], self.hparams["std"])
         self.augment = self._augment(self.hparams["mean"])
         self.predict_path = predict_path
         self.own_pictures: Found | None = None
@@ -112,6 +113,24 @@ class FashionMNISTDataModule(L.LightningDataModule):
         self._train_loader: BatchLoader | None = None
         self._resume_at: dict[str, int] = {}
         self._advised = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the Trainer out of copies, those for another process among them, as a LightningModule does."""
+        return {**self.__dict__, "trainer": None}
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """What makes the input of the network of uint8 images."""
+        return self._preprocess
+
+    @preprocess.setter
+    def preprocess(self, preprocess: Preprocess) -> None:
+        """Prepare images as a trained model does; the options then say so."""
+        self._preprocess = preprocess
+        self.hparams["normalize"] = preprocess.normalize
+        if preprocess.normalize:
+            self.hparams["mean"], self.hparams["std"] = preprocess.mean, preprocess.std
+            self.augment = self._augment(preprocess.mean)
 
     @property
     def seed(self) -> int:
@@ -126,6 +145,8 @@ class FashionMNISTDataModule(L.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Read the splits that `stage` ("fit", "validate", "test", "predict") needs into memory, once."""
+        if stage == "fit":
+            self._resume_at = {}  # of a fit before; that of a checkpoint comes later
         if stage == "predict" and self.predict_path is not None:
             self.own_pictures = self.own_pictures or find_pictures(self.predict_path)
             return
@@ -136,8 +157,11 @@ class FashionMNISTDataModule(L.LightningDataModule):
             self._advise()
         if stage in ("fit", "validate") and "train" not in self._splits:
             images, labels = self._load("train")
-            self._normalize_by(images)
             train, val = stratified_split(labels, self.hparams["val_size"])
+            if stage == "fit" and len(train) < FEWEST:
+                left = f"val_size {len(val)} leaves {len(train)} of {len(labels)} images for training"
+                raise UserError(f"{left}: {option('data.val_size')} takes at most {max(len(labels) - FEWEST, 0)}")
+            self._normalize_by(images)
             self._splits["train"] = images[train], labels[train]
             self._splits["val"] = images[val], labels[val]
             self._tell_of_lost(labels, labels[train])
@@ -223,7 +247,7 @@ class FashionMNISTDataModule(L.LightningDataModule):
             if self.hparams[name] is None:
                 self.hparams[name] = getattr(sizes, name)
 
-    def _preprocess(self) -> Preprocess:
+    def _make_preprocess(self) -> Preprocess:
         mean, std = self.hparams["mean"], self.hparams["std"]  # of own pictures not known before they are read
         size, normalize, channels = (self.hparams[name] for name in ("image_size", "normalize", "in_channels"))
         return Preprocess(size, normalize, channels, MEAN if mean is None else mean, STD if std is None else std)
@@ -237,6 +261,7 @@ class FashionMNISTDataModule(L.LightningDataModule):
         if self.hparams["normalize"]:
             self.hparams["mean"], self.hparams["std"] = mean, std
             self.preprocess.mean, self.preprocess.std = mean, std  # in place: somebody may hold it already
+            self.preprocess.provisional = False
 
     def _augment(self, mean: float | None) -> Augment:
         fill = FILL if mean is None else round(255 * mean)

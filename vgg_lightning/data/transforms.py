@@ -32,6 +32,9 @@ class Preprocess(nn.Module):
         in_channels: channels of the result; the grey channel is repeated.
         mean: of the pixels of the training pictures, scaled to 0..1.
         std: their standard deviation.
+
+    Attributes:
+        provisional: mean and std stand in for those of images that nobody has looked at yet.
     """
 
     def __init__(
@@ -56,6 +59,15 @@ class Preprocess(nn.Module):
         self.normalize = normalize
         self.in_channels = in_channels
         self.mean, self.std = mean, std
+        self.provisional = False
+
+    def options(self) -> dict[str, Any]:
+        """Return the arguments with which to make it again."""
+        return {name: getattr(self, name) for name in ("image_size", "normalize", "in_channels", "mean", "std")}
+
+    def describe(self) -> str:
+        """Return how it normalises, in words."""
+        return f"normalized by mean {self.mean:g} and std {self.std:g}" if self.normalize else "not normalized"
 
     def forward(self, images: Tensor) -> Tensor:
         """Map uint8 pictures (N, 1, H, W) to float32 (N, in_channels, image_size, image_size)."""

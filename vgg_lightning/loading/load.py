@@ -1,17 +1,22 @@
-"""Models and weights out of checkpoints. The class of the model is an argument, so that it can itself load weights."""
+"""What a model knows of its images, and models and weights out of checkpoints.
+
+The class of the model is an argument, so that it can itself load weights.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 
 from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.base.text import say
-from vgg_lightning.data.options import MEAN, STD
+from vgg_lightning.data.batches import Batch, ImageData, check_agreement, check_input
 from vgg_lightning.data.transforms import Preprocess
 from vgg_lightning.loading.opened import (
     Opened,
@@ -21,13 +26,17 @@ from vgg_lightning.loading.opened import (
     data_options,
     model_options,
     open_checkpoint,
+    preprocess_of,
     read_checkpoint,
 )
 from vgg_lightning.run.checkpoints.locate import find_checkpoint
 from vgg_lightning.run.checkpoints.read import Checkpoint
+from vgg_lightning.run.lightning_private import attached_trainer
+from vgg_lightning.training.memory import check_one_image
 
 __all__ = [
     "Checkpoint",
+    "ImageModel",
     "Opened",
     "Plain",
     "check_shapes",
@@ -41,6 +50,98 @@ __all__ = [
     "read_checkpoint",
     "reopen",
 ]
+
+
+class ImageModel(L.LightningModule):
+    """A LightningModule that knows how its images are prepared, and the names of their classes.
+
+    A new model takes both from the data module that it is trained with. From then on they are the model's: they travel
+    with its checkpoint, and another data module prepares its images as the model does.
+
+    Attributes:
+        preprocess: maps uint8 images (N, 1, 28, 28) to the input of the network.
+        class_names: names of the labels, from 0; numbers until data or a checkpoint says more.
+        settled: whether they are those of a training, and not to be replaced.
+    """
+
+    preprocess: Preprocess
+    class_names: Sequence[str]
+    settled = False
+
+    def numbered(self) -> list[str]:
+        """Return the names of classes that have none: numbers."""
+        return [str(label) for label in range(self.hparams["num_classes"])]
+
+    def meet(self, data: object, fit: bool) -> None:
+        """Agree with a data module on preprocessing and class names; with what is none, there is nothing to agree on.
+
+        Args:
+            data: the data module, or None.
+            fit: whether it is for training, which may give the model other classes.
+
+        Raises:
+            UserError: if its images or classes are not those of the model.
+        """
+        if isinstance(data, ImageData):
+            check_agreement(data, self.hparams)
+            if not self.settled:
+                self.preprocess, self.class_names = data.preprocess, data.class_names
+            self._meet_classes(list(data.class_names), fit)
+            own, other = self.preprocess.describe(), data.preprocess.describe()
+            if own != other and not data.preprocess.provisional:
+                _say(f"images are {own}, as those that the model was trained on; the data alone has them {other}")
+            if self.preprocess is not data.preprocess:
+                data.preprocess = self.preprocess
+        self.settled = self.settled or fit
+
+    def given(self, batch: Any) -> Batch:
+        """Return a batch as the network takes it; uint8 images of a plain loader are prepared as `predict` does it.
+
+        Args:
+            batch: a `Batch`; or a pair (images, labels), or for predict alone images, of another loader.
+
+        Raises:
+            UserError: if it is something else, or does not fit the model.
+        """
+        if isinstance(batch, Batch) and batch.images.is_floating_point():
+            return batch
+        found = Batch.of(batch)
+        if self.training and len(found.images) == 1:
+            check_one_image(self.hparams)
+        if not found.images.is_floating_point():
+            found = found._replace(images=self.preprocess(found.images))
+        return check_input(found, self.hparams, labelled=not self.trainer.predicting)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save class names and preprocessing."""
+        checkpoint["class_names"] = list(self.class_names)
+        checkpoint["preprocessing"] = self.preprocess.options()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore class names and preprocessing, which the data at hand follows."""
+        self.class_names = class_names_of(checkpoint, self.hparams["num_classes"])
+        self.preprocess = preprocess_of(checkpoint, self.hparams) or self.preprocess
+        self.settled = True
+        self.meet(getattr(attached_trainer(self), "datamodule", None), fit=False)
+
+    def _meet_classes(self, names: list[str], fit: bool) -> None:
+        own = list(self.class_names)
+        told = f"the classes of the data are {_first(names)}, the model was trained on {_first(own)}"
+        if not fit and own != names and self.numbered() not in (own, names):
+            raise UserError(f"{told}: give data of the same classes, in the same order")
+        if fit and own not in (names, self.numbered()):
+            _say(f"{told}: the model learns the new ones")
+        self.class_names = names if fit else own
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+@rank_zero_only
+def _say(line: str) -> None:
+    say(line, sys.stderr)
+
 
 Model = TypeVar("Model", bound=L.LightningModule)
 
@@ -82,16 +183,7 @@ def model_of(opened: Opened, owner: type[Model], strict: bool = True, **options:
         model.load_state_dict(checkpoint["state_dict"], strict)
     except (RuntimeError, TypeError, AttributeError) as error:
         raise UserError(f"{file} is refused: its weights do not fit its own options") from error
-    model.class_names = opened.class_names
-    data = opened.data_options
-    if data:
-        size, channels = model.hparams["image_size"], model.hparams["in_channels"]
-        if (data.get("image_size", size), data.get("in_channels", channels)) != (size, channels):
-            raise UserError(f"{file} is refused: its pictures have another size than its network takes")
-        mean, std = (data.get(name) for name in ("mean", "std"))
-        model.preprocess = Preprocess(
-            size, data.get("normalize", True), channels, MEAN if mean is None else mean, STD if std is None else std
-        )
+    model.on_load_checkpoint(checkpoint)
     loaded: Model = model.eval()
     return loaded
 

@@ -13,6 +13,7 @@ import inspect
 import json
 import os
 import types
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
@@ -27,6 +28,7 @@ from vgg_lightning.base.text import install_line
 from vgg_lightning.data.options import CLASSES, MEAN, STD, DataOptions
 from vgg_lightning.data.options import OPTIONS as DATA_OPTIONS
 from vgg_lightning.data.options import PLACES as DATA_PLACES
+from vgg_lightning.data.transforms import Preprocess
 from vgg_lightning.networks import skeleton
 from vgg_lightning.run.checkpoints import read
 from vgg_lightning.run.checkpoints.locate import SHIPPED, find_checkpoint
@@ -36,6 +38,7 @@ from vgg_lightning.training.options import check_options, network_arguments
 
 NUMBERS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 OTHERS = (torch.int64, torch.bool)  # of counters and marks
+OWN_DATA = "FashionMNISTDataModule"  # under which its state is in a checkpoint
 Plain = str | int | float | bool | None
 SHIPPED["reference"] = Path(__file__).parents[1] / "reference" / "best.ckpt"  # of lightning_logs/reference
 
@@ -111,11 +114,15 @@ def model_options(checkpoint: Checkpoint, owner: type[L.LightningModule]) -> dic
 
 
 def data_options(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return the options of the data in a checkpoint, empty if it was trained on other data."""
-    options = checked_options(checkpoint.get("datamodule_hyper_parameters", {}), DataOptions)
+    """Return the options of the data in a checkpoint; of another data module, those that have the same meaning."""
+    found, names = checkpoint.get("datamodule_hyper_parameters", {}), checkpoint.get("class_names")
+    if "preprocessing" in checkpoint and OWN_DATA not in checkpoint and isinstance(found, dict):
+        hints = get_type_hints(DataOptions)
+        known = {name: value for name, value in found.items() if name in hints and fits(value, hints[name])}
+        found = known | checked_options(checkpoint["preprocessing"], DataOptions)
+    options = checked_options(found, DataOptions)
     if not options:
         return {}
-    names = checkpoint.get("class_names")
     # Checkpoints of the first version do not say by what their pictures were normalised: it was always this.
     old = {"mean": MEAN, "std": STD, **({"classes": names} if fits(names, list[str]) else {})}
     try:
@@ -123,6 +130,24 @@ def data_options(checkpoint: Checkpoint) -> dict[str, Any]:
     except UserError as error:
         raise UserError(f"the checkpoint is refused: {error}") from error
     return {**old, **options}
+
+
+def preprocess_of(checkpoint: Checkpoint, options: Mapping[str, Any]) -> Preprocess | None:
+    """Return how the images of a checkpoint are prepared for a model with these options; None if it does not say.
+
+    Raises:
+        UserError: if they are of another size than the model takes.
+    """
+    data = data_options(checkpoint)
+    data |= checked_options(checkpoint.get("preprocessing", {}), DataOptions)
+    if not data:
+        return None
+    size, channels = options["image_size"], options["in_channels"]
+    if (data.get("image_size", size), data.get("in_channels", channels)) != (size, channels):
+        raise UserError("the checkpoint is refused: its pictures have another size than its network takes")
+    mean, std = (data.get(name) for name in ("mean", "std"))
+    normalize = data.get("normalize", True)
+    return Preprocess(size, normalize, channels, MEAN if mean is None else mean, STD if std is None else std)
 
 
 def check_shapes(checkpoint: Checkpoint, file: Path, owner: type[L.LightningModule]) -> None:
@@ -163,7 +188,25 @@ def class_names_of(checkpoint: Checkpoint, num_classes: int) -> list[str]:
 
 def _complete(options: dict[str, Plain], owner: type[L.LightningModule]) -> dict[str, Any]:
     """Return options with the defaults of those that a checkpoint of before does not have."""
-    return {name: p.default for name, p in inspect.signature(owner).parameters.items()} | options
+    return {name: default for name, (default, _) in declared(owner).items()} | options
+
+
+def declared(owner: type) -> dict[str, tuple[Any, Any]]:
+    """Return default and type of the options of a class; where a subclass hands on others (**options), of its bases.
+
+    One without a declared type may be any plain value.
+    """
+    found: dict[str, tuple[Any, Any]] = {}
+    for base in owner.__mro__:
+        if "__init__" not in vars(base):
+            continue
+        parameters = [*inspect.signature(base.__init__).parameters.values()][1:]  # type: ignore[misc]
+        hints = get_type_hints(base.__init__)  # type: ignore[misc]
+        own = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        found = {p.name: (p.default, hints.get(p.name, Plain)) for p in own} | found
+        if all(p.kind != p.VAR_KEYWORD for p in parameters):
+            break
+    return found
 
 
 # The options in a file from elsewhere: plain values of the declared types, and nothing but them.
@@ -186,8 +229,9 @@ def checked_options(found: Any, owner: type, where: str = "the checkpoint") -> d
     """
     if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
         raise UserError(f"{where} is refused: its options are not a table of names and values")
-    hints = get_type_hints(owner if is_typeddict(owner) else owner.__init__)  # type: ignore[misc]
-    known = hints.keys() - {"return", *NEVER_TAKEN}
+    options = declared(owner) if not is_typeddict(owner) else {}
+    hints = {name: hint for name, (_, hint) in options.items()} or get_type_hints(owner)
+    known = hints.keys() - NEVER_TAKEN
     for name, value in found.items():
         if name not in known:
             raise UserError(f"{where} is refused: {owner.__name__} has no option {name[:80]!r}")

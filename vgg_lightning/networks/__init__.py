@@ -26,7 +26,7 @@ from vgg_lightning.networks.lenet import LeNet
 from vgg_lightning.networks.nin import NiN
 from vgg_lightning.networks.resnet import ResNet18
 from vgg_lightning.networks.vgg import OWN_BLOCKS, VGG, VGG_BLOCKS, Head, load_torchvision_weights
-from vgg_lightning.networks.whitened_vgg import DeepWhitenedVGG, WhitenedVGG
+from vgg_lightning.networks.whitened_vgg import DeepWhitenedVGG, WhitenedVGG, WhiteningConv
 
 __all__ = [
     "DROPOUT",
@@ -36,6 +36,7 @@ __all__ = [
     "InitScheme",
     "build_network",
     "initialize",
+    "is_whitened",
     "load_torchvision_weights",
     "network_options",
     "skeleton",
@@ -96,6 +97,11 @@ def build_network(
             raise UserError(f"{name} has no option {option!r}{nearest(option, known)}: it has {', '.join(known)}")
         _check_range(option, value)
     return NETWORKS[name](**options)
+
+
+def is_whitened(name: str) -> bool:
+    """Return whether the first filters of a network are computed from images, all of them at once."""
+    return any(isinstance(layer, WhiteningConv) for layer in skeleton(name).modules())
 
 
 def skeleton(name: str, **options: object) -> nn.Module:

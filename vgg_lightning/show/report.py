@@ -45,6 +45,7 @@ class RunReport(Callback):
         self.seconds = 0.0  # of fit, validation included, over all launches of a resumed run
         self.train_seconds = 0.0  # of the training batches alone
         self.examples = 0
+        self.peak_memory_mb = 0.0
         self._fit_begin = self._train_begin = time.monotonic()
         self._training = False
 
@@ -130,6 +131,7 @@ class RunReport(Callback):
 
     def write(self, trainer: L.Trainer, data: FashionMNISTDataModule) -> None:
         """Write results.json."""
+        self.peak_memory_mb = peak_memory_mb(trainer.strategy.root_device.type)
         results = {
             **{name: self.metrics.get(name) for name in ("test_acc", "test_loss", "val_acc", "val_loss")},
             **{name: value for name, value in self.metrics.items() if name.endswith("_tta")},
@@ -141,7 +143,7 @@ class RunReport(Callback):
             "steps": trainer.global_step,
             "seconds": round(self.seconds, 1),
             "examples_per_second": round(self.examples / max(self.train_seconds, 1e-9), 1),
-            "peak_memory_mb": round(peak_memory_mb()) or None,
+            "peak_memory_mb": round(self.peak_memory_mb) or None,
             "checkpoint": _below(self.run_folder, self.checkpoint),
             "device": trainer.strategy.root_device.type,
             "precision": trainer.precision,
@@ -157,9 +159,13 @@ def _below(folder: Path, file: Path | None) -> str | None:
     return file.resolve().relative_to(folder.resolve()).as_posix() if file else None
 
 
-def peak_memory_mb() -> float:
-    """Return the most memory that this process has held, in MB: of the GPU, else resident; 0 if untold."""
-    return peak_memory("cuda" if torch.cuda.is_available() else "cpu") / 1e6
+def peak_memory_mb(device: str = "") -> float:
+    """Return the most memory that this process has held, in MB.
+
+    Args:
+        device: "cuda" for that of the GPU, "cpu" for what is resident; by default the GPU's if there is one. 0 if untold.
+    """
+    return peak_memory(device or ("cuda" if torch.cuda.is_available() else "cpu")) / 1e6
 
 
 def in_percent(metrics: Mapping[str, Any], name: str) -> str:
@@ -194,7 +200,7 @@ def print_next_steps(report: RunReport, trainer: L.Trainer, data: FashionMNISTDa
         say(f"\ntest accuracy  {in_percent(metrics, 'test_acc')}{on.get('tested_on', '')}")
     if "val_acc" in metrics:
         say(f"validation     {in_percent(metrics, 'val_acc')}{on.get('validated_on', '')}")
-    peak = peak_memory_mb()
+    peak = report.peak_memory_mb
     print(f"time           {report.seconds / 60:.1f} min" + (f", peak memory {peak:.0f} MB" if peak else ""))
     say(f"run folder     {report.run_folder}")
     if commands := _next_commands(report, trainer):

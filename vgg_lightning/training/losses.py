@@ -12,15 +12,18 @@ from torch.nn import functional as F
 from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.data.transforms import Preprocess
 
+HALF = (torch.float16, torch.bfloat16)
+
 
 def label_loss(logits: Tensor, y: Tensor, label_smoothing: float) -> Tensor:
-    """Return the mean cross-entropy of logits (N, num_classes).
+    """Return the mean cross-entropy of logits (N, num_classes), in no less than float32.
 
     Args:
         logits: of the pictures.
         y: labels, int64 (N,), or the shares of the classes, floating (N, num_classes).
         label_smoothing: share of each target that is spread over all classes, also where labels are mixed already.
     """
+    logits = logits.float() if logits.dtype in HALF else logits
     y = y.to(logits.dtype) if y.is_floating_point() else y
     return F.cross_entropy(logits, y, label_smoothing=label_smoothing)
 
@@ -34,6 +37,40 @@ def teacher_loss(logits: Tensor, teacher_logits: Tensor, temperature: float) -> 
     student = F.log_softmax(logits / temperature, dim=1)
     teacher = F.log_softmax(teacher_logits.to(logits.dtype) / temperature, dim=1)
     return F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
+
+
+class Accumulated:
+    """Makes the gradient of accumulated batches that of one batch of all their images, of whatever sizes they are.
+
+    Lightning adds the gradients of the batches' mean losses and divides by how many batches it accumulates: a smaller
+    batch then counts as much as a larger one, and fewer batches at the end of an epoch make a shorter step.
+    """
+
+    def __init__(self) -> None:
+        self._first = self._images = 0  # in the first batch, and in all so far
+        self._batches = 1
+
+    def weight(self, images: int, batch_idx: int, batches: int) -> float:
+        """Return the factor of the mean loss of a batch.
+
+        Args:
+            images: in the batch, over all processes.
+            batch_idx: number of the batch in the epoch, from 0.
+            batches: how many are accumulated.
+        """
+        if batch_idx % batches == 0:
+            self._first, self._images, self._batches = images, 0, batches
+        self._images += images
+        return images / self._first
+
+    def finish(self, optimizer: torch.optim.Optimizer) -> None:
+        """Turn the sum of gradients into the gradient of the mean loss of all images, before it is clipped."""
+        factor = self._batches * self._first / self._images
+        if factor == 1:
+            return
+        for parameter in (p for group in optimizer.param_groups for p in group["params"]):
+            if parameter.grad is not None:
+                parameter.grad.mul_(factor)
 
 
 class Student(Protocol):

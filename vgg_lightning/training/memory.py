@@ -70,6 +70,21 @@ def checkpoint_bytes(model: L.LightningModule) -> int:
     return _bytes(model) * (1 + bool(options["ema_decay"]) + kept)
 
 
+def check_one_image(options: Mapping[str, Any]) -> None:
+    """Raise UserError if a network cannot train on one image: where its maps have one pixel, BatchNorm needs two.
+
+    Args:
+        options: of the Classifier.
+    """
+    size = options["image_size"]
+    try:
+        network = copy.deepcopy(skeleton(**network_arguments(options))).float().train()
+        network(torch.empty(1, options["in_channels"], size, size, dtype=torch.float32, device="meta"))
+    except ValueError as error:
+        normalizes = f"BatchNorm of {options['network']} has nothing to average in a batch of one image"
+        raise UserError(f"{normalizes}: give {option('data.batch_size')} 2 or more, and none of one") from error
+
+
 def _kept(network: nn.Module, picture: torch.Tensor) -> int:
     """Return how many numbers the backward pass needs of one picture at least."""
     kept = 0

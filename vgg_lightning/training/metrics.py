@@ -21,6 +21,7 @@ from vgg_lightning.data.batches import Batch
 from vgg_lightning.run import collectives
 
 Sums = dict[str, dict[str, Tensor]]
+LOSSY = ("bf16-true", "16-true")  # precisions in which small changes of a weight, or of a sum, are rounded away
 
 
 def epoch_metrics(num_classes: int, tta: bool) -> tuple[MetricCollection, MetricCollection, MetricCollection]:
@@ -63,6 +64,14 @@ class Scores(Callback):
     The checkpoint has the sums as `train_metrics`, and with several processes those of each one as
     `train_metrics_by_rank`.
     """
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Count in float32 whatever the precision of the weights: in half of it, 257 images are 256."""
+        if trainer.precision in LOSSY:
+            for split in ("train", "val", "test"):
+                _of(pl_module, split).set_dtype(torch.float32)
+
+    on_validation_start = on_test_start = on_fit_start
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Log the means of the epoch, here and now: the checkpoint of the epoch is written after this hook."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vgg_lightning.base.options import BELOW_ONE, COUNT, NOT_NEGATIVE, POSITIVE, SHARE, Option, Range, check
-from vgg_lightning.networks import DROPOUT, network_options
+from vgg_lightning.networks import DROPOUT, is_whitened, network_options
 from vgg_lightning.training.compiling import COMPILE_MODES
 from vgg_lightning.training.optimizers import OPTIMIZERS
 from vgg_lightning.training.schedules import SCHEDULES
@@ -17,7 +17,7 @@ NO_FSDP = Range(lambda value: not value, "is not possible with fsdp: use 0, or d
 OPTIONS: dict[str, Option] = {
     "network": Option(
         structure=True,
-        fsdp=Range(lambda name: name != "whitened_vgg", "is not possible with fsdp, nor large enough for it: use ddp"),
+        fsdp=Range(lambda name: not is_whitened(name), "is not possible with fsdp, nor large enough for it: use ddp"),
     ),
     "ratio": Option(COUNT, structure=True),
     "hidden_units": Option(COUNT, structure=True),

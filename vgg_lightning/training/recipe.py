@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, GradientAccumulationScheduler
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import nn
@@ -15,13 +16,15 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.base.seeds import derive_seed, seed_device
+from vgg_lightning.base.text import say
 from vgg_lightning.networks.whitened_vgg import WhiteningConv
 from vgg_lightning.run import collectives
 from vgg_lightning.run.guards.finite import FiniteGuard
 from vgg_lightning.run.lightning_private import lean
 from vgg_lightning.training.averaging import AveragedWeights, Lookahead
 from vgg_lightning.training.compiling import CompileMode, compile_network
-from vgg_lightning.training.metrics import ChanceNote, Scores
+from vgg_lightning.training.memory import check_one_image
+from vgg_lightning.training.metrics import LOSSY, ChanceNote, Scores
 from vgg_lightning.training.optimizers import build_optimizer
 from vgg_lightning.training.schedules import build_schedule, restart_schedule
 
@@ -37,7 +40,7 @@ def callbacks_of(options: Mapping[str, Any]) -> list[Callback]:
     """
     decay, steps = options["ema_decay"], options["lookahead_steps"]
     averages = [*([Lookahead(steps)] if steps else []), *([AveragedWeights(decay=decay)] if decay else [])]
-    start = Start(options["lr"], options["compile"], options["sam_rho"])
+    start = Start(options["lr"], options["compile"], options["sam_rho"], decay)
     return lean([FiniteGuard(), ChanceNote(), *averages, start, SeedDropout(), Scores()])
 
 
@@ -59,24 +62,53 @@ class Start(Callback):
         lr: peak of the learning rate.
         compile: a key of `COMPILE_MODES`.
         sam_rho: of sharpness-aware minimization; 0 is off.
+        ema_decay: of the moving average; 0 is none.
     """
 
-    def __init__(self, lr: float, compile: CompileMode, sam_rho: float) -> None:
-        self.lr, self.compile, self.sam_rho = lr, compile, sam_rho
+    def __init__(self, lr: float, compile: CompileMode, sam_rho: float, ema_decay: float = 0.0) -> None:
+        self.lr, self.compile, self.sam_rho, self.ema_decay = lr, compile, sam_rho, ema_decay
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Raise UserError for a step uphill along accumulated gradients: it takes that of a whole batch."""
+        """Give the weights the precision of the run, and refuse what no fit can do.
+
+        Raises:
+            UserError: for a step uphill along accumulated gradients, as it takes that of a whole batch; for changes of
+                weights that a precision rounds away; for a Trainer that has nothing left to train.
+        """
         # Lightning does so once they are restored, which would round those of float64 to float32.
         trainer.precision_plugin.convert_module(pl_module)
-        if stage == "fit" and self.sam_rho and trainer.accumulate_grad_batches > 1:
+        if stage != "fit":
+            return
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        schedulers = [c for c in callbacks if isinstance(c, GradientAccumulationScheduler)]
+        accumulates = trainer.accumulate_grad_batches > 1 or any(
+            scheduler.going_to_accumulate_grad_batches() for scheduler in schedulers
+        )
+        if self.sam_rho and accumulates:
             leave = f"leave {option('trainer.accumulate_grad_batches')} out"
             raise UserError(f"{option('model.sam_rho')} takes whole batches: {leave}")
+        if getattr(getattr(trainer, "datamodule", None), "hparams", {}).get("batch_size") == 1:
+            check_one_image(pl_module.hparams)
+        for name, value in (("ema_decay", self.ema_decay), ("sam_rho", self.sam_rho)):
+            if value and trainer.precision in LOSSY:
+                rounded = f"changes weights by less than {option('trainer.precision')} {trainer.precision} can tell"
+                raise UserError(f"{option(f'model.{name}')} {rounded}: use bf16-mixed or 32-true")
+        ends = (
+            (trainer.max_epochs, trainer.current_epoch, "epochs"),
+            (trainer.max_steps, trainer.global_step, "steps"),
+        )
+        for most, done, what in ends:
+            if most is not None and 0 < most <= done and not trainer.ckpt_path:
+                raise UserError(f"this Trainer has trained its {most} {what} already: make another one")
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Compute the filters of a whitening layer from training images, unless loaded weights have them."""
         pictures = getattr(getattr(trainer, "datamodule", None), "pictures", None)
         for layer in pl_module.modules():
-            if isinstance(layer, WhiteningConv) and not layer.whitened and pictures is not None:
+            if isinstance(layer, WhiteningConv) and not layer.whitened:
+                if pictures is None:
+                    needed = "takes its first filters from the images of a FashionMNISTDataModule"
+                    raise UserError(f"{pl_module.hparams['network']} {needed}: give one")
                 images = pictures("train")[0][:WHITENED_FROM]
                 layer.whiten(pl_module.preprocess(images.to(pl_module.device)))  # type: ignore[operator]
                 collectives.follow_first(layer.state_dict().values())  # other processors round otherwise
@@ -86,8 +118,28 @@ class Start(Callback):
         for config in trainer.lr_scheduler_configs:
             if isinstance(config.scheduler, LambdaLR):  # ours; the learning-rate finder brings its own
                 restart_schedule(config.scheduler, self.lr)
+        for note in notes(pl_module.hparams, trainer) if trainer.is_global_zero else ():
+            say(note, sys.stderr)
         # Not before: TensorBoard has drawn its graph by now.
         compile_network(pl_module.network, self.compile)  # type: ignore[arg-type]
+
+
+def notes(options: Mapping[str, Any], trainer: L.Trainer) -> list[str]:
+    """Return what is said of options that a run is too short for, one line each.
+
+    Args:
+        options: of the Classifier.
+        trainer: knows how long the run is.
+    """
+    found, steps, epochs = [], trainer.estimated_stepping_batches, trainer.max_epochs or 0
+    warmup, decay = options["warmup_epochs"], options["ema_decay"]
+    if 0 < epochs <= warmup:
+        never = f"the learning rate is still rising at the end of {epochs} epochs, and never {options['lr']:g}"
+        found.append(f"note: {option('model.warmup_epochs')} {warmup:g}: {never}")
+    if decay and (averaged := 1 / (1 - decay)) > steps:
+        near = f"averages over some {averaged:,.0f} steps, the run has {steps:,}: its weights stay near the first ones"
+        found.append(f"note: {option('model.ema_decay')} {decay:g} {near}")
+    return found
 
 
 def optimization(

@@ -81,7 +81,9 @@ def left_out_of_presets(group: str) -> list[str]:
 def equal_on_all(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that must be equal on all processes of a run."""
     groups = {
-        group: {name: value for name, value in dict(config[group]).items() if not GROUPS[group][name].apart}
+        group: {
+            name: value for name, value in dict(config[group]).items() if not GROUPS[group].get(name, Option()).apart
+        }
         for group in ("model", "data")
     }
     own = {name: config.get(name) for name, row in FIT.items() if not row.apart}

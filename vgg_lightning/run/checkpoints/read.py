@@ -97,6 +97,18 @@ def take(file: Path) -> Checkpoint:
     return kept.checkpoint if kept else read_checkpoint(file, options=False)
 
 
+def look_over(file: Path) -> None:
+    """See that a file is a sound checkpoint, for who reads it himself; what was kept for the Trainer is let go.
+
+    Raises:
+        UserError: if it is damaged.
+    """
+    if _launch:
+        _launch.for_trainer = None
+    _check_archive(file)
+    _check_sound(file)
+
+
 def damage(file: Path) -> str | None:
     """Return what is wrong with a checkpoint file, as `seal.damage_of`; within a launch it is verified once.
 
@@ -129,12 +141,9 @@ def read_checkpoint(file: Path, options: bool = True) -> Checkpoint:
         UserError: if the file is damaged, is no checkpoint with weights and options, or holds what no run can use.
     """
     _check_archive(file)
+    _check_sound(file)
     try:
-        if wrong := damage(file):
-            raise UserError(f"{file} is damaged or no checkpoint: {wrong}; use another one")
         checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-    except UserError:
-        raise
     except OSError as error:
         raise UserError(f"cannot read the checkpoint {file}: {error.strerror or error}") from error
     except Exception as error:  # whatever a hostile file makes the reader do wrong
@@ -159,6 +168,15 @@ def read_checkpoint(file: Path, options: bool = True) -> Checkpoint:
 def _stamp(file: Path) -> Stamp:
     found = file.stat()
     return str(file.resolve()), found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _check_sound(file: Path) -> None:
+    try:
+        wrong = damage(file)
+    except OSError as error:
+        raise UserError(f"cannot read the checkpoint {file}: {error.strerror or error}") from error
+    if wrong:
+        raise UserError(f"{file} is damaged or no checkpoint: {wrong}; use another one")
 
 
 def _check_archive(file: Path) -> None:

@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from vgg_lightning.base.process import Seat
 from vgg_lightning.run import collectives
 from vgg_lightning.run.checkpoints.io import CheckpointNotWrittenError
-from vgg_lightning.run.checkpoints.read import take
+from vgg_lightning.run.checkpoints.read import look_over
 from vgg_lightning.run.parallel.devices import SHARDED, processes
 from vgg_lightning.run.parallel.launcher import Launcher, stop_if_lost
 from vgg_lightning.run.parallel.rendezvous import Meeting, patience
@@ -121,9 +121,19 @@ class Sharded(_Together, ModelParallelStrategy):
         collectives.open_control()
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
-        """Read a checkpoint that has been verified: each process keeps its part alone, so the file is read again."""
-        take(Path(checkpoint_path))
-        return super().load_checkpoint(checkpoint_path, weights_only=True)
+        """Read a checkpoint once it is verified; Lightning unpickles it, since each process keeps its part alone."""
+        look_over(Path(checkpoint_path))
+        optimizers = self.optimizers
+        self.optimizers = [optimizer for optimizer in optimizers if _has_state(optimizer)]  # Lightning expects one
+        try:
+            return super().load_checkpoint(checkpoint_path, weights_only=True)
+        finally:
+            self.optimizers = optimizers
+
+
+def _has_state(optimizer: torch.optim.Optimizer) -> bool:
+    sgd = isinstance(optimizer, torch.optim.SGD)
+    return not sgd or any(group["momentum"] for group in optimizer.param_groups)
 
 
 def choose_strategy(
