@@ -19,6 +19,7 @@ PREAMBLE = {
     "bash": CONFIG + '() {{ compgen -W "{presets}" -- "$1"; compgen -f -- "$1"; }}',
     "zsh": CONFIG + "() {{ compadd -- {presets}; _files }}",
 }
+NETWORK_OPTIONS = ("--model.network",)
 NETWORK_VERBS = ("summary", "compare")
 
 
@@ -63,7 +64,11 @@ def options_of(verb: str) -> dict[str, list[str]]:
             module.main(["--help"])
         names = re.findall(r"^ +(?:-\w(?: \S+)?, )?(--[a-z][\w.]*)", out.getvalue(), re.MULTILINE)
         found = {name: [] for name in dict.fromkeys(names) if name != "--help"}
-    words = {"--model.network": [*NETWORKS], "--data.dataset": [*DATASETS], "--dataset": [*DATASETS]}
+    words = {
+        **{option: [*NETWORKS] for option in NETWORK_OPTIONS},
+        "--data.dataset": [*DATASETS],
+        "--dataset": [*DATASETS],
+    }
     return found | {name: words[name] for name in found if name in words}
 
 

@@ -163,7 +163,7 @@ def peak_memory_mb(device: str = "") -> float:
     """Return the most memory that this process has held, in MB.
 
     Args:
-        device: "cuda" for that of the GPU, "cpu" for what is resident; by default the GPU's if there is one. 0 if untold.
+        device: "cuda" for the GPU, "cpu" for what is resident; by default the GPU, if there is one. 0 if untold.
     """
     return peak_memory(device or ("cuda" if torch.cuda.is_available() else "cpu")) / 1e6
 
