@@ -310,18 +310,32 @@ def size(stage: Stage, options: Options, saved: Mapping[str, Any]) -> None:
     if stage != "fit" and trainer["max_epochs"] is None:
         trainer["max_epochs"] = Sizes().max_epochs  # the Trainer wants one, though nothing is trained
     unsaid = [name for name, group in places.items() if group[name] is None]
-    own = find_dataset(data["dataset"], data["classes"]).own
-    sizes = Sizes()
-    if own and unsaid:
-        counts = training_counts(data["data_dir"], data["dataset"], data["classes"])
-        steps = STEPS if trainer["max_steps"] in (None, -1) else trainer["max_steps"]
-        sizes = Sizes.of(counts, data["val_size"], data["batch_size"], steps)
+    if not unsaid:
+        return
+    sizes, images = sizes_of(data, trainer)
     for name in unsaid:
         places[name][name] = getattr(sizes, name)
-    if own and unsaid and stage == "fit":
+    if images and stage == "fit":
         groups = {"val_size": "data", "batch_size": "data", "max_epochs": "trainer"}
         said = ", ".join(f"{option(f'{groups[name]}.{name}')} {getattr(sizes, name)}" for name in unsaid)
-        say(f"for {sum(counts):,} training images: {said}")
+        say(f"for {images:,} training images: {said}")
+
+
+def sizes_of(data: Mapping[str, Any], trainer: Mapping[str, Any]) -> tuple[Sizes, int]:
+    """Return the sizes of a run where nobody says them, and the number of own training images that they follow or 0.
+
+    Args:
+        data: the options of the data.
+        trainer: those of the Trainer.
+
+    Raises:
+        UserError: if the images cannot be counted.
+    """
+    if not find_dataset(data["dataset"], data["classes"]).own:
+        return Sizes(), 0
+    counts = training_counts(data["data_dir"], data["dataset"], data["classes"])
+    steps = STEPS if trainer["max_steps"] in (None, -1) else trainer["max_steps"]
+    return Sizes.of(counts, data["val_size"], data["batch_size"], steps), sum(counts)
 
 
 def resume_command(run_folder: Path) -> str:

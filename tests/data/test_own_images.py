@@ -125,6 +125,18 @@ def test_python_gets_the_sizes_of_the_command_line(home, monkeypatch):
     assert prepare(Classifier(ratio=64, head="gap", num_classes=4), given, record=False).data.hparams["val_size"] == 19
 
 
+def test_the_help_shows_the_sizes_that_a_run_would_have(home):
+    for line, sizes in (
+        (["fit"], (128, 5000, 5)),
+        (FIT, (16, 19, 37)),
+        ([*FIT, "--data.batch_size=64"], (64, 19, 134)),
+    ):
+        out = launch([*line, "--help"], home).out
+        for name, number in zip(("data.batch_size", "data.val_size", "trainer.max_epochs"), sizes, strict=True):
+            assert f"  --{name} {number} " in out
+    assert "  --data.val_size  " in launch(["fit", "--data.dataset", "folder", "--help"], home).out
+
+
 def test_the_known_data_sets_keep_their_sizes():
     data = FashionMNISTDataModule()
     assert (data.hparams["val_size"], data.hparams["batch_size"]) == (5000, 128)

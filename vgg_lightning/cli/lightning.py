@@ -6,6 +6,7 @@ build itself is left to `prepare`, which Python, finders and sweeps use as well.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import lightning as L
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from vgg_lightning import prepare as runs
+from vgg_lightning.base.errors import UserError
 from vgg_lightning.base.files import write_whole
 from vgg_lightning.base.text import say
 from vgg_lightning.classifier import Classifier
@@ -149,7 +151,11 @@ class VGGLightningCLI(LightningCLI):
         """Return the value of an option, as far as one can type it."""
         if name == "config":
             return ", ".join(config_name(Path(str(path))) for path in self.config.config or [] if path)
-        return None if name in ("resume", "print_config") else self.config.get(name)
+        value = None if name in ("resume", "print_config") else self.config.get(name)
+        if value is None and name in ("data.val_size", "data.batch_size", "trainer.max_epochs"):
+            with contextlib.suppress(UserError):  # there are no images to count
+                return getattr(runs.sizes_of(self.config.data, self.config.trainer)[0], name.partition(".")[2])
+        return value
 
     def _default_name(self) -> str:
         files = [Path(str(path)) for path in self.config.config or [] if path]
