@@ -13,6 +13,7 @@ import contextlib
 import difflib
 import inspect
 import json
+import math
 import os
 import shlex
 import sys
@@ -24,7 +25,7 @@ from typing import Any, Literal, NamedTuple
 import lightning as L
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 
 from vgg_lightning.base.errors import LostProcessError, UserError, option
 from vgg_lightning.base.files import write_whole
@@ -33,13 +34,14 @@ from vgg_lightning.base.process import SHARED, Seat, own_environment, seat
 from vgg_lightning.base.text import program, say
 from vgg_lightning.classifier import Classifier
 from vgg_lightning.data.batches import check_agreement, in_order
-from vgg_lightning.data.datamodule import FashionMNISTDataModule
+from vgg_lightning.data.datamodule import FashionMNISTDataModule, Split
 from vgg_lightning.data.files import class_names, default_data_dir
 from vgg_lightning.loading.agreement import agree
-from vgg_lightning.loading.opened import open_checkpoint
+from vgg_lightning.loading.opened import open_checkpoint, run_options, saved_config
 from vgg_lightning.run import collectives
 from vgg_lightning.run.checkpoints.io import VerifiedCheckpointIO
 from vgg_lightning.run.checkpoints.locate import check_space, check_writable, find_checkpoint, newest_valid
+from vgg_lightning.run.ending import EarlyStopping, Timer
 from vgg_lightning.run.folders import discard_run_folder, run_folder_of, shared_run_folder
 from vgg_lightning.run.folders import loggers as run_loggers
 from vgg_lightning.run.kit import run_callbacks
@@ -47,15 +49,16 @@ from vgg_lightning.run.lightning_private import lean
 from vgg_lightning.run.parallel.devices import check_processes, processes
 from vgg_lightning.run.parallel.rendezvous import Meeting, facts, meeting_before_trainer
 from vgg_lightning.run.parallel.strategies import choose_strategy
+from vgg_lightning.run.precision import DEFAULT, emulates, evaluate_in_float32, evaluated_in, unified
 from vgg_lightning.run.progress import progress_bar
 from vgg_lightning.run.session import session
 from vgg_lightning.run.stop import StopOnSignal
 from vgg_lightning.show import show_callbacks, shown_names
 from vgg_lightning.show.class_table import ClassTable, print_class_table
 from vgg_lightning.show.report import RunReport, in_percent, print_next_steps
-from vgg_lightning.training.limits import check_run, check_sharded, check_trainer
+from vgg_lightning.training.limits import check_batches, check_run, check_sharded, check_trainer, notes
 from vgg_lightning.training.memory import check_training_fits
-from vgg_lightning.training.run_options import equal_on_all
+from vgg_lightning.training.run_options import GROUPS, all_rows, equal_on_all
 
 Stage = Literal["fit", "validate", "test", "predict"]
 Options = dict[str, Any]
@@ -74,7 +77,7 @@ class Asked(NamedTuple):
     Attributes:
         command: the subcommand and its options, with which the other processes of a run are started.
         default_name: of the run, if its options have none.
-        save_config: writes config.yaml into a file, given the options as they were completed.
+        save_config: writes config.yaml into a file, given what differs from the options as they were typed.
     """
 
     command: Sequence[str]
@@ -118,7 +121,7 @@ def prepare(
     trainer: Mapping[str, Any] | None = None,
     callbacks: Sequence[Callback] = (),
     name: str | None = None,
-    seed: int | bool = 0,
+    seed: int | bool | None = None,
     ckpt_path: str | Path | None = None,
     early_stopping: int = 0,
     checkpoint_every_n_steps: int = 0,
@@ -138,9 +141,9 @@ def prepare(
         trainer: options of Lightning's Trainer.
         callbacks: more callbacks of the Trainer.
         name: of the run: its folder is `lightning_logs/NAME/version_N`. By default that of the network.
-        seed: of initial weights, order and augmentation.
+        seed: of initial weights, order and augmentation; by default 0, or that of the run that is resumed.
         ckpt_path: a checkpoint or run folder: what fit resumes, or whose weights are validated or tested.
-        early_stopping: epochs without a better val_acc after which to stop; 0 never stops early.
+        early_stopping: validations in a row without a better val_acc after which to stop; 0 never stops early.
         checkpoint_every_n_steps: steps between checkpoints within an epoch; 0 is none.
         checkpoint_minutes: minutes between them; 0 is none.
         show: what to show in TensorBoard beside the curves; see `show`.
@@ -163,9 +166,7 @@ def prepare(
         complete(stage, run.options)
         if file:
             run.step = agree(stage, run.options, Classifier)
-        if seed is not False:
-            chosen = L.seed_everything(None if seed is True else seed, workers=True)
-            run.options["seed_everything"] = chosen
+        _settle(run)
         check_processes(run.options["trainer"], run.options["data"]["batch_size"], run.seat)
         check_sharded(run.options["trainer"]["strategy"], run.options["model"])
         meeting = meeting_before_trainer(run.seat)
@@ -175,6 +176,8 @@ def prepare(
         run.data.hparams["seed"] = run.options["data"]["seed"]
         check_agreement(run.data, run.model.hparams)
         _ready_data(run, record)
+        if stage == "fit":
+            _check_batches(run)
         if stage == "fit" and record and not run.options["trainer"]["fast_dev_run"]:
             _make_folder(run, meeting)
         run.trainer = _trainer(run, callbacks, meeting)
@@ -267,8 +270,7 @@ def complete(stage: Stage, options: Options) -> None:
     _check_own_images(stage, options)
     if stage == "fit":
         shown_names(options["show"])
-    if options["data"]["seed"] is None:
-        options["data"]["seed"] = int(options["seed_everything"])
+    options["trainer"]["precision"] = unified(options["trainer"]["precision"])
     check_trainer(options["trainer"])
 
 
@@ -285,6 +287,7 @@ def fit_callbacks(
     every_n_steps: int,
     minutes: float,
     show: str | Sequence[str] | None = "none",
+    options: Options | None = None,
 ) -> list[Callback]:
     """Return the callbacks with which a run is saved, timed and shown.
 
@@ -292,10 +295,11 @@ def fit_callbacks(
         run_folder: where the run writes.
         data: decides whether there is a val_acc to watch.
         trainer: the options of the Trainer, which can switch parts off.
-        early_stopping: epochs without a better val_acc after which to stop; 0 never stops early.
+        early_stopping: validations in a row without a better val_acc after which to stop; 0 never stops early.
         every_n_steps: steps between checkpoints within an epoch; 0 is none.
         minutes: minutes between them; 0 is none.
         show: what to show in TensorBoard beside the curves (see `show`).
+        options: of the run, which its checkpoints hold: precision and seed.
     """
     validates = bool(data.hparams["val_size"]) and trainer["limit_val_batches"] != 0
     callbacks = run_callbacks(
@@ -309,14 +313,14 @@ def fit_callbacks(
         progress=trainer["enable_progress_bar"] is not False,
         metrics=SHOWN_METRICS,
     )
-    callbacks += [RunReport(run_folder), ClassTable()]
+    callbacks += [RunReport(run_folder, options), ClassTable()]
     if trainer["logger"] is not False:
         callbacks += [LearningRateMonitor(logging_interval="step"), *show_callbacks(show)]
     if early_stopping:
         if not validates:
             give = f"give {option('data.val_size')} 1000 or more"
             raise UserError(f"{option('early_stopping')} needs validation pictures: {give}")
-        callbacks.append(EarlyStopping("val_acc", mode="max", patience=early_stopping))
+        callbacks.append(EarlyStopping("val_acc", "max", early_stopping))
     return lean(callbacks)
 
 
@@ -365,6 +369,24 @@ def _filled(group: str, given: Mapping[str, Any], defaults: Options) -> Options:
             meant = f" (did you mean {option(f'{group}.{near[0]}')}?)" if near else ""
             raise UserError(f"option {option(f'{group}.{name}')} is unknown{meant}")
     return {**defaults, **given}
+
+
+def _settle(run: Run) -> None:
+    """Fix what nobody has said, seed and precision, and say what of the options does nothing here."""
+    options, trainer = run.options, run.options["trainer"]
+    if run.stage == "fit":
+        for line in notes(options):
+            say(f"note: {line}", sys.stderr)
+    seed = 0 if options["seed_everything"] is None else options["seed_everything"]
+    if seed is not False:
+        seed = L.seed_everything(None if seed is True else seed, workers=True)
+    options["seed_everything"] = seed
+    if options["data"]["seed"] is None:
+        options["data"]["seed"] = int(seed)
+    if trainer["precision"] is None and not trainer["plugins"]:
+        file = options["ckpt_path"] if run.stage != "fit" else None
+        trained = run_options(open_checkpoint(file, Classifier, hand_on=True).checkpoint) if file else {}
+        trainer["precision"] = evaluated_in(trained.get("precision", DEFAULT))
 
 
 def _data_options(data: Any, model: Any) -> Options:
@@ -423,6 +445,18 @@ def _ready_data(run: Run, record: bool) -> None:
         keep_freed_memory()
 
 
+def _check_batches(run: Run) -> None:
+    """Raise UserError for limits that leave no batch, before the training that would end with them."""
+    trainer, size = run.options["trainer"], run.data.hparams["batch_size"]
+    if trainer["fast_dev_run"] or trainer["overfit_batches"]:
+        return
+    splits: list[Split] = ["train", "val"]
+    if run.options["test"] and isinstance(trainer["limit_test_batches"], float) and trainer["limit_test_batches"] < 1:
+        run.data.setup("test")
+        splits.append("test")
+    check_batches(trainer, {split: math.ceil(len(run.data.pictures(split)[1]) / size) for split in splits})
+
+
 def _make_folder(run: Run, meeting: Meeting | None) -> None:
     trainer, file = run.options["trainer"], run.options["ckpt_path"]
     resumed = run_folder_of(Path(file)) if file else None
@@ -449,19 +483,29 @@ def _trainer(run: Run, more: Sequence[Callback], meeting: Meeting | None) -> L.T
         callbacks += [StopOnSignal(), ClassTable(), *bar]
     if run.folder:
         names = ("early_stopping", "checkpoint_every_n_steps", "checkpoint_minutes", "show")
-        callbacks += fit_callbacks(run.folder, run.data, config, *(options[name] for name in names))
+        used = {"precision": config["precision"], "seed_everything": options["seed_everything"]}
+        callbacks += fit_callbacks(run.folder, run.data, config, *(options[name] for name in names), options=used)
         if config["logger"] in (None, True):
             config["logger"] = run_loggers(run.folder, run.step if options["ckpt_path"] else None)
+    if run.stage == "fit" and config["max_time"] is not None:
+        callbacks.append(Timer(config["max_time"]))
+        config["max_time"] = None
     config["callbacks"] = callbacks
     checksums = run.data.prepared.checksums if run.data.prepared else {}
     command = _command(run, more) if processes(config, run.seat) > 1 else ()
     choose_strategy(config, run.seat, command, lambda: facts(checksums, equal_on_all(options)), meeting)
     try:
-        return L.Trainer(**config)
+        trainer = L.Trainer(**config)
     except (TypeError, ValueError) as error:  # the Trainer looks at its options itself
         if isinstance(error, UserError | MisconfigurationException):
             raise
         raise UserError(f"the Trainer refuses its options: {' '.join(str(error).split())[:300]}") from error
+    if emulates(trainer.precision, trainer.strategy.root_device) and not run.seat.rank:
+        precision = f"{option('trainer.precision')} {trainer.precision}"
+        say(f"note: {precision} is only emulated by this {trainer.strategy.root_device.type}: 32-true is faster", sys.stderr)
+    if run.stage == "fit":
+        evaluate_in_float32(trainer)
+    return trainer
 
 
 def _command(run: Run, more: Sequence[Callback]) -> Sequence[str]:
@@ -502,13 +546,34 @@ def _unsaved(run: Run) -> list[str]:
 
 
 def _save_config(run: Run, file: Path) -> None:
+    kept = _kept_places(file.parent, run.options)
     if run.asked:
-        run.asked.save_config(file, run.options)
+        used = {"seed_everything": run.options["seed_everything"], "trainer.precision": run.trainer.precision, **kept}
+        for group, name, row in all_rows():
+            settled = row.resumed != "obeyed" and run.options["ckpt_path"] and not row.follows
+            if group in ("model", "data") and (settled or name in ("num_classes", "seed")) and not row.place:
+                used[f"{group}.{name}"] = run.options[group][name]
+        run.asked.save_config(file, used)
         return
     recipe, left_out = _recipe(run.options)
+    for place, value in kept.items():
+        group, _, name = place.partition(".")
+        recipe[group][name] = value
     write_whole(file, yaml.safe_dump(recipe, sort_keys=False))
     if left_out:
         print(f"config.yaml leaves out {', '.join(left_out)} of the Trainer: objects are in no file", file=sys.stderr)
+
+
+def _kept_places(folder: Path, options: Options) -> Options:
+    """Return the paths that the config.yaml of a run has and that this launch was not given: part of its recipe."""
+    found = saved_config(folder) if options["ckpt_path"] else {}
+    kept: Options = {}
+    for group, rows in GROUPS.items():
+        there = found.get(group)
+        for name in (name for name, row in rows.items() if row.place and group != "fit"):
+            if isinstance(there, dict) and options[group].get(name) is None and isinstance(there.get(name), str):
+                kept[f"{group}.{name}"] = there[name]
+    return kept
 
 
 def _say_weights(run: Run) -> None:

@@ -11,7 +11,7 @@ import yaml
 from vgg_lightning.base.errors import UserError
 from vgg_lightning.classifier import Classifier
 from vgg_lightning.cli.run_config import plain_config
-from vgg_lightning.loading.opened import SUFFIX, Opened, open_checkpoint
+from vgg_lightning.loading.opened import SUFFIX, Opened, open_checkpoint, run_options
 from vgg_lightning.networks.vgg import OWN_BLOCKS, VGG_BLOCKS
 from vgg_lightning.presets import DEFAULT, check_config, find_config, presets
 from vgg_lightning.run.checkpoints.locate import meant_by, newest_beside, newest_of
@@ -136,4 +136,6 @@ def _options_of(opened: Opened, verb: str, own_config: bool) -> list[str]:
     for group, found in groups.items():
         for name in [name for name in found if f"{group}.{name}" in LINKED]:
             del found[name]
-    return ["--config", json.dumps(groups)]
+    run_options_of = run_options(opened.checkpoint) if verb == "fit" else {}
+    groups |= {"seed_everything": seed} if (seed := run_options_of.pop("seed_everything", None)) is not None else {}
+    return ["--config", json.dumps(groups | ({"trainer": run_options_of} if run_options_of else {}))]

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from lightning.pytorch.cli import LightningArgumentParser
 
+from vgg_lightning.base.options import Resumed
 from vgg_lightning.show import SHOWS
+from vgg_lightning.training.run_options import resumed_as
 
 # Those of them that `prepare` takes too; `--resume` has become a `--ckpt_path` by then.
 NAMES = ("name", "early_stopping", "checkpoint_every_n_steps", "checkpoint_minutes", "show", "test")
+
+
+def _listed(*kinds: Resumed) -> str:
+    return ", ".join(f"--{name}" for kind in kinds for name in resumed_as(kind))
 
 
 def add_fit_options(parser: LightningArgumentParser) -> None:
@@ -17,7 +23,8 @@ def add_fit_options(parser: LightningArgumentParser) -> None:
         "--early_stopping",
         type=int,
         default=0,
-        help="Stop when val_acc has not risen for so many epochs; 0 never stops early.",
+        help="Stop after so many validations in a row (by default one follows every epoch) without a better "
+        "val_acc; 0 never stops early.",
     )
     parser.add_argument(
         "--checkpoint_every_n_steps",
@@ -34,7 +41,9 @@ def add_fit_options(parser: LightningArgumentParser) -> None:
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="Go on with the newest run of this name. --resume auto starts it where there is none yet.",
+        help="Go on with the newest run of this name. --resume auto starts it where there is none yet. Options that "
+        f"are given count from here on, but for these: {_listed('kept', 'refused')} stay those of the run, "
+        f"{_listed('ignored')} have done their part; see docs/train.md.",
     )
     parser.add_argument(
         "--show",

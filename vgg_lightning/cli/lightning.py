@@ -27,7 +27,7 @@ from vgg_lightning.prepare import TRAINER_DEFAULTS, Asked, Run, prepare
 from vgg_lightning.run.checkpoints.locate import RunFinished
 from vgg_lightning.run.session import quiet, session, silence
 from vgg_lightning.training.limits import check_run
-from vgg_lightning.training.run_options import LINKED
+from vgg_lightning.training.run_options import FIT, LINKED
 
 __all__ = ["TRAINER_DEFAULTS", "VGGLightningCLI", "main", "quiet", "silence"]
 
@@ -132,8 +132,10 @@ class VGGLightningCLI(LightningCLI):
         files = [Path(str(path)) for path in self.config.config or [] if path]
         return run_name(files) if files else str(self.config.model.network)
 
-    def _save_config(self, file: Path, options: dict[str, Any]) -> None:
+    def _save_config(self, file: Path, used: dict[str, Any]) -> None:
         config = self.config.clone()
-        config.seed_everything = options["seed_everything"]
-        config.model.num_classes, config.data.seed = options["model"]["num_classes"], options["data"]["seed"]
+        for name in (name for name, row in FIT.items() if row.launch):
+            config.pop(name, None)  # a recipe for a new run, not a way on with this one
+        for name, value in used.items():
+            config[name] = value
         write_whole(file, self.parser.dump(config, skip_none=False))

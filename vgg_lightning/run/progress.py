@@ -14,7 +14,9 @@ from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from tqdm import tqdm
 
 from vgg_lightning.base.progress import bar_colour
-from vgg_lightning.run.lightning_private import batches_begun
+from vgg_lightning.base.text import duration, short
+from vgg_lightning.run.ending import plan
+from vgg_lightning.run.lightning_private import batches_begun, batches_of_cut_epoch
 
 LINE_EVERY = 30.0  # seconds from one line to the next where there is no bar
 MOST_LINES = 20  # of one epoch, test or prediction
@@ -55,12 +57,17 @@ class EpochLines(Callback):
         seconds = (time.monotonic() - self._begin) / (self._done - self._first) * trainer.num_training_batches
         logged = trainer.callback_metrics
         names = [name for name in logged if not name.endswith("_step")] if self.metrics is None else self.metrics
-        metrics = ", ".join(f"{name} {float(logged[name]):.4f}" for name in names if name in logged)
-        left = seconds * ((trainer.max_epochs or 0) - trainer.current_epoch)
-        tqdm.write(  # which does not tear a bar, and is print where there is none
-            f"epoch {trainer.current_epoch}/{trainer.max_epochs}: {metrics}, "
-            f"{seconds:.0f} s an epoch, {left / 60:.1f} min left"
-        )
+        metrics = [f"{name} {short(float(logged[name]))}" for name in names if name in logged]
+        whole = plan(trainer)
+        total = f"/{whole.epochs}" if whole.epochs is not None else ""
+        cut = batches_of_cut_epoch(trainer)
+        part = f", {cut} of {trainer.num_training_batches} batches" if cut else ""
+        times = [f"{seconds:.0f} s an epoch"]
+        if whole.batches is not None and not cut:
+            each = (time.monotonic() - self._begin) / (self._done - self._first)
+            times.append(f"{duration(each * (whole.batches - self._done))} left")
+        # tqdm.write does not tear a bar, and is print where there is none
+        tqdm.write(f"epoch {trainer.current_epoch}{total}{part}: {', '.join(metrics + times)}")
         sys.stdout.flush()
 
 
@@ -156,13 +163,6 @@ class Lines(ProgressBar):
         if trainer.is_global_zero:
             left = f" of {total}, {duration(each * (total - done))} left" if known else ""
             print(f"{what}: batch {done}{left}", flush=True)
-
-
-def duration(seconds: float) -> str:
-    """Return a time in words: 40 s, 12 min, 3.5 h."""
-    if seconds < 100:
-        return f"{max(seconds, 0):.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def progress_bar(refresh_rate: int = 10) -> ProgressBar:

@@ -14,9 +14,12 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from vgg_lightning.base.files import write_whole
-from vgg_lightning.base.text import program, say
+from vgg_lightning.base.text import count, duration, program, say
 from vgg_lightning.base.versions import versions
 from vgg_lightning.data.batches import Batch
+from vgg_lightning.run.checkpoints.callbacks import BestCheckpoint
+from vgg_lightning.run.ending import Ending, ending
+from vgg_lightning.run.lightning_private import epochs_finished
 from vgg_lightning.show.class_table import class_accuracies
 
 if TYPE_CHECKING:
@@ -28,12 +31,17 @@ class RunReport(Callback):
 
     Args:
         run_folder: where results.json goes.
+        options: of the run, which its checkpoints hold: precision and seed.
     """
 
-    def __init__(self, run_folder: Path) -> None:
+    def __init__(self, run_folder: Path, options: Mapping[str, Any] | None = None) -> None:
         self.run_folder = run_folder
+        self.options = dict(options or {})
         self.checkpoint: Path | None = None
-        self.metrics: dict[str, float] = {}  # of the last epoch in training, of the best one in validation
+        self.metrics: dict[str, float] = {}  # of the last epoch in training, of the tested checkpoint else
+        self._validation: dict[str, float] = {}  # the newest, of the weights at the step `_validated_at`
+        self._validated_at = -1
+        self.ended = Ending("", "")
         self.seconds = 0.0  # of fit, validation included, over all launches of a resumed run
         self.train_seconds = 0.0  # of the training batches alone
         self.examples = 0
@@ -51,8 +59,10 @@ class RunReport(Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from the launch before; but once fit is over, what is loaded is the best checkpoint, to test it."""
+        """Go on from the launch before; but once fit is over, what is loaded is the checkpoint that is tested."""
         if self.checkpoint is not None:
+            if self.checkpoint.name == "best.ckpt" and (found := state_dict.get("validation")):
+                self._take_validation(found)
             return
         self.metrics = dict(state_dict["metrics"])
         self.seconds = state_dict["seconds"]
@@ -65,9 +75,12 @@ class RunReport(Callback):
         parameters = sum(p.numel() for p in pl_module.parameters())
         hparams = pl_module.hparams
         if trainer.is_global_zero:
+            epochs, steps = trainer.max_epochs, trainer.max_steps
+            limits = [count(epochs, "epoch")] if epochs is not None and epochs >= 0 else []
+            limits += [count(steps, "step")] if steps >= 0 else []
             print(
                 f"{hparams['network']}: {parameters:,} parameters, pictures of {hparams['image_size']} x "
-                f"{hparams['image_size']}, {trainer.max_epochs} epochs on {trainer.strategy.root_device}"
+                f"{hparams['image_size']}, {' or '.join(limits)} on {trainer.strategy.root_device}"
             )
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -87,33 +100,52 @@ class RunReport(Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Keep the validation metrics of the best epoch, by the rule of the best checkpoint."""
-        found = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val_")}
+        self._validation, self._validated_at = self._validation_at_hand(trainer), trainer.global_step
+        found = self._validation
         if found.get("val_acc", 0.0) > self.metrics.get("val_acc", -1.0):
             self.metrics |= found
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Save the training means of the epoch, which are known only now."""
+        """Save the training means of the epoch, which are known only now, and the validation before this moment."""
         means = {k: trainer.callback_metrics[k] for k in ("train_loss", "train_acc") if k in trainer.callback_metrics}
         self.metrics |= {name: float(mean) for name, mean in means.items()}
-        checkpoint["callbacks"][self.state_key]["metrics"] = dict(self.metrics)
+        state = checkpoint["callbacks"][self.state_key]
+        state["metrics"], state["validation"] = dict(self.metrics), self._validation_at_hand(trainer)
+        checkpoint["run_options"] = dict(self.options)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Keep the training means of the last epoch."""
         self.metrics |= {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("train_")}
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Stop the clock of fit, and note the checkpoint."""
+        """Stop the clock of fit, note the checkpoint, and say why the run ended if not after all of its epochs."""
         self.seconds += time.monotonic() - self._fit_begin
-        best = getattr(trainer.checkpoint_callback, "best_model_path", "")
-        candidates = [Path(best)] if best else []
-        candidates.append(self.run_folder / "checkpoints" / "last.ckpt")
-        self.checkpoint = next((file for file in candidates if file.is_file()), None)
+        best = [c.best_model_path for c in trainer.checkpoint_callbacks if isinstance(c, BestCheckpoint)]
+        files = [*(Path(file) for file in best if file), self.run_folder / "checkpoints" / "last.ckpt"]
+        self.checkpoint = next((file for file in files if file.is_file()), None)
+        validated = any(name.startswith("val_") for name in self.metrics)
+        if self.checkpoint is None or self.checkpoint.name != "best.ckpt":
+            self._take_validation(self._validation if self._validated_at == trainer.global_step else {})
+        self.ended = ending(trainer)
+        if self.ended.text and trainer.is_global_zero:
+            say(self.ended.text)
+        if best and not validated and trainer.is_global_zero:
+            tested = self.checkpoint.name if self.checkpoint else "the last state"
+            say(f"no validation was run, so there is no best.ckpt: {tested} counts")
 
     def test(self, trainer: L.Trainer, model: L.LightningModule, data: FashionMNISTDataModule) -> None:
         """Test the best checkpoint, or the weights at hand if none was saved."""
         path = str(self.checkpoint) if self.checkpoint else None
         trainer.test(model, data, ckpt_path=path, weights_only=True, verbose=False)
         self.metrics |= {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+    def _validation_at_hand(self, trainer: L.Trainer) -> dict[str, float]:
+        return {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val_")}
+
+    def _take_validation(self, found: Mapping[str, float]) -> None:
+        """Let the metrics be those of the validation that goes with the weights that are tested."""
+        others = {name: value for name, value in self.metrics.items() if not name.startswith("val_")}
+        self.metrics = {**others, **found}
 
     def write(self, trainer: L.Trainer, data: FashionMNISTDataModule) -> None:
         """Write results.json."""
@@ -123,8 +155,9 @@ class RunReport(Callback):
             "train_acc": self.metrics.get("train_acc"),
             "train_loss": self.metrics.get("train_loss"),
             "test_acc_per_class": class_accuracies(trainer),
-            "epochs": trainer.current_epoch,
+            "epochs": epochs_finished(trainer),
             "steps": trainer.global_step,
+            "ended_by": self.ended.option.rpartition(".")[2] or "max_epochs",
             "seconds": round(self.seconds, 1),
             "examples_per_second": round(self.examples / max(self.train_seconds, 1e-9), 1),
             "peak_memory_mb": round(peak_memory_mb()),
@@ -140,7 +173,10 @@ class RunReport(Callback):
 
 
 def _below(folder: Path, file: Path | None) -> str | None:
-    return str(file.resolve().relative_to(folder.resolve())) if file else None
+    if file is None:
+        return None
+    inside = file.resolve().is_relative_to(folder.resolve())
+    return str(file.resolve().relative_to(folder.resolve()) if inside else file)
 
 
 def peak_memory_mb() -> float:
@@ -165,7 +201,7 @@ def print_next_steps(report: RunReport) -> None:
         print(f"\ntest accuracy  {in_percent(report.metrics, 'test_acc')} on the official test pictures")
     if "val_acc" in report.metrics:
         print(f"validation     {in_percent(report.metrics, 'val_acc')}")
-    print(f"time           {report.seconds / 60:.1f} min, peak memory {peak_memory_mb():.0f} MB")
+    print(f"time           {duration(report.seconds)}, peak memory {peak_memory_mb():.0f} MB")
     say(f"run folder     {run}")
     say(
         "\nnext:\n"

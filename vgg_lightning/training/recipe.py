@@ -17,12 +17,13 @@ from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.base.seeds import derive_seed, seed_device
 from vgg_lightning.networks.whitened_vgg import WhiteningConv
 from vgg_lightning.run import collectives
+from vgg_lightning.run.ending import steps_of_epoch
 from vgg_lightning.run.guards.finite import FiniteGuard
 from vgg_lightning.run.lightning_private import lean
 from vgg_lightning.training.averaging import AveragedWeights, Lookahead
-from vgg_lightning.training.compiling import CompileMode, compile_network
+from vgg_lightning.training.compiling import compile_network
 from vgg_lightning.training.metrics import ChanceNote, Scores
-from vgg_lightning.training.optimizers import build_optimizer
+from vgg_lightning.training.optimizers import build_optimizer, take_settings
 from vgg_lightning.training.schedules import build_schedule, restart_schedule
 
 Optimization = OptimizerLRSchedulerConfig
@@ -37,7 +38,7 @@ def callbacks_of(options: Mapping[str, Any]) -> list[Callback]:
     """
     decay, steps = options["ema_decay"], options["lookahead_steps"]
     averages = [*([Lookahead(steps)] if steps else []), *([AveragedWeights(decay=decay)] if decay else [])]
-    start = Start(options["lr"], options["compile"], options["sam_rho"])
+    start = Start(options)
     return lean([FiniteGuard(), ChanceNote(), *averages, start, SeedDropout(), Scores()])
 
 
@@ -56,17 +57,15 @@ class Start(Callback):
     """Does what a fit begins with: whitens the first layer, restarts the schedule, compiles the network.
 
     Args:
-        lr: peak of the learning rate.
-        compile: a key of `COMPILE_MODES`.
-        sam_rho: of sharpness-aware minimization; 0 is off.
+        options: of the Classifier.
     """
 
-    def __init__(self, lr: float, compile: CompileMode, sam_rho: float) -> None:
-        self.lr, self.compile, self.sam_rho = lr, compile, sam_rho
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self.options = options
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Raise UserError for a step uphill along accumulated gradients: it takes that of a whole batch."""
-        if stage == "fit" and self.sam_rho and trainer.accumulate_grad_batches > 1:
+        if stage == "fit" and self.options["sam_rho"] and trainer.accumulate_grad_batches > 1:
             leave = f"leave {option('trainer.accumulate_grad_batches')} out"
             raise UserError(f"{option('model.sam_rho')} takes whole batches: {leave}")
 
@@ -80,12 +79,14 @@ class Start(Callback):
                 collectives.follow_first(layer.state_dict().values())  # other processors round otherwise
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Let learning rate, schedule and epochs asked for win over those in a resumed checkpoint; compile."""
+        """Let the options of optimizer and schedule win over those in a resumed checkpoint; compile."""
         for config in trainer.lr_scheduler_configs:
             if isinstance(config.scheduler, LambdaLR):  # ours; the learning-rate finder brings its own
-                restart_schedule(config.scheduler, self.lr)
+                fresh = _optimizer(self.options, pl_module.network)  # type: ignore[arg-type]
+                take_settings(config.scheduler.optimizer, fresh)
+                restart_schedule(config.scheduler, self.options["lr"])
         # Not before: TensorBoard has drawn its graph by now.
-        compile_network(pl_module.network, self.compile)  # type: ignore[arg-type]
+        compile_network(pl_module.network, self.options["compile"])  # type: ignore[arg-type]
 
 
 def optimization(
@@ -99,13 +100,16 @@ def optimization(
         trainer: knows the number of steps, and how the optimizer may step.
         device: on which the parameters are.
     """
-    fused = can_fuse(trainer, device)
-    names = ("lr", "momentum", "nesterov", "weight_decay", "bias_lr_factor")
-    optimizer = build_optimizer(options["optimizer"], network, fused=fused, **{name: options[name] for name in names})
+    optimizer = _optimizer(options, network, can_fuse(trainer, device))
     steps = int(trainer.estimated_stepping_batches)
-    warmup_steps = round(options["warmup_epochs"] * (steps / max(trainer.max_epochs or 1, 1)))
+    warmup_steps = round(options["warmup_epochs"] * steps_of_epoch(trainer))
     scheduler = build_schedule(options["schedule"], optimizer, warmup_steps, steps, options["schedule_end"])
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def _optimizer(options: Mapping[str, Any], network: nn.Module, fused: bool | None = None) -> torch.optim.Optimizer:
+    names = ("lr", "momentum", "nesterov", "weight_decay", "bias_lr_factor")
+    return build_optimizer(options["optimizer"], network, fused=fused, **{name: options[name] for name in names})
 
 
 def can_fuse(trainer: L.Trainer, device: torch.device) -> bool | None:
