@@ -23,9 +23,11 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import lightning as L
+import torch
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor
+from lightning.pytorch.profilers import AdvancedProfiler, PyTorchProfiler, SimpleProfiler
 
 from vgg_lightning.base.errors import LostProcessError, UserError, option
 from vgg_lightning.base.files import write_whole
@@ -36,8 +38,8 @@ from vgg_lightning.classifier import Classifier
 from vgg_lightning.data.batches import check_agreement, in_order
 from vgg_lightning.data.datamodule import FashionMNISTDataModule, Split
 from vgg_lightning.data.files import class_names, default_data_dir
-from vgg_lightning.loading.agreement import agree
-from vgg_lightning.loading.opened import open_checkpoint, run_options, saved_config
+from vgg_lightning.loading.agreement import agree, run_options, saved_config
+from vgg_lightning.loading.opened import open_checkpoint
 from vgg_lightning.run import collectives
 from vgg_lightning.run.checkpoints.io import VerifiedCheckpointIO
 from vgg_lightning.run.checkpoints.locate import check_space, check_writable, find_checkpoint, newest_valid
@@ -49,7 +51,7 @@ from vgg_lightning.run.lightning_private import lean
 from vgg_lightning.run.parallel.devices import check_processes, processes
 from vgg_lightning.run.parallel.rendezvous import Meeting, facts, meeting_before_trainer
 from vgg_lightning.run.parallel.strategies import choose_strategy
-from vgg_lightning.run.precision import DEFAULT, emulates, evaluate_in_float32, evaluated_in, unified
+from vgg_lightning.run.precision import DEFAULT, emulates, evaluate_in_float32, evaluated_in, unified, usable
 from vgg_lightning.run.progress import progress_bar
 from vgg_lightning.run.session import session
 from vgg_lightning.run.stop import StopOnSignal
@@ -68,6 +70,7 @@ TRAINER_DEFAULTS: Options = {
     "num_sanity_val_steps": 0,  # validation follows the first epoch anyway
     "enable_model_summary": False,  # `vgg-lightning summary` says more; a run says it in one line
 }
+PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
 SHOWN_METRICS = ("train_loss", "train_acc", "val_loss", "val_acc", "val_acc_tta")  # after every epoch
 
 
@@ -164,6 +167,9 @@ def prepare(
     run = Run(stage, {**options, "name": name, **own, "ckpt_path": file and str(file)}, asked, seat())
     with _session_of(run):
         complete(stage, run.options)
+        asked, usable_here = (trainer or {}).get("precision"), run.options["trainer"]["precision"]
+        if unified(asked) != usable_here:
+            say(f"note: {option('trainer.precision')} {asked}: a CPU computes in {usable_here}", sys.stderr)
         if file:
             run.step = agree(stage, run.options, Classifier)
         _settle(run)
@@ -213,6 +219,8 @@ def fit(run: Run) -> dict[str, Any]:
         except OSError as error:
             run.problems.append(f"results.json is not written: {error.strerror}")
         print_class_table(run.trainer)
+        for profile in sorted(run.folder.glob("*-profile*.txt")):
+            say(f"profile        {profile}")
         print_next_steps(report)
         if any(getattr(callback, "failed", False) for callback in _callbacks(run)):
             run.problems.append("the newest checkpoint could not be written: make room and resume the run")
@@ -270,7 +278,9 @@ def complete(stage: Stage, options: Options) -> None:
     _check_own_images(stage, options)
     if stage == "fit":
         shown_names(options["show"])
-    options["trainer"]["precision"] = unified(options["trainer"]["precision"])
+    has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+    on_cpu = options["trainer"]["accelerator"] == "cpu" or not has_gpu
+    options["trainer"]["precision"] = usable(options["trainer"]["precision"], on_cpu)
     check_trainer(options["trainer"])
 
 
@@ -299,7 +309,7 @@ def fit_callbacks(
         every_n_steps: steps between checkpoints within an epoch; 0 is none.
         minutes: minutes between them; 0 is none.
         show: what to show in TensorBoard beside the curves (see `show`).
-        options: of the run, which its checkpoints hold: precision and seed.
+        options: of the run, which its checkpoints hold beside the precision: the seed.
     """
     validates = bool(data.hparams["val_size"]) and trainer["limit_val_batches"] != 0
     callbacks = run_callbacks(
@@ -482,27 +492,36 @@ def _trainer(run: Run, more: Sequence[Callback], meeting: Meeting | None) -> L.T
         bar = [progress_bar(interval)] if config["enable_progress_bar"] is not False else []
         callbacks += [StopOnSignal(), ClassTable(), *bar]
     if run.folder:
-        names = ("early_stopping", "checkpoint_every_n_steps", "checkpoint_minutes", "show")
-        used = {"precision": config["precision"], "seed_everything": options["seed_everything"]}
-        callbacks += fit_callbacks(run.folder, run.data, config, *(options[name] for name in names), options=used)
+        callbacks += fit_callbacks(
+            run.folder,
+            run.data,
+            config,
+            options["early_stopping"],
+            options["checkpoint_every_n_steps"],
+            options["checkpoint_minutes"],
+            options["show"],
+            {"seed_everything": options["seed_everything"]},
+        )
         if config["logger"] in (None, True):
             config["logger"] = run_loggers(run.folder, run.step if options["ckpt_path"] else None)
     if run.stage == "fit" and config["max_time"] is not None:
         callbacks.append(Timer(config["max_time"]))
         config["max_time"] = None
+    if run.folder and config["profiler"] in PROFILERS:
+        config["profiler"] = PROFILERS[config["profiler"]](dirpath=run.folder, filename="profile")
     config["callbacks"] = callbacks
     checksums = run.data.prepared.checksums if run.data.prepared else {}
     command = _command(run, more) if processes(config, run.seat) > 1 else ()
     choose_strategy(config, run.seat, command, lambda: facts(checksums, equal_on_all(options)), meeting)
     try:
         trainer = L.Trainer(**config)
-    except (TypeError, ValueError) as error:  # the Trainer looks at its options itself
+    except (TypeError, ValueError, ModuleNotFoundError) as error:  # the Trainer looks at its options itself
         if isinstance(error, UserError | MisconfigurationException):
             raise
         raise UserError(f"the Trainer refuses its options: {' '.join(str(error).split())[:300]}") from error
     if emulates(trainer.precision, trainer.strategy.root_device) and not run.seat.rank:
-        precision = f"{option('trainer.precision')} {trainer.precision}"
-        say(f"note: {precision} is only emulated by this {trainer.strategy.root_device.type}: 32-true is faster", sys.stderr)
+        slow = f"this {trainer.strategy.root_device.type} only emulates it, and is faster with 32-true"
+        say(f"note: {option('trainer.precision')} {trainer.precision}: {slow}", sys.stderr)
     if run.stage == "fit":
         evaluate_in_float32(trainer)
     return trainer

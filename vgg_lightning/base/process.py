@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
+from vgg_lightning.base.errors import UserError
+
 PARENT = "VGG_LIGHTNING_PARENT"  # set in processes that a run has started: the number of the one that did
 SHARED = "VGG_LIGHTNING_RUN_FOLDER"  # where the first process of a run tells them where it writes
 _OWN = (PARENT, SHARED, "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "PYTHONPATH")
@@ -76,6 +78,8 @@ def own_environment() -> Iterator[None]:
 
 def _number(name: str, default: int | None = None) -> int:
     text = os.environ.get(name, "")
-    if text.isdigit() or default is None:
-        return int(text or 0)
-    return default
+    if text.isdigit():
+        return int(text)
+    if text and default is None:
+        raise UserError(f"{name} is {text!r} in the environment, which is no number: start the run with torchrun")
+    return default or 0

@@ -80,6 +80,11 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
+def minutes(seconds: float) -> str:
+    """Return a time with a decimal of a minute, and in seconds below one: 1.3 min, 40 s."""
+    return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{max(seconds, 0):.0f} s"
+
+
 def shape_text(shape: Sequence[int]) -> str:
     """Return 64x112x112."""
     return "x".join(map(str, shape))

@@ -11,7 +11,8 @@ import yaml
 from vgg_lightning.base.errors import UserError
 from vgg_lightning.classifier import Classifier
 from vgg_lightning.cli.run_config import plain_config
-from vgg_lightning.loading.opened import SUFFIX, Opened, open_checkpoint, run_options
+from vgg_lightning.loading.agreement import run_options, saved_config
+from vgg_lightning.loading.opened import SUFFIX, Opened, open_checkpoint
 from vgg_lightning.networks.vgg import OWN_BLOCKS, VGG_BLOCKS
 from vgg_lightning.presets import DEFAULT, check_config, find_config, presets
 from vgg_lightning.run.checkpoints.locate import meant_by, newest_beside, newest_of
@@ -25,6 +26,7 @@ def with_defaults(verb: str, options: list[str]) -> list[str]:
     for i, option in enumerate(options[:-1]):
         if option in ("--config", "-c") and not options[i + 1].lstrip().startswith("{"):
             options[i + 1] = str(check_config(find_config(options[i + 1])))
+    options = _without_launch(options)
     if {"-h", "--help"} & set(options):
         return options
     base: list[str] = []
@@ -34,8 +36,8 @@ def with_defaults(verb: str, options: list[str]) -> list[str]:
         del options[where : where + 1 + auto]
         if checkpoint := _to_resume(options, auto):
             options += ["--ckpt_path", str(checkpoint)]
-    if "--ckpt_path" in options[:-1]:
-        where = _value_of("--ckpt_path", options)
+    where = _value_of("--ckpt_path", options) if "--ckpt_path" in options[:-1] else 0
+    if where and options[where] != "null":
         opened = _open(options[where], verb)
         options[where] = str(opened.file)
         base = _options_of(opened, verb, own_config=bool({"--config", "-c"} & set(options)))
@@ -44,6 +46,18 @@ def with_defaults(verb: str, options: list[str]) -> list[str]:
     if not base and verb == "fit" and not {"--config", "-c"} & set(options):
         base = ["--config", str(find_config(_default_preset(options)))]
     return base + options
+
+
+def _without_launch(options: list[str]) -> list[str]:
+    """Let the config.yaml of a run be a recipe: those of before say what their own launch has resumed."""
+    found: list[str] = []
+    for option, value in zip(["", *options], [*options, ""], strict=True):
+        if option in ("--config", "-c") and (folder := Path(value).parent / "checkpoints").is_dir():
+            forget = saved_config(folder.parent).get("ckpt_path") is not None and Path(value).name == "config.yaml"
+            found += [value, "--ckpt_path", "null"] if forget else [value]
+        else:
+            found.append(value)
+    return found[:-1]
 
 
 def _to_resume(options: list[str], auto: bool) -> Path | None:

@@ -22,6 +22,7 @@ from vgg_lightning.cli import predict
 from vgg_lightning.cli.defaults import run_name, with_defaults
 from vgg_lightning.cli.fit_options import NAMES, add_fit_options
 from vgg_lightning.cli.parser import Parser, prefer_whole_numbers
+from vgg_lightning.cli.run_config import note_as_own
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
 from vgg_lightning.prepare import TRAINER_DEFAULTS, Asked, Run, prepare
 from vgg_lightning.run.checkpoints.locate import RunFinished
@@ -139,3 +140,4 @@ class VGGLightningCLI(LightningCLI):
         for name, value in used.items():
             config[name] = value
         write_whole(file, self.parser.dump(config, skip_none=False))
+        note_as_own(file)

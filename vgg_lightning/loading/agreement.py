@@ -1,4 +1,4 @@
-"""What a resumed run does with the options that it is given, as the rows of the options say (`base.options.RESUMED`)."""
+"""What a resumed run does with the options that it is given, as their rows say (`base.options.RESUMED`)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from typing import Any
 import lightning as L
 
 from vgg_lightning.base.errors import UserError, option
+from vgg_lightning.base.options import SEED, in_range
+from vgg_lightning.base.options_file import read_options
 from vgg_lightning.base.progress import say
-from vgg_lightning.loading.opened import Opened, open_checkpoint, run_options, saved_config
+from vgg_lightning.loading.opened import Opened, open_checkpoint
 from vgg_lightning.run.checkpoints.locate import check_unfinished
 from vgg_lightning.run.folders import run_folder_of
-from vgg_lightning.run.precision import unified
+from vgg_lightning.run.precision import PRECISIONS, unified
 from vgg_lightning.training.run_options import GROUPS, OBEYED_INSTEAD
 
 
@@ -66,6 +68,25 @@ def agree(verb: str, config: Mapping[str, Any], owner: type[L.LightningModule]) 
         say(_changes_nothing(option("trainer.default_root_dir"), root, folder))
         config["trainer"]["default_root_dir"] = None
     return _step(opened.checkpoint, config)
+
+
+def run_options(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of the run in a checkpoint, `precision` and `seed_everything`; of before, it has none."""
+    found = checkpoint.get("run_options")
+    if not isinstance(found, dict):
+        return {}
+    precision, seed = found.get("precision"), found.get("seed_everything")
+    options: dict[str, Any] = {"precision": precision} if type(precision) is str and precision in PRECISIONS else {}
+    return options | ({"seed_everything": seed} if type(seed) is int and in_range(seed, SEED) else {})
+
+
+def saved_config(run_folder: Path) -> dict[str, Any]:
+    """Return the config.yaml of a run as plain values, nothing of which may be acted on; empty if there is none."""
+    try:
+        found = read_options(run_folder / "config.yaml")
+    except UserError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _of_run(opened: Opened) -> dict[str, dict[str, Any]]:

@@ -20,15 +20,12 @@ import lightning as L
 import torch
 
 from vgg_lightning.base.errors import UserError
-from vgg_lightning.base.options import SEED, in_range
-from vgg_lightning.base.options_file import read_options
 from vgg_lightning.data.options import CLASSES, MEAN, STD, DataOptions
 from vgg_lightning.data.options import PLACES as DATA_PLACES
 from vgg_lightning.networks import skeleton
 from vgg_lightning.run.checkpoints import read
 from vgg_lightning.run.checkpoints.locate import find_checkpoint
 from vgg_lightning.run.checkpoints.read import Checkpoint, ReadFile
-from vgg_lightning.run.precision import PRECISIONS
 from vgg_lightning.training.options import PLACES as MODEL_PLACES
 from vgg_lightning.training.options import check_options, network_arguments
 
@@ -109,25 +106,6 @@ def data_options(checkpoint: Checkpoint) -> dict[str, Any]:
     # Checkpoints of the first version do not say by what their pictures were normalised: it was always this.
     old = {"mean": MEAN, "std": STD, **({"classes": names} if fits(names, list[str]) else {})}
     return {**old, **options}
-
-
-def run_options(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return the options of the run in a checkpoint, `precision` and `seed_everything`; of before, it has none."""
-    found = checkpoint.get("run_options")
-    if not isinstance(found, dict):
-        return {}
-    precision, seed = found.get("precision"), found.get("seed_everything")
-    options: dict[str, Any] = {"precision": precision} if type(precision) is str and precision in PRECISIONS else {}
-    return options | ({"seed_everything": seed} if type(seed) is int and in_range(seed, SEED) else {})
-
-
-def saved_config(run_folder: Path) -> dict[str, Any]:
-    """Return the config.yaml of a run as plain values, nothing of which may be acted on; empty if there is none."""
-    try:
-        found = read_options(run_folder / "config.yaml")
-    except UserError:
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def check_shapes(checkpoint: Checkpoint, file: Path, owner: type[L.LightningModule]) -> None:

@@ -12,7 +12,7 @@ from lightning.pytorch import callbacks
 
 from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.base.text import count
-from vgg_lightning.run.lightning_private import accumulates, batches_of_cut_epoch, batches_of_epoch, epochs_finished
+from vgg_lightning.run.lightning_private import accumulates, batches_of_cut_epoch, epochs_finished, steps_of_epoch
 
 
 class EarlyStopping(callbacks.EarlyStopping):
@@ -100,14 +100,6 @@ def plan(trainer: L.Trainer) -> Plan:
         batches = int(whole * each) + rest * trainer.accumulate_grad_batches
         plans.append(Plan(whole + (rest > 0), batches))
     return min(plans, key=lambda plan: plan.batches or 0, default=Plan(None, None))
-
-
-def steps_of_epoch(trainer: L.Trainer) -> int:
-    """Return the steps of the optimizer in one epoch, of all of the training where batches are not counted."""
-    batches = batches_of_epoch(trainer)
-    if math.isinf(batches):
-        return max(int(trainer.max_steps), 1)
-    return math.ceil(batches / trainer.accumulate_grad_batches)
 
 
 class Ending(NamedTuple):

@@ -32,10 +32,18 @@ def batches_begun(trainer: L.Trainer) -> int:
 
 
 def batches_of_epoch(trainer: L.Trainer) -> float:
-    """Return the training batches of an epoch, inf if unlimited. Before training `num_training_batches` may not know."""
+    """Return the training batches of an epoch, inf if unlimited: `num_training_batches` may not know yet."""
     if math.isinf(trainer.num_training_batches):
         trainer.fit_loop.setup_data()
     return trainer.num_training_batches
+
+
+def steps_of_epoch(trainer: L.Trainer) -> int:
+    """Return the steps of the optimizer in one epoch, of all of the training where batches are not counted."""
+    batches = batches_of_epoch(trainer)
+    if math.isinf(batches):
+        return max(int(trainer.max_steps), 1)
+    return math.ceil(batches / trainer.accumulate_grad_batches)
 
 
 def accumulates(trainer: L.Trainer) -> bool:
@@ -128,20 +136,22 @@ def before_validation(checkpoint: Saved) -> None:
 
 
 def epochs_finished(trainer: L.Trainer) -> int:
-    """Return the number of whole epochs. `trainer.current_epoch` also counts one that max_steps or a timer cut short."""
-    return int(trainer.fit_loop.epoch_progress.current.processed) - bool(batches_of_cut_epoch(trainer))
+    """Return the number of whole epochs. `trainer.current_epoch` also counts one that max_steps or time cut short."""
+    epochs: Any = trainer.fit_loop.epoch_progress.current
+    return int(epochs.processed) - bool(batches_of_cut_epoch(trainer))
 
 
 def batches_of_cut_epoch(trainer: L.Trainer) -> int:
     """Return the batches of an epoch that ended before its last batch and is counted; 0 if there is no such epoch."""
-    epochs, batches = trainer.fit_loop.epoch_progress.current, trainer.fit_loop.epoch_loop.batch_progress
+    epochs: Any = trainer.fit_loop.epoch_progress.current
+    batches = trainer.fit_loop.epoch_loop.batch_progress
     counted = 0 < epochs.processed == epochs.started
     return int(batches.current.ready) if counted and not batches.is_last_batch else 0
 
 
 def ends_epoch_early(trainer: L.Trainer) -> bool:
     """Return whether this is the end of an epoch before its last batch. Call it in `on_train_epoch_end`."""
-    epochs = trainer.fit_loop.epoch_progress.current
+    epochs: Any = trainer.fit_loop.epoch_progress.current
     return bool(batches_of_cut_epoch(trainer)) and epochs.completed < epochs.processed
 
 

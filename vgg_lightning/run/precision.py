@@ -24,6 +24,12 @@ def unified(precision: Any) -> Any:
     return None if precision is None else SHORT.get(str(precision), precision)
 
 
+def usable(precision: Any, on_cpu: bool) -> Any:
+    """Return the precision that a device computes in when it is asked for this one: no CPU has mixed float16."""
+    precision = unified(precision)
+    return "bf16-mixed" if on_cpu and precision == "16-mixed" else precision
+
+
 def evaluated_in(precision: str) -> str:
     """Return the precision in which a model that was trained in `precision` is evaluated: never less than float32."""
     return "64-true" if precision == "64-true" else DEFAULT
@@ -32,10 +38,13 @@ def evaluated_in(precision: str) -> str:
 def evaluate_in_float32(trainer: L.Trainer) -> None:
     """Let a Trainer that trains in half precision validate and test in float32."""
     plugin: Any = trainer.precision_plugin
-    if isinstance(plugin, MixedPrecision):  # the weights are in float32
-        plugin.val_step_context = plugin.test_step_context = contextlib.nullcontext
-    elif isinstance(plugin, HalfPrecision):
-        plugin.val_step_context = plugin.test_step_context = lambda: _in_float32(trainer.lightning_module)
+    context: Any = None
+    if type(plugin) is MixedPrecision:  # the weights are in float32
+        context = contextlib.nullcontext
+    elif type(plugin) is HalfPrecision:
+        context = lambda: _in_float32(trainer.lightning_module)  # noqa: E731
+    if context:
+        plugin.val_step_context = plugin.test_step_context = context
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from tqdm import tqdm
 
 from vgg_lightning.base.progress import bar_colour
-from vgg_lightning.base.text import duration, short
+from vgg_lightning.base.text import duration, minutes, short
 from vgg_lightning.run.ending import plan
 from vgg_lightning.run.lightning_private import batches_begun, batches_of_cut_epoch
 
@@ -65,7 +65,7 @@ class EpochLines(Callback):
         times = [f"{seconds:.0f} s an epoch"]
         if whole.batches is not None and not cut:
             each = (time.monotonic() - self._begin) / (self._done - self._first)
-            times.append(f"{duration(each * (whole.batches - self._done))} left")
+            times.append(f"{minutes(each * (whole.batches - self._done))} left")
         # tqdm.write does not tear a bar, and is print where there is none
         tqdm.write(f"epoch {trainer.current_epoch}{total}{part}: {', '.join(metrics + times)}")
         sys.stdout.flush()

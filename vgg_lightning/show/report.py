@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from vgg_lightning.base.files import write_whole
-from vgg_lightning.base.text import count, duration, program, say
+from vgg_lightning.base.text import count, minutes, program, say
 from vgg_lightning.base.versions import versions
 from vgg_lightning.data.batches import Batch
 from vgg_lightning.run.checkpoints.callbacks import BestCheckpoint
@@ -31,7 +31,7 @@ class RunReport(Callback):
 
     Args:
         run_folder: where results.json goes.
-        options: of the run, which its checkpoints hold: precision and seed.
+        options: of the run, which its checkpoints hold beside the precision: the seed.
     """
 
     def __init__(self, run_folder: Path, options: Mapping[str, Any] | None = None) -> None:
@@ -111,7 +111,7 @@ class RunReport(Callback):
         self.metrics |= {name: float(mean) for name, mean in means.items()}
         state = checkpoint["callbacks"][self.state_key]
         state["metrics"], state["validation"] = dict(self.metrics), self._validation_at_hand(trainer)
-        checkpoint["run_options"] = dict(self.options)
+        checkpoint["run_options"] = {**self.options, "precision": trainer.precision}
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Keep the training means of the last epoch."""
@@ -201,7 +201,7 @@ def print_next_steps(report: RunReport) -> None:
         print(f"\ntest accuracy  {in_percent(report.metrics, 'test_acc')} on the official test pictures")
     if "val_acc" in report.metrics:
         print(f"validation     {in_percent(report.metrics, 'val_acc')}")
-    print(f"time           {duration(report.seconds)}, peak memory {peak_memory_mb():.0f} MB")
+    print(f"time           {minutes(report.seconds)}, peak memory {peak_memory_mb():.0f} MB")
     say(f"run folder     {run}")
     say(
         "\nnext:\n"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import lightning as L
@@ -14,9 +15,10 @@ from lightning.pytorch.strategies import StrategyRegistry
 
 from vgg_lightning.base.errors import UserError, nearest, option
 from vgg_lightning.base.options import Rows, in_range
+from vgg_lightning.base.process import seat
 from vgg_lightning.base.text import count
 from vgg_lightning.run.ending import check_duration
-from vgg_lightning.run.parallel.devices import SHARDED
+from vgg_lightning.run.parallel.devices import SHARDED, processes
 from vgg_lightning.training.options import OPTIONS as MODEL
 from vgg_lightning.training.run_options import FIT, TRAINER
 
@@ -59,8 +61,8 @@ def check_batches(options: Mapping[str, Any], batches: Mapping[str, int]) -> Non
         elif limit is not None:
             left[split] = min(limit, number)
         if number and limit and not left[split]:
-            named = option(f"trainer.limit_{split}_batches")
-            raise UserError(f"{named} {limit} of {count(number, 'batch')} is none: give 1, or {1 / number:.2g} or more")
+            named, least = option(f"trainer.limit_{split}_batches"), math.ceil(1000 / number) / 1000
+            raise UserError(f"{named} {limit} of {count(number, 'batch')} is none: give 1, or {least:g} or more")
     every = options["val_check_interval"]
     if type(every) is int and options["check_val_every_n_epoch"] is not None and left["val"] and every > left["train"]:
         epoch = f"an epoch has {count(left['train'], 'batch')}"
@@ -73,10 +75,8 @@ def notes(options: Mapping[str, Any]) -> list[str]:
     Args:
         options: all of a run, the groups "trainer" and "data" as tables.
     """
-    trainer, found = options["trainer"], []
-    for name, parameter in inspect.signature(L.Trainer).parameters.items():
-        if (idle := TRAINER[name].idle) and trainer[name] != parameter.default:
-            found.append(f"{option(f'trainer.{name}')} does nothing here: {idle}")
+    trainer, found = options["trainer"], list[str]()
+    found += [f"{option(f'trainer.{name}')} does nothing here: {why}" for name, why in _idle(trainer, options)]
     every, epochs, patience = trainer["check_val_every_n_epoch"], trainer["max_epochs"], options["early_stopping"]
     validates = options["data"]["val_size"] and trainer["limit_val_batches"] != 0 and not trainer["fast_dev_run"]
     if not validates or not every or epochs is None or epochs < 0 or trainer["val_check_interval"] not in (None, 1.0):
@@ -88,6 +88,25 @@ def notes(options: Mapping[str, Any]) -> list[str]:
         validations = count(epochs // every, "validation")
         found.append(f"{option('early_stopping')} {patience} cannot stop this run, which has {validations}")
     return found
+
+
+def _idle(trainer: Mapping[str, Any], options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the options of the Trainer that do nothing beside the others, and why."""
+    for name, parameter in inspect.signature(L.Trainer).parameters.items():
+        if (idle := TRAINER[name].idle) and trainer[name] != parameter.default:
+            yield name, idle
+    if trainer["sync_batchnorm"] and processes(trainer, seat()) == 1:
+        yield "sync_batchnorm", "there is one process"
+    if trainer["gradient_clip_algorithm"] and trainer["gradient_clip_val"] is None:
+        yield "gradient_clip_algorithm", f"give {option('trainer.gradient_clip_val')} as well"
+    if trainer["benchmark"] and not torch.cuda.is_available():
+        yield "benchmark", "it is for GPUs"
+    if trainer["limit_predict_batches"] is not None:
+        yield "limit_predict_batches", "it is for predict"
+    ends_early = options["early_stopping"] or trainer["max_time"] is not None or trainer["callbacks"]
+    for name in ("min_epochs", "min_steps"):
+        if trainer[name] and not ends_early:
+            yield name, f"neither {option('early_stopping')} nor {option('trainer.max_time')} ends the run before"
 
 
 def check_run(options: Mapping[str, Any]) -> None:

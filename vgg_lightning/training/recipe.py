@@ -17,9 +17,8 @@ from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.base.seeds import derive_seed, seed_device
 from vgg_lightning.networks.whitened_vgg import WhiteningConv
 from vgg_lightning.run import collectives
-from vgg_lightning.run.ending import steps_of_epoch
 from vgg_lightning.run.guards.finite import FiniteGuard
-from vgg_lightning.run.lightning_private import lean
+from vgg_lightning.run.lightning_private import lean, steps_of_epoch
 from vgg_lightning.training.averaging import AveragedWeights, Lookahead
 from vgg_lightning.training.compiling import compile_network
 from vgg_lightning.training.metrics import ChanceNote, Scores

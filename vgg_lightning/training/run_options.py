@@ -66,7 +66,7 @@ TRAINER: dict[str, Option] = {
     "use_distributed_sampler": Option(idle="the data module shares its batches among the processes itself"),
     "profiler": Option(choices=("simple", "advanced", "pytorch")),
     "detect_anomaly": Option(),
-    "barebones": Option(),
+    "barebones": Option(Range(lambda value: not value, "false: a run has checkpoints, loggers and callbacks")),
     "plugins": Option(),
     "sync_batchnorm": Option(),
     "reload_dataloaders_every_n_epochs": Option(_ZERO_OR_MORE),
