@@ -60,7 +60,7 @@ from vgg_lightning.show.class_table import ClassTable, print_class_table
 from vgg_lightning.show.report import RunReport, in_percent, print_next_steps
 from vgg_lightning.training.limits import check_batches, check_run, check_sharded, check_trainer, notes
 from vgg_lightning.training.memory import check_training_fits
-from vgg_lightning.training.run_options import GROUPS, all_rows, equal_on_all
+from vgg_lightning.training.run_options import all_rows, equal_on_all
 
 Stage = Literal["fit", "validate", "test", "predict"]
 Options = dict[str, Any]
@@ -567,7 +567,8 @@ def _unsaved(run: Run) -> list[str]:
 def _save_config(run: Run, file: Path) -> None:
     kept = _kept_places(file.parent, run.options)
     if run.asked:
-        used = {"seed_everything": run.options["seed_everything"], "trainer.precision": run.trainer.precision, **kept}
+        used = {"seed_everything": run.options["seed_everything"], "trainer.precision": run.trainer.precision}
+        used |= {f"{group}.{name}": run.options[group][name] for group, name in _PLACES} | kept
         for group, name, row in all_rows():
             settled = row.resumed != "obeyed" and run.options["ckpt_path"] and not row.follows
             if group in ("model", "data") and (settled or name in ("num_classes", "seed")) and not row.place:
@@ -583,15 +584,17 @@ def _save_config(run: Run, file: Path) -> None:
         print(f"config.yaml leaves out {', '.join(left_out)} of the Trainer: objects are in no file", file=sys.stderr)
 
 
+_PLACES = [(group, name) for group, name, row in all_rows() if row.place and group != "fit"]
+
+
 def _kept_places(folder: Path, options: Options) -> Options:
     """Return the paths that the config.yaml of a run has and that this launch was not given: part of its recipe."""
     found = saved_config(folder) if options["ckpt_path"] else {}
     kept: Options = {}
-    for group, rows in GROUPS.items():
+    for group, name in _PLACES:
         there = found.get(group)
-        for name in (name for name, row in rows.items() if row.place and group != "fit"):
-            if isinstance(there, dict) and options[group].get(name) is None and isinstance(there.get(name), str):
-                kept[f"{group}.{name}"] = there[name]
+        if isinstance(there, dict) and options[group].get(name) is None and isinstance(there.get(name), str):
+            kept[f"{group}.{name}"] = there[name]
     return kept
 
 

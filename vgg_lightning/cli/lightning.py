@@ -16,6 +16,7 @@ import lightning as L
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from vgg_lightning import prepare as runs
+from vgg_lightning.base.errors import UserError
 from vgg_lightning.base.files import write_whole
 from vgg_lightning.classifier import Classifier
 from vgg_lightning.cli import predict
@@ -102,6 +103,8 @@ class VGGLightningCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse `args` without Lightning's warning that sys.argv is there too."""
         self.config = parser.parse_args(args)
+        if self.verb == "fit" and self.config.resume:
+            raise UserError("resume in a configuration does nothing, which is for every run alike: type --resume")
         check_run(self.config)  # the seed, before Lightning sets it
         predict.check_options(self.verb, self.config)
 
