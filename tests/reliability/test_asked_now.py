@@ -100,7 +100,16 @@ def unchanged(begun, tmp_path_factory):
     for schedule in ("cosine", "constant"):
         folder = tmp_path_factory.mktemp("unchanged")
         shutil.copytree(begun, folder, dirs_exist_ok=True)
-        options = ("--trainer.max_epochs", "2", "--model.warmup_epochs", "0", "--model.schedule", schedule, "--test", "false")
+        options = (
+            "--trainer.max_epochs",
+            "2",
+            "--model.warmup_epochs",
+            "0",
+            "--model.schedule",
+            schedule,
+            "--test",
+            "false",
+        )
         assert resume(folder, "--name", "a", *options).code == 0
         found[schedule] = last(run_of(folder, "a"))
     return found
@@ -108,7 +117,16 @@ def unchanged(begun, tmp_path_factory):
 
 @pytest.mark.parametrize("name", sorted(CHANGES.keys() - {"dropout"}))  # which the head `gap` does not have
 def test_an_option_that_is_obeyed_changes_what_is_trained(again, unchanged, name):
-    options = ("--trainer.max_epochs", "2", "--model.warmup_epochs", "0", "--model.schedule", "cosine", "--test", "false")
+    options = (
+        "--trainer.max_epochs",
+        "2",
+        "--model.warmup_epochs",
+        "0",
+        "--model.schedule",
+        "cosine",
+        "--test",
+        "false",
+    )
     done = resume(again, "--name", "a", *options, f"--model.{name}", CHANGES[name])
     assert done.code == 0, done.err
     assert not weights_equal(last(run_of(again, "a")), unchanged["cosine"])
@@ -286,7 +304,9 @@ def test_paths_of_a_resumed_run_stay_as_they_were_typed(begun, tmp_path):
     assert again.code == 0, again.err
     assert str(tmp_path) not in again.out
     assert config(run)["trainer"]["default_root_dir"] == "runs"
-    third = small.launch(["fit", "--ckpt_path", "runs/lightning_logs/r/version_0", "--trainer.max_epochs", "3"], tmp_path)
+    third = small.launch(
+        ["fit", "--ckpt_path", "runs/lightning_logs/r/version_0", "--trainer.max_epochs", "3"], tmp_path
+    )
     assert str(tmp_path) not in third.out
     assert config(run)["trainer"]["default_root_dir"] == "runs"  # also where it is not typed
 

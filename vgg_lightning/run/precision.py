@@ -13,6 +13,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.plugins import HalfPrecision, MixedPrecision
+from torchmetrics import Metric
 
 DEFAULT = "32-true"
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true")
@@ -50,12 +51,15 @@ def evaluate_in_float32(trainer: L.Trainer) -> None:
 @contextlib.contextmanager
 def _in_float32(module: L.LightningModule) -> Iterator[None]:
     """Hold the weights in float32, which takes every half-precision number as it is, and gives it back so."""
-    before = module.dtype
+    back = module.bfloat16 if module.dtype == torch.bfloat16 else module.half
     module.float()
+    for metric in module.modules():
+        if isinstance(metric, Metric):  # which keeps its type through the line above, and through `back`
+            metric.set_dtype(torch.float32)
     try:
         yield
     finally:
-        module.to(before)
+        back()
 
 
 def emulates(precision: str, device: torch.device) -> bool:
