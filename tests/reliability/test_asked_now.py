@@ -1,7 +1,6 @@
 """A launch obeys what its user typed, not what a checkpoint or a saved file remembers."""
 
 import copy
-import itertools
 import json
 import shutil
 from pathlib import Path
@@ -17,7 +16,7 @@ from vgg_lightning.training.run_options import MODEL, resumed_as
 
 PAGE = Path(__file__).parents[2] / "docs/train.md"
 TEST = ("--trainer.limit_test_batches", "1", "--data.data_dir", str(small.data_folder()))
-numbers = itertools.count()
+TWO = ("--trainer.max_epochs", "2")
 
 
 def resume(cwd, *options):
@@ -79,7 +78,7 @@ def test_help_names_what_a_resumed_run_does_not_obey(tmp_path):
 
 
 CHANGES = {
-    "dropout": "0.3", "lr": "0.2", "momentum": "0.5", "nesterov": "false", "weight_decay": "0.5", "bias_lr_factor": "20",
+    "dropout": "0.3", "lr": "0.2", "momentum": "0.5", "nesterov": "false", "weight_decay": "0.5", "bias_lr_factor": "9",
     "schedule": "linear", "schedule_end": "0.5", "warmup_epochs": "1.5", "label_smoothing": "0.2", "ema_decay": "0.5",
     "lookahead_steps": "1", "sam_rho": "0.5",
 }  # fmt: skip

@@ -51,15 +51,17 @@ def evaluate_in_float32(trainer: L.Trainer) -> None:
 @contextlib.contextmanager
 def _in_float32(module: L.LightningModule) -> Iterator[None]:
     """Hold the weights in float32, which takes every half-precision number as it is, and gives it back so."""
-    back = module.bfloat16 if module.dtype == torch.bfloat16 else module.half
-    module.float()
-    for metric in module.modules():
-        if isinstance(metric, Metric):  # which keeps its type through the line above, and through `back`
-            metric.set_dtype(torch.float32)
+    before = module.dtype
+    module.to(torch.float32)
     try:
         yield
     finally:
-        back()
+        metrics = [part for part in module.modules() if isinstance(part, Metric)]
+        sums = [dict(metric.metric_state) for metric in metrics]  # which are not to be rounded
+        module.to(before)
+        for metric, found in zip(metrics, sums, strict=True):
+            for name, value in found.items():
+                setattr(metric, name, value)
 
 
 def emulates(precision: str, device: torch.device) -> bool:
