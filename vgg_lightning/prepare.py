@@ -168,7 +168,7 @@ def prepare(
     with _session_of(run):
         complete(stage, run.options)
         asked, usable_here = (trainer or {}).get("precision"), run.options["trainer"]["precision"]
-        if unified(asked) != usable_here:
+        if unified(asked) != usable_here and not run.seat.rank:
             say(f"note: {option('trainer.precision')} {asked}: a CPU computes in {usable_here}", sys.stderr)
         if file:
             run.step = agree(stage, run.options, Classifier)
@@ -384,7 +384,7 @@ def _filled(group: str, given: Mapping[str, Any], defaults: Options) -> Options:
 def _settle(run: Run) -> None:
     """Fix what nobody has said, seed and precision, and say what of the options does nothing here."""
     options, trainer = run.options, run.options["trainer"]
-    if run.stage == "fit":
+    if run.stage == "fit" and not run.seat.rank:
         for line in notes(options):
             say(f"note: {line}", sys.stderr)
     seed = 0 if options["seed_everything"] is None else options["seed_everything"]

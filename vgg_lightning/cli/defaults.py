@@ -26,7 +26,8 @@ def with_defaults(verb: str, options: list[str]) -> list[str]:
     for i, option in enumerate(options[:-1]):
         if option in ("--config", "-c") and not options[i + 1].lstrip().startswith("{"):
             options[i + 1] = str(check_config(find_config(options[i + 1])))
-    options = _without_launch(options)
+    if "--ckpt_path" not in options:
+        options = _without_launch(options)
     if {"-h", "--help"} & set(options):
         return options
     base: list[str] = []
@@ -39,7 +40,7 @@ def with_defaults(verb: str, options: list[str]) -> list[str]:
     where = _value_of("--ckpt_path", options) if "--ckpt_path" in options[:-1] else 0
     if where and options[where] != "null":
         opened = _open(options[where], verb)
-        options[where] = str(opened.file)
+        options += ["--ckpt_path", str(opened.file)]  # at the end: what is typed wins over a configuration
         base = _options_of(opened, verb, own_config=bool({"--config", "-c"} & set(options)))
     elif verb != "fit":
         raise UserError(f"{verb} needs weights: give --ckpt_path a checkpoint or a run folder")

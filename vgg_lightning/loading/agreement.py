@@ -12,6 +12,7 @@ import lightning as L
 from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.base.options import SEED, in_range
 from vgg_lightning.base.options_file import read_options
+from vgg_lightning.base.process import seat
 from vgg_lightning.base.progress import say
 from vgg_lightning.loading.opened import Opened, open_checkpoint
 from vgg_lightning.run.checkpoints.locate import check_unfinished
@@ -54,7 +55,7 @@ def agree(verb: str, config: Mapping[str, Any], owner: type[L.LightningModule]) 
             full = name if group == "fit" else f"{group}.{name}"
             place = option(row.follows or full)
             if row.resumed == "ignored":
-                say(_changes_nothing(place, asked, config["ckpt_path"]))
+                _say_unchanged(place, asked, config["ckpt_path"])
                 given[name] = has[name]
                 continue
             instead = f"; {option(OBEYED_INSTEAD[full])} can be changed" if full in OBEYED_INSTEAD else ""
@@ -65,7 +66,7 @@ def agree(verb: str, config: Mapping[str, Any], owner: type[L.LightningModule]) 
         return None
     root, folder = config["trainer"]["default_root_dir"], run_folder_of(opened.file)
     if root is not None and folder and Path(root).resolve() not in folder.resolve().parents:
-        say(_changes_nothing(option("trainer.default_root_dir"), root, folder))
+        _say_unchanged(option("trainer.default_root_dir"), root, folder)
         config["trainer"]["default_root_dir"] = None
     return _step(opened.checkpoint, config)
 
@@ -107,8 +108,9 @@ def _of_run(opened: Opened) -> dict[str, dict[str, Any]]:
     return {"trainer": trainer, "fit": own}
 
 
-def _changes_nothing(place: str, asked: Any, run: Any) -> str:
-    return f"note: {place} {asked} changes nothing in a run that has begun: {run}"
+def _say_unchanged(place: str, asked: Any, run: Any) -> None:
+    if not seat().rank:
+        say(f"note: {place} {asked} changes nothing in a run that has begun: {run}")
 
 
 def _step(checkpoint: dict[str, Any], config: Mapping[str, Any]) -> int:

@@ -100,18 +100,25 @@ class RunReport(Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Keep the validation metrics of the best epoch, by the rule of the best checkpoint."""
-        self._validation, self._validated_at = self._validation_at_hand(trainer), trainer.global_step
-        found = self._validation
+        found = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val_")}
+        self._validation, self._validated_at = found, trainer.global_step
         if found.get("val_acc", 0.0) > self.metrics.get("val_acc", -1.0):
             self.metrics |= found
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Save the training means of the epoch, which are known only now, and the validation before this moment."""
+        """Save the training means of the epoch, which are known only now, and the validation of these weights."""
         means = {k: trainer.callback_metrics[k] for k in ("train_loss", "train_acc") if k in trainer.callback_metrics}
         self.metrics |= {name: float(mean) for name, mean in means.items()}
         state = checkpoint["callbacks"][self.state_key]
-        state["metrics"], state["validation"] = dict(self.metrics), self._validation_at_hand(trainer)
+        state["metrics"] = dict(self.metrics)
+        state["validation"] = dict(self._validation) if self._validated_at == trainer.global_step else {}
         checkpoint["run_options"] = {**self.options, "precision": trainer.precision}
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Stop the clock of training if the epoch was cut short."""
+        if self._training:
+            self.train_seconds += time.monotonic() - self._train_begin
+            self._training = False
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Keep the training means of the last epoch."""
@@ -138,9 +145,6 @@ class RunReport(Callback):
         path = str(self.checkpoint) if self.checkpoint else None
         trainer.test(model, data, ckpt_path=path, weights_only=True, verbose=False)
         self.metrics |= {name: float(value) for name, value in trainer.callback_metrics.items()}
-
-    def _validation_at_hand(self, trainer: L.Trainer) -> dict[str, float]:
-        return {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val_")}
 
     def _take_validation(self, found: Mapping[str, float]) -> None:
         """Let the metrics be those of the validation that goes with the weights that are tested."""
