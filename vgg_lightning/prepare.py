@@ -219,7 +219,7 @@ def fit(run: Run) -> dict[str, Any]:
         except OSError as error:
             run.problems.append(f"results.json is not written: {error.strerror}")
         print_class_table(run.trainer)
-        for profile in sorted(run.folder.glob("*-profile*.txt")):
+        for profile in sorted(run.folder.glob("*-profile*.txt")) if run.options["trainer"]["profiler"] else ():
             say(f"profile        {profile}")
         print_next_steps(report)
         if any(getattr(callback, "failed", False) for callback in _callbacks(run)):

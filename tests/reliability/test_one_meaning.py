@@ -68,6 +68,7 @@ def test_a_run_of_steps_says_how_many_epochs_there_are_and_what_is_left(tmp_path
     assert "10 steps on cpu" in done.out
     lines = re.findall(r"^epoch (\S+?)[:,]", done.out, re.MULTILINE)
     assert lines == ["1/3", "2/3", "3/3"]
+    assert [line.count("val_acc") for line in done.out.splitlines() if line.startswith("epoch ")] == [1, 1, 0]
     assert not re.search(r"-\d|/-1", done.out)
     assert results(run_of(tmp_path, "s"))["epochs"] == 2
 
@@ -82,7 +83,7 @@ def test_one_epoch_is_no_plural_and_a_short_time_is_no_zero(tmp_path):
 def test_a_huge_loss_is_short(capsys):
     metrics = {"val_loss": torch.tensor(32685255173341184.0), "train_loss": torch.tensor(1.23456)}
     line = EpochLines(("train_loss", "val_loss"))
-    line._done = 1
+    line._done, line._validated = 1, True
     progress = types.SimpleNamespace(current=types.SimpleNamespace(processed=1, started=1))
     batches = types.SimpleNamespace(is_last_batch=True)
     loop = types.SimpleNamespace(epoch_progress=progress, epoch_loop=types.SimpleNamespace(batch_progress=batches))

@@ -32,6 +32,7 @@ class EpochLines(Callback):
     def __init__(self, metrics: Sequence[str] | None = None) -> None:
         self.metrics = metrics
         self._begin = 0.0
+        self._validated = False
         self._first = self._done = 0  # batches of the whole training: before this process, and by now
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -42,6 +43,10 @@ class EpochLines(Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Count the batches; the means of the epoch are known only after this hook."""
         self._done = batches_begun(trainer)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Note that this epoch has a validation."""
+        self._validated = True
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Print the line of the epoch before."""
@@ -57,6 +62,9 @@ class EpochLines(Callback):
         seconds = (time.monotonic() - self._begin) / (self._done - self._first) * trainer.num_training_batches
         logged = trainer.callback_metrics
         names = [name for name in logged if not name.endswith("_step")] if self.metrics is None else self.metrics
+        if not self._validated:  # what is logged is of an epoch before
+            names = [name for name in names if not name.startswith("val_")]
+        self._validated = False
         metrics = [f"{name} {short(float(logged[name]))}" for name in names if name in logged]
         whole = plan(trainer)
         total = f"/{whole.epochs}" if whole.epochs is not None else ""
