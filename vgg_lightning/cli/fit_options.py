@@ -41,9 +41,10 @@ def add_fit_options(parser: LightningArgumentParser) -> None:
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="Go on with the newest run of this name. --resume auto starts it where there is none yet. Options that "
-        f"are given count from here on, but for these: {_listed('kept', 'refused')} stay those of the run, "
-        f"{_listed('ignored')} have done their part; see docs/train.md.",
+        help="Resume the newest run of this --name or --config; without either, the newest run that is not finished. "
+        "--resume auto starts the run where there is none yet. Options that are given count from here on, but for "
+        f"these: {_listed('kept', 'refused')} stay those of the run, {_listed('ignored')} have done their part; see "
+        "docs/train.md.",
     )
     parser.add_argument(
         "--show",
