@@ -4,16 +4,10 @@ from __future__ import annotations
 
 from lightning.pytorch.cli import LightningArgumentParser
 
-from vgg_lightning.base.options import Resumed
 from vgg_lightning.show import SHOWS
-from vgg_lightning.training.run_options import resumed_as
 
 # Those of them that `prepare` takes too; `--resume` has become a `--ckpt_path` by then.
 NAMES = ("name", "early_stopping", "checkpoint_every_n_steps", "checkpoint_minutes", "show", "test")
-
-
-def _listed(*kinds: Resumed) -> str:
-    return ", ".join(f"--{name}" for kind in kinds for name in resumed_as(kind))
 
 
 def add_fit_options(parser: LightningArgumentParser) -> None:
@@ -42,9 +36,7 @@ def add_fit_options(parser: LightningArgumentParser) -> None:
         "--resume",
         action="store_true",
         help="Resume the newest run of this --name or --config; without either, the newest run that is not finished. "
-        "--resume auto starts the run where there is none yet. Options that are given count from here on, but for "
-        f"these: {_listed('kept', 'refused')} stay those of the run, {_listed('ignored')} have done their part; see "
-        "docs/train.md.",
+        "--resume auto starts the run where there is none yet.",
     )
     parser.add_argument(
         "--show",
