@@ -364,6 +364,63 @@ def _(folder):
     assert lightning_private.training_loaders(L.Trainer(accelerator="cpu", logger=False)) == []
 
 
+@holds(lightning_private.batches_of_epoch)
+def _(folder):
+    trainer = fit(folder, max_epochs=-1, max_steps=1)
+    assert lightning_private.batches_of_epoch(trainer) == 4
+    found = []
+
+    class Asks(Line):
+        def configure_optimizers(self):
+            found.append((self.trainer.num_training_batches, lightning_private.batches_of_epoch(self.trainer)))
+            return super().configure_optimizers()
+
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        L.Trainer(max_steps=1, accelerator="cpu", enable_model_summary=False, **quiet).fit(Asks(), Rows(4))
+    assert found == [(float("inf"), 4)]
+
+
+@holds(lightning_private.steps_of_epoch)
+def _(folder):
+    assert lightning_private.steps_of_epoch(fit(folder, rows=Rows(5), accumulate_grad_batches=2)) == 3
+
+
+@holds(lightning_private.epochs_finished)
+def _(folder):
+    assert lightning_private.epochs_finished(fit(folder, max_epochs=2)) == 2
+    assert lightning_private.epochs_finished(fit(folder, max_epochs=2, max_steps=6)) == 1
+
+
+@holds(lightning_private.batches_of_cut_epoch)
+def _(folder):
+    assert lightning_private.batches_of_cut_epoch(fit(folder, max_epochs=2)) == 0
+    assert lightning_private.batches_of_cut_epoch(fit(folder, max_epochs=2, max_steps=6)) == 2
+    assert lightning_private.batches_of_cut_epoch(fit(folder, max_epochs=2, max_steps=4)) == 0
+
+
+@holds(lightning_private.ends_epoch_early)
+def _(folder):
+    found = []
+    note = LambdaCallback(on_train_epoch_end=lambda tr, *_: found.append(lightning_private.ends_epoch_early(tr)))
+    fit(folder, note, max_epochs=2, max_steps=6)
+    assert found == [False, True]
+
+
+@holds(lightning_private.take_back_end_of_epoch)
+def _(folder):
+    file = folder / "cut.ckpt"
+    fit(folder, LambdaCallback(on_train_epoch_end=lambda tr, *_: tr.save_checkpoint(file)), max_steps=3, max_epochs=2)
+    checkpoint = torch.load(file, weights_only=False)
+    lightning_private.take_back_end_of_epoch(checkpoint)
+    torch.save(checkpoint, file)
+    resumed = Rows(4)
+    trainer = fit(folder, rows=resumed, ckpt_path=file, max_epochs=2)
+    assert resumed.given == [3, 0, 1, 2, 3]
+    assert (trainer.global_step, trainer.current_epoch) == (8, 2)
+
+
 @holds(lightning_private.restore_loaders)
 def _(folder):
     """A schedule asks how many steps there are, which makes the loaders before the checkpoint is read."""

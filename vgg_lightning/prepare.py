@@ -13,6 +13,7 @@ import contextlib
 import difflib
 import inspect
 import json
+import math
 import os
 import shlex
 import sys
@@ -22,9 +23,11 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import lightning as L
+import torch
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback, EarlyStopping
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.profilers import AdvancedProfiler, PyTorchProfiler, SimpleProfiler
 
 from vgg_lightning.base.errors import LostProcessError, UserError, option
 from vgg_lightning.base.files import write_whole
@@ -33,11 +36,11 @@ from vgg_lightning.base.process import SHARED, Seat, own_environment, seat
 from vgg_lightning.base.text import program, say
 from vgg_lightning.classifier import Classifier
 from vgg_lightning.data.batches import in_order
-from vgg_lightning.data.datamodule import FashionMNISTDataModule
+from vgg_lightning.data.datamodule import FashionMNISTDataModule, Split
 from vgg_lightning.data.files import class_names, default_data_dir, training_counts
 from vgg_lightning.data.sizes import STEPS, Sizes
 from vgg_lightning.data.sources.catalogue import find_dataset
-from vgg_lightning.loading.agreement import agree
+from vgg_lightning.loading.agreement import agree, run_options, saved_config
 from vgg_lightning.loading.opened import open_checkpoint
 from vgg_lightning.loading.run_data import data_of
 from vgg_lightning.run import collectives
@@ -45,6 +48,7 @@ from vgg_lightning.run.checkpoints import read
 from vgg_lightning.run.checkpoints.callbacks import Restoring
 from vgg_lightning.run.checkpoints.io import VerifiedCheckpointIO
 from vgg_lightning.run.checkpoints.locate import check_space, check_writable, find_checkpoint, newest_valid
+from vgg_lightning.run.ending import EarlyStopping, Timer
 from vgg_lightning.run.folders import discard_run_folder, run_folder_of, shared_run_folder
 from vgg_lightning.run.folders import loggers as run_loggers
 from vgg_lightning.run.kit import run_callbacks
@@ -53,16 +57,17 @@ from vgg_lightning.run.lock import FolderLock
 from vgg_lightning.run.parallel.devices import SHARDED, check_processes, processes
 from vgg_lightning.run.parallel.rendezvous import Meeting, facts, meeting_before_trainer
 from vgg_lightning.run.parallel.strategies import choose_strategy
+from vgg_lightning.run.precision import DEFAULT, emulates, evaluate_in_float32, evaluated_in, unified, usable
 from vgg_lightning.run.progress import progress_bar
 from vgg_lightning.run.session import session
 from vgg_lightning.run.stop import StopOnSignal
 from vgg_lightning.show import show_callbacks, shown_names
 from vgg_lightning.show.class_table import ClassTable, print_class_table
 from vgg_lightning.show.report import RunReport, in_percent, parts_of, print_next_steps
-from vgg_lightning.training.limits import check_run, check_sharded, check_trainer
+from vgg_lightning.training.limits import check_batches, check_run, check_sharded, check_trainer, notes
 from vgg_lightning.training.memory import check_training_fits, checkpoint_bytes
 from vgg_lightning.training.metrics import LearningRates
-from vgg_lightning.training.run_options import FIT, equal_on_all
+from vgg_lightning.training.run_options import FIT, all_rows, equal_on_all
 
 Stage = Literal["fit", "validate", "test", "predict"]
 Options = dict[str, Any]
@@ -72,6 +77,7 @@ TRAINER_DEFAULTS: Options = {
     "num_sanity_val_steps": 0,  # validation follows the first epoch anyway
     "enable_model_summary": False,  # `vgg-lightning summary` says more; a run says it in one line
 }
+PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
 SHOWN_METRICS = ("train_loss", "train_acc", "val_loss", "val_acc", "val_acc_tta")  # after every epoch
 
 
@@ -81,7 +87,7 @@ class Asked(NamedTuple):
     Attributes:
         command: the subcommand and its options, with which the other processes of a run are started.
         default_name: of the run, if its options have none.
-        save_config: writes config.yaml into a file, given the options as they were completed.
+        save_config: writes config.yaml into a file, given what differs from the options as they were typed.
     """
 
     command: Sequence[str]
@@ -127,7 +133,7 @@ def prepare(
     trainer: Mapping[str, Any] | None = None,
     callbacks: Sequence[Callback] = (),
     name: str | None = None,
-    seed: int | bool = 0,
+    seed: int | bool | None = None,
     ckpt_path: str | Path | None = None,
     early_stopping: int = 0,
     checkpoint_every_n_steps: int = 0,
@@ -147,9 +153,9 @@ def prepare(
         trainer: options of Lightning's Trainer.
         callbacks: more callbacks of the Trainer.
         name: of the run: its folder is `lightning_logs/NAME/version_N`. By default that of the network.
-        seed: of initial weights, order and augmentation.
+        seed: of initial weights, order and augmentation; by default 0, or that of the run that is resumed.
         ckpt_path: a checkpoint or run folder: what fit resumes, or whose weights are validated or tested.
-        early_stopping: epochs without a better val_acc after which to stop; 0 never stops early.
+        early_stopping: validations in a row without a better val_acc after which to stop; 0 never stops early.
         checkpoint_every_n_steps: steps between checkpoints within an epoch; 0 is none.
         checkpoint_minutes: minutes between them; 0 is none.
         show: what to show in TensorBoard beside the curves; see `show`.
@@ -171,12 +177,13 @@ def prepare(
     run = Run(stage, {**options, "name": name, **own, "ckpt_path": file and str(file)}, asked, seat())
     with _session_of(run):
         complete(stage, run.options)
+        asked, usable_here = (trainer or {}).get("precision"), run.options["trainer"]["precision"]
+        if unified(asked) != usable_here and not run.seat.rank:
+            say(f"note: {option('trainer.precision')} {asked}: a CPU computes in {usable_here}", sys.stderr)
         size(stage, run.options, open_checkpoint(file, Classifier, hand_on=True).data_options if file else {})
         if file:
             run.step = agree(stage, run.options, type(model) if isinstance(model, Classifier) else Classifier)
-        if seed is not False:
-            chosen = L.seed_everything(None if seed is True else seed, workers=True)
-            run.options["seed_everything"] = chosen
+        _settle(run)
         check_processes(run.options["trainer"], run.options["data"]["batch_size"], run.seat)
         check_sharded(run.options["trainer"]["strategy"], run.options["model"])
         meeting = meeting_before_trainer(run.seat)
@@ -193,6 +200,8 @@ def prepare(
             run.folder = run_folder_of(file)
             _hold_folder(run, meeting)
         _ready_data(run, record)
+        if stage == "fit":
+            _check_batches(run)
         if writes and not run.folder:
             _make_folder(run, meeting)
         run.trainer = _trainer(run, callbacks, meeting)
@@ -231,6 +240,8 @@ def fit(run: Run) -> dict[str, Any]:
         except OSError as error:
             run.problems.append(f"results.json is not written: {error.strerror}")
         print_class_table(run.trainer, _part_tested(run))
+        for profile in sorted(run.folder.glob("*-profile*.txt")) if run.options["trainer"]["profiler"] else ():
+            say(f"profile        {profile}")
         print_next_steps(report, run.trainer, run.data)
         if any(getattr(callback, "failed", False) for callback in _callbacks(run)):
             run.problems.append("the newest checkpoint could not be written: make room and resume the run")
@@ -288,8 +299,9 @@ def complete(stage: Stage, options: Options) -> None:
     _check_own_images(stage, options)
     if stage == "fit":
         shown_names(options["show"])
-    if options["data"]["seed"] is None:
-        options["data"]["seed"] = int(options["seed_everything"])
+    has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+    on_cpu = options["trainer"]["accelerator"] == "cpu" or not has_gpu
+    options["trainer"]["precision"] = usable(options["trainer"]["precision"], on_cpu)
     check_trainer(options["trainer"])
 
 
@@ -351,6 +363,7 @@ def fit_callbacks(
     every_n_steps: int,
     minutes: float,
     show: str | Sequence[str] | None = "none",
+    options: Options | None = None,
 ) -> list[Callback]:
     """Return the callbacks with which a run is saved, timed and shown.
 
@@ -358,10 +371,11 @@ def fit_callbacks(
         run_folder: where the run writes.
         data: decides whether there is a val_acc to watch.
         trainer: the options of the Trainer, which can switch parts off.
-        early_stopping: epochs without a better val_acc after which to stop; 0 never stops early.
+        early_stopping: validations in a row without a better val_acc after which to stop; 0 never stops early.
         every_n_steps: steps between checkpoints within an epoch; 0 is none.
         minutes: minutes between them; 0 is none.
         show: what to show in TensorBoard beside the curves (see `show`).
+        options: of the run, which its checkpoints hold beside the precision: the seed.
     """
     validates = bool(data.hparams["val_size"]) and trainer["limit_val_batches"] != 0
     callbacks = run_callbacks(
@@ -375,14 +389,14 @@ def fit_callbacks(
         progress=trainer["enable_progress_bar"] is not False,
         metrics=SHOWN_METRICS,
     )
-    callbacks += [RunReport(run_folder), ClassTable()]
+    callbacks += [RunReport(run_folder, options), ClassTable()]
     if trainer["logger"] is not False:
         callbacks += [LearningRates(), *show_callbacks(show)]
     if early_stopping:
         if not validates:
             give = f"give {option('data.val_size')} 1 or more"
             raise UserError(f"{option('early_stopping')} needs validation images: {give}")
-        callbacks.append(EarlyStopping("val_acc", mode="max", patience=early_stopping))
+        callbacks.append(EarlyStopping("val_acc", "max", early_stopping))
     return lean(callbacks)
 
 
@@ -436,6 +450,24 @@ def _filled(group: str, given: Mapping[str, Any], defaults: Options) -> Options:
             meant = f" (did you mean {option(f'{group}.{near[0]}')}?)" if near else ""
             raise UserError(f"option {option(f'{group}.{name}')} is unknown{meant}")
     return {**defaults, **given}
+
+
+def _settle(run: Run) -> None:
+    """Fix what nobody has said, seed and precision, and say what of the options does nothing here."""
+    options, trainer = run.options, run.options["trainer"]
+    if run.stage == "fit" and not run.seat.rank:
+        for line in notes(options):
+            say(f"note: {line}", sys.stderr)
+    seed = 0 if options["seed_everything"] is None else options["seed_everything"]
+    if seed is not False:
+        seed = L.seed_everything(None if seed is True else seed, workers=True)
+    options["seed_everything"] = seed
+    if options["data"]["seed"] is None:
+        options["data"]["seed"] = int(seed)
+    if trainer["precision"] is None and not trainer["plugins"]:
+        file = options["ckpt_path"] if run.stage != "fit" else None
+        trained = run_options(open_checkpoint(file, Classifier, hand_on=True).checkpoint) if file else {}
+        trainer["precision"] = evaluated_in(trained.get("precision", DEFAULT))
 
 
 def _data_options(data: Any, model: Any) -> Options:
@@ -494,6 +526,18 @@ def _ready_data(run: Run, record: bool) -> None:
         keep_freed_memory()
 
 
+def _check_batches(run: Run) -> None:
+    """Raise UserError for limits that leave no batch, before the training that would end with them."""
+    trainer, size = run.options["trainer"], run.data.hparams["batch_size"]
+    if trainer["fast_dev_run"] or trainer["overfit_batches"]:
+        return
+    splits: list[Split] = ["train", "val"]
+    if run.options["test"] and isinstance(trainer["limit_test_batches"], float) and trainer["limit_test_batches"] < 1:
+        run.data.setup("test")
+        splits.append("test")
+    check_batches(trainer, {split: math.ceil(len(run.data.pictures(split)[1]) / size) for split in splits})
+
+
 def _make_folder(run: Run, meeting: Meeting | None) -> None:
     default_name = run.asked.default_name if run.asked else str(run.options["model"]["network"])
     name = run.options["name"] or default_name
@@ -546,20 +590,39 @@ def _trainer(run: Run, more: Sequence[Callback], meeting: Meeting | None) -> L.T
         bar = [progress_bar(interval)] if config["enable_progress_bar"] is not False else []
         callbacks += [StopOnSignal(), Restoring(), ClassTable(), *bar]
     if run.folder:
-        names = ("early_stopping", "checkpoint_every_n_steps", "checkpoint_minutes", "show")
-        callbacks += fit_callbacks(run.folder, run.data, config, *(options[name] for name in names))
+        callbacks += fit_callbacks(
+            run.folder,
+            run.data,
+            config,
+            options["early_stopping"],
+            options["checkpoint_every_n_steps"],
+            options["checkpoint_minutes"],
+            options["show"],
+            {"seed_everything": options["seed_everything"]},
+        )
         if config["logger"] in (None, True):
             config["logger"] = run_loggers(run.folder, run.step if options["ckpt_path"] else None)
+    if run.stage == "fit" and config["max_time"] is not None:
+        callbacks.append(Timer(config["max_time"]))
+        config["max_time"] = None
+    if run.folder and config["profiler"] in PROFILERS:
+        config["profiler"] = PROFILERS[config["profiler"]](dirpath=run.folder, filename="profile")
     config["callbacks"] = callbacks
     checksums = run.data.prepared.checksums if run.data.prepared else {}
     command = _command(run, more) if processes(config, run.seat) > 1 else ()
     choose_strategy(config, run.seat, command, lambda: facts(checksums, equal_on_all(options)), meeting)
     try:
-        return L.Trainer(**config)
-    except (TypeError, ValueError) as error:  # the Trainer looks at its options itself
+        trainer = L.Trainer(**config)
+    except (TypeError, ValueError, ModuleNotFoundError) as error:  # the Trainer looks at its options itself
         if isinstance(error, UserError | MisconfigurationException):
             raise
         raise UserError(f"the Trainer refuses its options: {' '.join(str(error).split())[:300]}") from error
+    if emulates(trainer.precision, trainer.strategy.root_device) and not run.seat.rank:
+        slow = f"this {trainer.strategy.root_device.type} only emulates it, and is faster with 32-true"
+        say(f"note: {option('trainer.precision')} {trainer.precision}: {slow}", sys.stderr)
+    if run.stage == "fit":
+        evaluate_in_float32(trainer)
+    return trainer
 
 
 def _command(run: Run, more: Sequence[Callback]) -> Sequence[str]:
@@ -606,13 +669,39 @@ def _unsaved(run: Run) -> list[str]:
 
 
 def _save_config(run: Run, file: Path) -> None:
+    kept = _kept_places(file.parent, run.options)
     if run.asked:
-        run.asked.save_config(file, run.options)
+        used = {"seed_everything": run.options["seed_everything"], "trainer.precision": run.trainer.precision}
+        used["trainer.max_epochs"] = run.options["trainer"]["max_epochs"]
+        used |= {f"{group}.{name}": run.options[group][name] for group, name in _PLACES} | kept
+        for group, name, row in all_rows():
+            settled = row.resumed != "obeyed" and run.options["ckpt_path"] and not row.follows
+            if group in ("model", "data") and (settled or name in FILLED) and not row.place:
+                used[f"{group}.{name}"] = run.options[group][name]
+        run.asked.save_config(file, used)
         return
     recipe, left_out = _recipe(run.options)
+    for place, value in kept.items():
+        group, _, name = place.partition(".")
+        recipe[group][name] = value
     write_whole(file, yaml.safe_dump(recipe, sort_keys=False))
     if left_out:
         say(f"config.yaml leaves out {', '.join(left_out)} of the Trainer: objects are in no file", sys.stderr)
+
+
+FILLED = ("num_classes", "seed", "val_size", "batch_size")  # by `prepare`, where nobody has said them
+_PLACES = [(group, name) for group, name, row in all_rows() if row.place and group != "fit"]
+
+
+def _kept_places(folder: Path, options: Options) -> Options:
+    """Return the paths that the config.yaml of a run has and that this launch was not given: part of its recipe."""
+    found = saved_config(folder) if options["ckpt_path"] else {}
+    kept: Options = {}
+    for group, name in _PLACES:
+        there = found.get(group)
+        if isinstance(there, dict) and options[group].get(name) is None and isinstance(there.get(name), str):
+            kept[f"{group}.{name}"] = there[name]
+    return kept
 
 
 def _say_weights(run: Run) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from vgg_lightning.base.errors import UserError, nearest, option
 
@@ -23,6 +23,16 @@ class Range(NamedTuple):
         return f"{self.text} {option(self.other)}" if self.other else self.text
 
 
+Resumed = Literal["obeyed", "kept", "refused", "ignored"]
+# What a resumed run does with an option, in the words of the docs.
+RESUMED: dict[Resumed, str] = {
+    "obeyed": "what is given now counts from here on",
+    "kept": "the checkpoint decides, for `validate`, `test` and `predict` too; another value is refused",
+    "refused": "the run decides; another value is refused",
+    "ignored": "has done its part when the run began; another value is said to change nothing",
+}
+
+
 @dataclass(frozen=True)
 class Option:
     """A row. Name, type, default and meaning of the option stand in the signature.
@@ -30,26 +40,26 @@ class Option:
     Attributes:
         takes: the range of its numbers.
         choices: its words.
-        structure: the weights, or what they see, depend on it: a checkpoint fixes it.
-        fixed: a run that resumes cannot change it.
+        resumed: what a resumed run does with it; "kept" is what the weights, or what they see, depend on.
         place: a path on this machine, which no checkpoint holds and which is never taken from a file from elsewhere.
         local: differs from machine to machine, or says nothing about the training: a preset leaves it out.
         launch: belongs to one launch of a run, not to the run.
         apart: may differ between the processes of a run.
         follows: the option that sets it on the command line.
         fsdp: the values with which the weights can be shared among processes, and what is said of the others.
+        idle: why another value than the default changes nothing here.
     """
 
     takes: Range | None = None
     choices: Collection[str] = ()
-    structure: bool = False
-    fixed: bool = False
+    resumed: Resumed = "obeyed"
     place: bool = False
     local: bool = False
     launch: bool = False
     apart: bool = False
     follows: str = ""
     fsdp: Range | None = None
+    idle: str = ""
 
 
 Rows = Mapping[str, Option]

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from vgg_lightning.base.errors import UserError
 from vgg_lightning.base.machine import end_with_parent
 
 PARENT = "VGG_LIGHTNING_PARENT"  # set in processes that a run has started: the number of the one that did
@@ -75,6 +76,8 @@ def own_environment() -> Iterator[None]:
 
 def _number(name: str, default: int | None = None) -> int:
     text = os.environ.get(name, "")
-    if text.isdigit() or default is None:
-        return int(text or 0)
-    return default
+    if text.isdigit():
+        return int(text)
+    if text and default is None:
+        raise UserError(f"{name} is {text!r} in the environment, which is no number: start the run with torchrun")
+    return default or 0

@@ -83,6 +83,29 @@ def cell_text(value: object) -> str:
     return f"{value:,.1f}" if isinstance(value, float) else str(value)
 
 
+def count(number: int, thing: str) -> str:
+    """Return 1 epoch, 2 epochs, 1,000 steps."""
+    plural = "es" if thing.endswith("ch") and thing != "epoch" else "s"
+    return f"{number:,} {thing}{'' if number == 1 else plural}"
+
+
+def short(value: float) -> str:
+    """Return a metric in few digits: 0.1234, and 3.269e+16 for what is far from one."""
+    return f"{value:.4f}" if abs(value) < 1e4 else f"{value:.4g}"
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words: 40 s, 12 min, 3.5 h."""
+    if seconds < 100:
+        return f"{max(seconds, 0):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def minutes(seconds: float) -> str:
+    """Return a time with a decimal of a minute, and in seconds below one: 1.3 min, 40 s."""
+    return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{max(seconds, 0):.0f} s"
+
+
 def shape_text(shape: Sequence[int]) -> str:
     """Return 64x112x112."""
     return "x".join(map(str, shape))

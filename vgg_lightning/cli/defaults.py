@@ -15,6 +15,7 @@ from vgg_lightning.base.text import say
 from vgg_lightning.classifier import Classifier
 from vgg_lightning.cli.run_config import plain_config
 from vgg_lightning.data.sources.catalogue import DATASETS
+from vgg_lightning.loading.agreement import run_options, saved_config
 from vgg_lightning.loading.opened import SUFFIX, Opened, open_checkpoint
 from vgg_lightning.loading.run_data import data_of
 from vgg_lightning.networks.vgg import OWN_BLOCKS, VGG_BLOCKS
@@ -46,6 +47,8 @@ def with_defaults(verb: str, options: list[str], needs_weights: bool = True) -> 
     for i, option in enumerate(options[:-1]):
         if option in ("--config", "-c") and not options[i + 1].lstrip().startswith("{"):
             options[i + 1] = str(check_config(find_config(options[i + 1])))
+    if "--ckpt_path" not in options:
+        options = _without_launch(options)
     base: list[str] = []
     if verb == "fit" and "--resume" in options:
         where = options.index("--resume")
@@ -53,16 +56,28 @@ def with_defaults(verb: str, options: list[str], needs_weights: bool = True) -> 
         del options[where : where + 1 + auto]
         if checkpoint := _to_resume(options, auto):
             options += ["--ckpt_path", str(checkpoint)]
-    if "--ckpt_path" in options[:-1]:
-        where = _value_of("--ckpt_path", options)
+    where = _value_of("--ckpt_path", options) if "--ckpt_path" in options[:-1] else 0
+    if where and options[where] != "null":
         opened = _open(options[where], verb)
-        options[where] = str(opened.file)
+        options += ["--ckpt_path", str(opened.file)]  # at the end: what is typed wins over a configuration
         base = _options_of(opened, verb, own_config=bool({"--config", "-c"} & set(options)))
     elif verb != "fit" and needs_weights:
         raise UserError(f"{verb} needs weights: give --ckpt_path a checkpoint or a run folder")
     if not base and verb == "fit" and not {"--config", "-c"} & set(options):
         base = ["--config", str(find_config(_default_preset(options))), *_follow_own_data(options)]
     return base + options
+
+
+def _without_launch(options: list[str]) -> list[str]:
+    """Let the config.yaml of a run be a recipe: those of before say what their own launch has resumed."""
+    found: list[str] = []
+    for option, value in zip(["", *options], [*options, ""], strict=True):
+        if option in ("--config", "-c") and (folder := Path(value).parent / "checkpoints").is_dir():
+            forget = saved_config(folder.parent).get("ckpt_path") is not None and Path(value).name == "config.yaml"
+            found += [value, "--ckpt_path", "null"] if forget else [value]
+        else:
+            found.append(value)
+    return found[:-1]
 
 
 def _to_resume(options: list[str], auto: bool) -> Path | None:
@@ -180,4 +195,6 @@ def _options_of(opened: Opened, verb: str, own_config: bool) -> list[str]:
     for group, found in groups.items():
         for name in [name for name in found if f"{group}.{name}" in LINKED]:
             del found[name]
-    return ["--config", json.dumps(groups)]
+    run_options_of = run_options(opened.checkpoint) if verb == "fit" else {}
+    groups |= {"seed_everything": seed} if (seed := run_options_of.pop("seed_everything", None)) is not None else {}
+    return ["--config", json.dumps(groups | ({"trainer": run_options_of} if run_options_of else {}))]

@@ -17,7 +17,8 @@ def add_fit_options(parser: LightningArgumentParser) -> None:
         "--early_stopping",
         type=int,
         default=0,
-        help="Stop when val_acc has not risen for so many epochs; 0 never stops early.",
+        help="Stop after so many validations in a row (by default one follows every epoch) without a better "
+        "val_acc; 0 never stops early.",
     )
     parser.add_argument(
         "--checkpoint_every_n_steps",

@@ -54,6 +54,12 @@ TEXTS = {  # where an option's own text is too long for two lines, or says more 
     "trainer.default_root_dir": "where lightning_logs/ is; by default the current folder",
 }
 
+RESUMED = {  # what fit adds to the options that a resumed run does not obey
+    "kept": "; fixed by a checkpoint",
+    "refused": "; fixed in a resumed run",
+    "ignored": "; without effect in a resumed run",
+}
+
 
 class Option(NamedTuple):
     """An option as a parser knows it: its name without dashes, its text, its type hint."""
@@ -103,7 +109,7 @@ def text(verb: str, what: str, options: Sequence[Option], value_of: Callable[[st
         found = [known[name] for name in names if _group(name) == group]
         if found:
             lines += ["", f"{group}:"]
-            lines += [line for option in found for line in _lines(option, value_of(option.name), what)]
+            lines += [line for option in found for line in _lines(option, value_of(option.name), what, verb == "fit")]
     if what == "short":
         rest = len(known) - len(names)
         lines += ["", f"{rest} more options: vgg-lightning {verb} --help all, or --help {', '.join(GROUPS)}"]
@@ -115,13 +121,14 @@ def _group(name: str) -> str:
     return first if dot else "run"
 
 
-def _lines(option: Option, value: Any, what: str) -> Iterator[str]:
+def _lines(option: Option, value: Any, what: str, resumes: bool) -> Iterator[str]:
     shown = in_words(value)
     head = f"  --{option.name}{f' {shown}' if shown else ''}"
     about = TEXTS.get(option.name) or _sentence(option.text, whole=what != "short")
     if what != "short":
         takes = _takes(option)
         about += f" ({takes})" if takes else ""
+        about += RESUMED.get(row(option.name).resumed, "") if resumes else ""
     wrapped = textwrap.wrap(about, WIDTH - COLUMN) or [""]
     if len(head) > COLUMN - 2:
         yield head

@@ -26,12 +26,13 @@ from vgg_lightning.cli.defaults import config_name, run_name, with_defaults
 from vgg_lightning.cli.fit_options import NAMES, add_fit_options
 from vgg_lightning.cli.jsonargparse_private import explained, type_hints
 from vgg_lightning.cli.parser import Parser, prefer_whole_numbers
+from vgg_lightning.cli.run_config import note_as_own
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
 from vgg_lightning.prepare import TRAINER_DEFAULTS, Asked, Run, prepare
 from vgg_lightning.run.checkpoints.locate import RunFinished
 from vgg_lightning.run.session import quiet, session, silence
 from vgg_lightning.training.limits import check_run
-from vgg_lightning.training.run_options import LINKED
+from vgg_lightning.training.run_options import FIT, LINKED
 
 __all__ = ["TRAINER_DEFAULTS", "VGGLightningCLI", "main", "quiet", "silence"]
 
@@ -115,6 +116,8 @@ class VGGLightningCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse `args` without Lightning's warning that sys.argv is there too."""
         self.config = parser.parse_args(args)
+        if self.verb == "fit" and self.config.resume:
+            raise UserError("resume in a configuration does nothing, which is for every run alike: type --resume")
         check_run(self.config)  # the seed, before Lightning sets it
         predict.check_options(self.verb, self.config)
 
@@ -161,13 +164,11 @@ class VGGLightningCLI(LightningCLI):
         files = [Path(str(path)) for path in self.config.config or [] if path]
         return run_name(files) if files else str(self.config.model.network)
 
-    def _save_config(self, file: Path, options: dict[str, Any]) -> None:
+    def _save_config(self, file: Path, used: dict[str, Any]) -> None:
         config = self.config.clone()
-        config.seed_everything = options["seed_everything"]
-        config.model.num_classes, config.trainer.max_epochs = (
-            options["model"]["num_classes"],
-            options["trainer"]["max_epochs"],
-        )
-        for name in ("seed", "val_size", "batch_size"):
-            config.data[name] = options["data"][name]
+        for name in (name for name, row in FIT.items() if row.launch):
+            config.pop(name, None)  # a recipe for a new run, not a way on with this one
+        for name, value in used.items():
+            config[name] = value
         write_whole(file, self.parser.dump(config, skip_none=False))
+        note_as_own(file)

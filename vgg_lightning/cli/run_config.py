@@ -2,18 +2,24 @@
 
 A configuration can name classes, which are imported when it is read: a logger, a callback, a strategy. One that the
 user gives with --config is the user's own; one that lies beside a checkpoint is not, so it passes this file first.
+One that names classes is taken if this user has started that run, in that folder: its SHA-256 was noted then.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import os
 import re
 from pathlib import Path
 from typing import Any
 
 from vgg_lightning.base.errors import UserError
-from vgg_lightning.base.options_file import BrokenFileError, read_options
+from vgg_lightning.base.files import read_regular
+from vgg_lightning.base.options_file import LARGEST, BrokenFileError, read_options
 from vgg_lightning.classifier import Classifier
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
+from vgg_lightning.data.files import own_cache
 from vgg_lightning.loading.opened import LONGEST, checked_options
 from vgg_lightning.loading.run_data import data_dir_of
 from vgg_lightning.training.run_options import FIT, places
@@ -38,11 +44,31 @@ def plain_config(file: Path) -> dict[str, Any]:
     if data_dir := data_dir_of(found, file.parent, config["data"].get("dataset")):
         config["data"]["data_dir"] = data_dir
     config["trainer"] = _group(found, "trainer")
+    if _note_of(file).is_file():
+        return config
     for name, value in config["trainer"].items():
         _require_plain(f"trainer.{name}", value, file)
     if absent := [group for group in (*GROUPS, "trainer") if group not in found]:
         raise BrokenFileError(f"{file} ends before its options of {' and '.join(absent)}")
     return config
+
+
+def note_as_own(file: Path) -> None:
+    """Note that this user has started the run of a configuration that names classes, so that it can be resumed."""
+    with contextlib.suppress(UserError):
+        plain_config(file)
+        return  # without a note
+    with contextlib.suppress(OSError):  # then it is resumed with --config
+        note = _note_of(file)
+        note.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        note.touch()
+
+
+def _note_of(file: Path) -> Path:
+    """Return where it is noted that a configuration, with this content and in this place, is the user's own."""
+    content = read_regular(file, LARGEST)
+    digest = hashlib.sha256(os.fsencode(file.resolve()) + b"\0" + content).hexdigest()
+    return own_cache() / "own_configs" / digest
 
 
 def _read(file: Path) -> dict[str, Any]:

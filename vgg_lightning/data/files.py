@@ -60,6 +60,11 @@ def default_data_dir() -> Path:
     """Return $VGG_LIGHTNING_DATA, else $XDG_CACHE_HOME/vgg_lightning, else ~/.cache/vgg_lightning."""
     if own := os.environ.get("VGG_LIGHTNING_DATA"):
         return _absolute(own)
+    return own_cache()
+
+
+def own_cache() -> Path:
+    """Return this user's own folder: $XDG_CACHE_HOME/vgg_lightning, else ~/.cache/vgg_lightning."""
     cache = os.environ.get("XDG_CACHE_HOME", "")
     if not os.path.isabs(cache):  # which the XDG specification says to ignore
         cache = "~/.cache"

@@ -25,19 +25,19 @@ CLASSES: tuple[str, ...] = (
 
 DIVISOR = Range(lambda value: value >= 1e-4, "0.0001 or more")  # the least that images are found to have
 OPTIONS: dict[str, Option] = {
-    "image_size": Option(structure=True),
-    "batch_size": Option(COUNT, fixed=True),
-    "val_size": Option(fixed=True),
+    "image_size": Option(resumed="kept"),
+    "batch_size": Option(COUNT, resumed="refused"),
+    "val_size": Option(resumed="refused"),
     "augment": Option(),
-    "normalize": Option(structure=True),
-    "in_channels": Option(structure=True, follows="model.in_channels"),
+    "normalize": Option(resumed="kept"),
+    "in_channels": Option(resumed="kept", follows="model.in_channels"),
     "data_dir": Option(place=True, local=True, apart=True),
-    "dataset": Option(fixed=True),
+    "dataset": Option(resumed="refused"),
     "on_device": Option(),
     "seed": Option(SEED, local=True),
-    "classes": Option(structure=True),
-    "mean": Option(SHARE, structure=True),
-    "std": Option(DIVISOR, structure=True),
+    "classes": Option(resumed="kept"),
+    "mean": Option(SHARE, resumed="kept"),
+    "std": Option(DIVISOR, resumed="kept"),
     "predict_path": Option(place=True),
 }
 PLACES = [name for name, row in OPTIONS.items() if row.place]

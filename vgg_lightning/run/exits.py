@@ -36,7 +36,10 @@ def exit_code(run: Callable[[], int | None], debug: bool = False) -> int:
 
 def report(line: str, debug: bool, code: int, everywhere: bool = False) -> int:
     """Print a line, and return the code. What all processes of a run say at once is said by the first one."""
-    rank = seat().rank
+    try:
+        rank = seat().rank
+    except UserError:  # which is what is said
+        rank = 0
     if debug:
         traceback.print_exc()
     if line and not (rank and everywhere):

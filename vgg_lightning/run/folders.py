@@ -75,9 +75,12 @@ def discard_run_folder(folder: Path) -> None:
 
 
 def run_folder_of(checkpoint: Path) -> Path | None:
-    """Return the run folder of a checkpoint file, or None if it does not lie in one."""
+    """Return the run folder of a checkpoint file, relative if the file's path is; None if it does not lie in one."""
     folder = checkpoint.resolve().parent
-    return folder.parent if folder.name == "checkpoints" else None
+    if folder.name != "checkpoints":
+        return None
+    named = checkpoint.parent.parent
+    return named if named.resolve() == folder.parent else folder.parent
 
 
 def loggers(run_folder: Path, step: int | None, metrics: Sequence[str] = HPARAMS_METRICS) -> list[Logger]:

@@ -6,6 +6,7 @@ installed version, so that the name of a failing test says what a new version ha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -29,6 +30,21 @@ def batches_begun(trainer: L.Trainer) -> int:
     `trainer.global_step` counts steps of the optimizer, which are fewer where gradients are accumulated.
     """
     return int(trainer.fit_loop.epoch_loop.batch_progress.total.ready)
+
+
+def batches_of_epoch(trainer: L.Trainer) -> float:
+    """Return the training batches of an epoch, inf if unlimited: `num_training_batches` may not know yet."""
+    if math.isinf(trainer.num_training_batches):
+        trainer.fit_loop.setup_data()
+    return trainer.num_training_batches
+
+
+def steps_of_epoch(trainer: L.Trainer) -> int:
+    """Return the steps of the optimizer in one epoch, of all of the training where batches are not counted."""
+    batches = batches_of_epoch(trainer)
+    if math.isinf(batches):
+        return max(int(trainer.max_steps), 1)
+    return math.ceil(batches / trainer.accumulate_grad_batches)
 
 
 def accumulates(trainer: L.Trainer) -> bool:
@@ -136,6 +152,36 @@ def before_validation(checkpoint: Saved) -> None:
     for counts in (progress["total"], progress["current"]):
         counts.update(ready=1, started=1, processed=0, completed=0)
     progress["is_last_batch"] = False
+
+
+def epochs_finished(trainer: L.Trainer) -> int:
+    """Return the number of whole epochs. `trainer.current_epoch` also counts one that max_steps or time cut short."""
+    epochs: Any = trainer.fit_loop.epoch_progress.current
+    return int(epochs.processed) - bool(batches_of_cut_epoch(trainer))
+
+
+def batches_of_cut_epoch(trainer: L.Trainer) -> int:
+    """Return the batches of an epoch that ended before its last batch and is counted; 0 if there is no such epoch."""
+    epochs: Any = trainer.fit_loop.epoch_progress.current
+    batches = trainer.fit_loop.epoch_loop.batch_progress
+    counted = 0 < epochs.processed == epochs.started
+    return int(batches.current.ready) if counted and not batches.is_last_batch else 0
+
+
+def ends_epoch_early(trainer: L.Trainer) -> bool:
+    """Return whether this is the end of an epoch before its last batch. Call it in `on_train_epoch_end`."""
+    epochs: Any = trainer.fit_loop.epoch_progress.current
+    return bool(batches_of_cut_epoch(trainer)) and epochs.completed < epochs.processed
+
+
+def take_back_end_of_epoch(checkpoint: Saved) -> None:
+    """Let a checkpoint that is saved in `on_train_epoch_end` say that the epoch goes on: its last batch is to come."""
+    loop = checkpoint["loops"]["fit_loop"]
+    for epochs in (loop["epoch_progress"]["total"], loop["epoch_progress"]["current"]):
+        epochs["processed"] -= 1
+    for batches in (loop["epoch_loop.batch_progress"]["total"], loop["epoch_loop.batch_progress"]["current"]):
+        batches["completed"] -= 1  # as in on_train_batch_end, from where Lightning goes on
+    loop["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1  # likewise
 
 
 def epochs_done(checkpoint: Saved) -> int:

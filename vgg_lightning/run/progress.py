@@ -14,7 +14,9 @@ from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from tqdm import tqdm
 
 from vgg_lightning.base.progress import bar_colour
-from vgg_lightning.run.lightning_private import batches_begun
+from vgg_lightning.base.text import duration, minutes, short
+from vgg_lightning.run.ending import plan
+from vgg_lightning.run.lightning_private import batches_begun, batches_of_cut_epoch
 
 LINE_EVERY = 30.0  # seconds from one line to the next where there is no bar
 MOST_LINES = 20  # of one epoch, test or prediction
@@ -30,6 +32,7 @@ class EpochLines(Callback):
     def __init__(self, metrics: Sequence[str] | None = None) -> None:
         self.metrics = metrics
         self._begin = 0.0
+        self._validated = False
         self._first = self._done = 0  # batches of the whole training: before this process, and by now
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -40,6 +43,10 @@ class EpochLines(Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Count the batches; the means of the epoch are known only after this hook."""
         self._done = batches_begun(trainer)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Note that this epoch has a validation."""
+        self._validated = True
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Print the line of the epoch before."""
@@ -55,12 +62,20 @@ class EpochLines(Callback):
         seconds = (time.monotonic() - self._begin) / (self._done - self._first) * trainer.num_training_batches
         logged = trainer.callback_metrics
         names = [name for name in logged if not name.endswith("_step")] if self.metrics is None else self.metrics
-        metrics = ", ".join(f"{name} {float(logged[name]):.4f}" for name in names if name in logged)
-        left = seconds * ((trainer.max_epochs or 0) - trainer.current_epoch)
-        tqdm.write(  # which does not tear a bar, and is print where there is none
-            f"epoch {trainer.current_epoch}/{trainer.max_epochs}: {metrics}, "
-            f"{seconds:.0f} s an epoch, {left / 60:.1f} min left"
-        )
+        if not self._validated:  # what is logged is of an epoch before
+            names = [name for name in names if not name.startswith("val_")]
+        self._validated = False
+        metrics = [f"{name} {short(float(logged[name]))}" for name in names if name in logged]
+        whole = plan(trainer)
+        total = f"/{whole.epochs}" if whole.epochs is not None else ""
+        cut = batches_of_cut_epoch(trainer)
+        part = f", {cut} of {trainer.num_training_batches} batches" if cut else ""
+        times = [f"{seconds:.0f} s an epoch"]
+        if whole.batches is not None and not cut:
+            each = (time.monotonic() - self._begin) / (self._done - self._first)
+            times.append(f"{minutes(each * (whole.batches - self._done))} left")
+        # tqdm.write does not tear a bar, and is print where there is none
+        tqdm.write(f"epoch {trainer.current_epoch}{total}{part}: {', '.join(metrics + times)}")
         sys.stdout.flush()
 
 
@@ -156,13 +171,6 @@ class Lines(ProgressBar):
         if trainer.is_global_zero:
             left = f" of {total}, {duration(each * (total - done))} left" if known else ""
             print(f"{what}: batch {done}{left}", flush=True)
-
-
-def duration(seconds: float) -> str:
-    """Return a time in words: 40 s, 12 min, 3.5 h."""
-    if seconds < 100:
-        return f"{max(seconds, 0):.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def progress_bar(refresh_rate: int = 10) -> ProgressBar:

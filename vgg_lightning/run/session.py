@@ -19,6 +19,8 @@ from vgg_lightning.run.checkpoints.read import one_launch
 from vgg_lightning.run.parallel.launcher import together
 
 LOUD = ("lightning.pytorch", "lightning.fabric")  # loggers
+# Those that print a table for whoever asks for one: --trainer.profiler, --trainer.enable_model_summary.
+TABLES = ("lightning.pytorch.profilers.profiler", "lightning.pytorch.callbacks.model_summary")
 _open = False
 
 
@@ -62,6 +64,8 @@ def quiet() -> None:
     """Keep Lightning's notes that ask nothing of the user off the screen."""
     for name in LOUD:
         logging.getLogger(name).setLevel(logging.WARNING)
+    for name in TABLES:
+        logging.getLogger(name).setLevel(logging.INFO)
     for note in (
         r".*directory .* exists and is not empty",  # config.yaml is in it
         r".*WeightAveraging state cannot be restored",  # nor need it be, to test
@@ -71,13 +75,14 @@ def quiet() -> None:
         r".*callbacks used to create the checkpoint need to be provided",  # to fit; this is test or predict
         r".*sync_dist=True.*",  # the metrics have been added up over the processes already
         r".*torch.jit.trace.*",  # how TensorBoard draws the graph
+        r".*Total length of `list` across ranks is zero",  # no validation was asked for
     ):
         warnings.filterwarnings("ignore", note)
 
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    levels = {name: logging.getLogger(name).level for name in LOUD}
+    levels = {name: logging.getLogger(name).level for name in (*LOUD, *TABLES)}
     try:
         with warnings.catch_warnings():
             quiet()

@@ -17,10 +17,13 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from vgg_lightning.base.files import write_whole
 from vgg_lightning.base.machine import peak_memory
-from vgg_lightning.base.text import program, say
+from vgg_lightning.base.text import count, minutes, program, say
 from vgg_lightning.base.versions import versions
 from vgg_lightning.data.batches import Batch
 from vgg_lightning.data.splits import Part
+from vgg_lightning.run.checkpoints.callbacks import BestCheckpoint
+from vgg_lightning.run.ending import Ending, ending
+from vgg_lightning.run.lightning_private import epochs_finished
 from vgg_lightning.run.loggers.tensorboard import RunTensorBoard
 from vgg_lightning.show.class_table import class_accuracies
 
@@ -35,13 +38,18 @@ class RunReport(Callback):
 
     Args:
         run_folder: where results.json goes.
+        options: of the run, which its checkpoints hold beside the precision: the seed.
     """
 
-    def __init__(self, run_folder: Path) -> None:
+    def __init__(self, run_folder: Path, options: Mapping[str, Any] | None = None) -> None:
         self.run_folder = run_folder
+        self.options = dict(options or {})
         self.checkpoint: Path | None = None
-        self.metrics: dict[str, float] = {}  # of the last epoch in training, of the best one in validation
+        self.metrics: dict[str, float] = {}  # of the last epoch in training, of the tested checkpoint else
         self.val_batches = 0.0  # of the last validation, which may have been in a launch before
+        self._validation: dict[str, float] = {}  # the newest, of the weights at the step `_validated_at`
+        self._validated_at = -1
+        self.ended = Ending("", "")
         self.seconds = 0.0  # of fit, validation included, over all launches of a resumed run
         self.train_seconds = 0.0  # of the training batches alone
         self.examples = 0
@@ -61,8 +69,10 @@ class RunReport(Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from the launch before; but once fit is over, what is loaded is the best checkpoint, to test it."""
+        """Go on from the launch before; but once fit is over, what is loaded is the checkpoint that is tested."""
         if self.checkpoint is not None:
+            if self.checkpoint.name == "best.ckpt" and (found := state_dict.get("validation")):
+                self._take_validation(found)
             return
         self.metrics = dict(state_dict["metrics"])
         self.val_batches = state_dict.get("val_batches", 0.0)
@@ -78,9 +88,12 @@ class RunReport(Callback):
         parameters = sum(p.numel() for p in pl_module.parameters())
         hparams = pl_module.hparams
         if trainer.is_global_zero:
+            epochs, steps = trainer.max_epochs, trainer.max_steps
+            limits = [count(epochs, "epoch")] if epochs is not None and epochs >= 0 else []
+            limits += [count(steps, "step")] if steps >= 0 else []
             print(
                 f"{hparams['network']}: {parameters:,} parameters, pictures of {hparams['image_size']} x "
-                f"{hparams['image_size']}, {trainer.max_epochs} epochs on {trainer.strategy.root_device}"
+                f"{hparams['image_size']}, {' or '.join(limits)} on {trainer.strategy.root_device}"
             )
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -101,33 +114,56 @@ class RunReport(Callback):
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Keep the validation metrics of the best epoch, by the rule of the best checkpoint."""
         self.val_batches = float(sum(trainer.num_val_batches))
-        found = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val_")}
+        found = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val_")}
+        self._validation, self._validated_at = found, trainer.global_step
         if found.get("val_acc", 0.0) > self.metrics.get("val_acc", -1.0):
             self.metrics |= found
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Save the training means of the epoch, which are known only now."""
+        """Save the training means of the epoch, which are known only now, and the validation of these weights."""
         means = {k: trainer.callback_metrics[k] for k in ("train_loss", "train_acc") if k in trainer.callback_metrics}
         self.metrics |= {name: float(mean) for name, mean in means.items()}
-        checkpoint["callbacks"][self.state_key]["metrics"] = dict(self.metrics)
+        state = checkpoint["callbacks"][self.state_key]
+        state["metrics"] = dict(self.metrics)
+        state["validation"] = dict(self._validation) if self._validated_at == trainer.global_step else {}
+        checkpoint["run_options"] = {**self.options, "precision": trainer.precision}
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Stop the clock of training if the epoch was cut short."""
+        if self._training:
+            self.train_seconds += time.monotonic() - self._train_begin
+            self._training = False
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Keep the training means of the last epoch."""
         self.metrics |= {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("train_")}
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Stop the clock of fit, and note the checkpoint."""
+        """Stop the clock of fit, note the checkpoint, and say why the run ended if not after all of its epochs."""
         self.seconds += time.monotonic() - self._fit_begin
-        best = getattr(trainer.checkpoint_callback, "best_model_path", "")
-        candidates = [Path(best)] if best else []
-        candidates.append(self.run_folder / "checkpoints" / "last.ckpt")
-        self.checkpoint = next((file for file in candidates if file.is_file()), None)
+        best = [c.best_model_path for c in trainer.checkpoint_callbacks if isinstance(c, BestCheckpoint)]
+        files = [*(Path(file) for file in best if file), self.run_folder / "checkpoints" / "last.ckpt"]
+        self.checkpoint = next((file for file in files if file.is_file()), None)
+        validated = any(name.startswith("val_") for name in self.metrics)
+        if self.checkpoint is None or self.checkpoint.name != "best.ckpt":
+            self._take_validation(self._validation if self._validated_at == trainer.global_step else {})
+        self.ended = ending(trainer)
+        if self.ended.text and trainer.is_global_zero:
+            say(self.ended.text)
+        if best and not validated and trainer.is_global_zero:
+            tested = self.checkpoint.name if self.checkpoint else "the last state"
+            say(f"no validation was run, so there is no best.ckpt: {tested} counts")
 
     def test(self, trainer: L.Trainer, model: L.LightningModule, data: FashionMNISTDataModule) -> None:
         """Test the best checkpoint, or the weights at hand if none was saved."""
         path = str(self.checkpoint) if self.checkpoint else None
         trainer.test(model, data, ckpt_path=path, weights_only=True, verbose=False)
         self.metrics |= {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+    def _take_validation(self, found: Mapping[str, float]) -> None:
+        """Let the metrics be those of the validation that goes with the weights that are tested."""
+        others = {name: value for name, value in self.metrics.items() if not name.startswith("val_")}
+        self.metrics = {**others, **found}
 
     def write(self, trainer: L.Trainer, data: FashionMNISTDataModule) -> None:
         """Write results.json."""
@@ -139,8 +175,9 @@ class RunReport(Callback):
             "train_loss": self.metrics.get("train_loss"),
             **{name: part.text for name, part in parts_of(trainer, data, self.val_batches).items()},
             "test_acc_per_class": class_accuracies(trainer),
-            "epochs": trainer.current_epoch,
+            "epochs": epochs_finished(trainer),
             "steps": trainer.global_step,
+            "ended_by": self.ended.option.rpartition(".")[2] or "max_epochs",
             "seconds": round(self.seconds, 1),
             "examples_per_second": round(self.examples / max(self.train_seconds, 1e-9), 1),
             "peak_memory_mb": round(self.peak_memory_mb) or None,
@@ -156,7 +193,10 @@ class RunReport(Callback):
 
 
 def _below(folder: Path, file: Path | None) -> str | None:
-    return file.resolve().relative_to(folder.resolve()).as_posix() if file else None
+    if file is None:
+        return None
+    inside = file.resolve().is_relative_to(folder.resolve())
+    return (file.resolve().relative_to(folder.resolve()) if inside else file).as_posix()
 
 
 def peak_memory_mb(device: str = "") -> float:
@@ -201,7 +241,7 @@ def print_next_steps(report: RunReport, trainer: L.Trainer, data: FashionMNISTDa
     if "val_acc" in metrics:
         say(f"validation     {in_percent(metrics, 'val_acc')}{on.get('validated_on', '')}")
     peak = report.peak_memory_mb
-    print(f"time           {report.seconds / 60:.1f} min" + (f", peak memory {peak:.0f} MB" if peak else ""))
+    print(f"time           {minutes(report.seconds)}" + (f", peak memory {peak:.0f} MB" if peak else ""))
     say(f"run folder     {report.run_folder}")
     if commands := _next_commands(report, trainer):
         say("\n".join(["\nnext:", *(f"  {command}" for command in commands)]))

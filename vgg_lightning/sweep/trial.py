@@ -17,6 +17,7 @@ from typing import Any
 import optuna
 from optuna.study import Study
 from optuna.trial import Trial, TrialState
+from tqdm import tqdm
 
 from vgg_lightning.base.files import open_own
 from vgg_lightning.base.machine import START_METHOD, own_group, send_self
@@ -141,6 +142,7 @@ def _child(job: Job, stop: Connection) -> None:
     for stream in (1, 2):
         os.dup2(output, stream)
     quiet()
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore too, which a process that ends at once would leave behind
     threading.Thread(target=_obey, args=(stop,), daemon=True).start()
     held = hold_alive(job.folder, exclusive=False)
     code = guarded(lambda: _fit(job))

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
+import math
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
+import lightning as L
 import torch
 from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.strategies import StrategyRegistry
 
 from vgg_lightning.base.errors import UserError, nearest, option
 from vgg_lightning.base.options import Rows, in_range
-from vgg_lightning.run.parallel.devices import SHARDED
+from vgg_lightning.base.process import seat
+from vgg_lightning.base.text import count
+from vgg_lightning.run.ending import check_duration
+from vgg_lightning.run.parallel.devices import SHARDED, processes
 from vgg_lightning.training.options import OPTIONS as MODEL
 from vgg_lightning.training.run_options import FIT, TRAINER
 
@@ -36,9 +42,73 @@ def check_trainer(options: Mapping[str, Any]) -> None:
     _check_name("strategy", options.get("strategy"), ("auto", *StrategyRegistry.available_strategies()))
     _check_accelerator(options.get("accelerator"))
     _check_devices(options.get("devices"), options.get("accelerator"))
+    check_duration(options.get("max_time"))
     if re.match(r"\w+://", place := str(options.get("default_root_dir"))):
         named = option("trainer.default_root_dir")
         raise UserError(f"{named} {place}: runs are written to a folder on this machine: name one")
+
+
+def check_batches(options: Mapping[str, Any], batches: Mapping[str, int]) -> None:
+    """Raise UserError for a limit of the Trainer that leaves no batch, or a validation that never comes.
+
+    Args:
+        options: of the Trainer, by name.
+        batches: of each split, "train", "val" and "test".
+    """
+    left = dict(batches)
+    for split, number in batches.items():
+        limit = options[f"limit_{split}_batches"]
+        if isinstance(limit, float):
+            left[split] = int(limit * number)
+        elif limit is not None:
+            left[split] = min(limit, number)
+        if number and limit and not left[split]:
+            named, least = option(f"trainer.limit_{split}_batches"), math.ceil(1000 / number) / 1000
+            raise UserError(f"{named} {limit} of {count(number, 'batch')} is none: give 1, or {least:g} or more")
+    every = options["val_check_interval"]
+    if type(every) is int and options["check_val_every_n_epoch"] is not None and left["val"] and every > left["train"]:
+        epoch = f"an epoch has {count(left['train'], 'batch')}"
+        raise UserError(f"{option('trainer.val_check_interval')} {every} is out of range: {epoch}")
+
+
+def notes(options: Mapping[str, Any]) -> list[str]:
+    """Return what to say before a run of options that change nothing in it.
+
+    Args:
+        options: all of a run, the groups "trainer" and "data" as tables.
+    """
+    trainer, found = options["trainer"], list[str]()
+    found += [f"{option(f'trainer.{name}')} does nothing here: {why}" for name, why in _idle(trainer, options)]
+    every, epochs, patience = trainer["check_val_every_n_epoch"], trainer["max_epochs"], options["early_stopping"]
+    validates = options["data"]["val_size"] and trainer["limit_val_batches"] != 0 and not trainer["fast_dev_run"]
+    if not validates or not every or epochs is None or epochs < 0 or trainer["val_check_interval"] not in (None, 1.0):
+        return found
+    if not epochs // every:
+        named = option("trainer.check_val_every_n_epoch")
+        found.append(f"{named} {every} of {count(epochs, 'epoch')}: no validation is run, and there is no best.ckpt")
+    if patience and epochs // every <= patience:
+        validations = count(epochs // every, "validation")
+        found.append(f"{option('early_stopping')} {patience} cannot stop this run, which has {validations}")
+    return found
+
+
+def _idle(trainer: Mapping[str, Any], options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the options of the Trainer that do nothing beside the others, and why."""
+    for name, parameter in inspect.signature(L.Trainer).parameters.items():
+        if (idle := TRAINER[name].idle) and trainer[name] != parameter.default:
+            yield name, idle
+    if trainer["sync_batchnorm"] and processes(trainer, seat()) == 1:
+        yield "sync_batchnorm", "there is one process"
+    if trainer["gradient_clip_algorithm"] and trainer["gradient_clip_val"] is None:
+        yield "gradient_clip_algorithm", f"give {option('trainer.gradient_clip_val')} as well"
+    if trainer["benchmark"] and not torch.cuda.is_available():
+        yield "benchmark", "it is for GPUs"
+    if trainer["limit_predict_batches"] is not None:
+        yield "limit_predict_batches", "it is for predict"
+    ends_early = options["early_stopping"] or trainer["max_time"] is not None or trainer["callbacks"]
+    for name in ("min_epochs", "min_steps"):
+        if trainer[name] and not ends_early:
+            yield name, f"neither {option('early_stopping')} nor {option('trainer.max_time')} ends the run before"
 
 
 def check_run(options: Mapping[str, Any]) -> None:

@@ -83,7 +83,8 @@ class Scores(Callback):
         for logger in trainer.loggers:
             logger.log_metrics({**scalars, "epoch": trainer.current_epoch}, step)
             logger.save()
-        metrics.reset()
+        if trainer.is_last_batch:  # else the run ends within the epoch, and goes on there if it is resumed
+            metrics.reset()
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Let all processes validate one network: BatchNorm's statistics are those of the first process."""

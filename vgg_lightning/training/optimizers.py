@@ -13,6 +13,7 @@ from vgg_lightning.base.errors import UserError, nearest, option
 # Of the polynomial that is iterated: it brings singular values from 0.01..1 close to 1 in few steps.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
+SETTINGS = ("momentum", "nesterov", "weight_decay", "lr_factor")  # of a group of parameters, beside its rate
 OptimizerName = Literal["sgd", "adam", "adamw", "muon"]
 ParameterGroups = list[dict[str, Any]]
 
@@ -153,3 +154,12 @@ def build_optimizer(
     if bias_lr_factor != 1:
         groups[1] |= {"lr": lr * bias_lr_factor, "lr_factor": bias_lr_factor}
     return OPTIMIZERS[name]([group for group in groups if group["params"]], lr, momentum, nesterov, fused)
+
+
+def take_settings(optimizer: torch.optim.Optimizer, fresh: torch.optim.Optimizer) -> None:
+    """Let an optimizer that a checkpoint has restored go on with the settings of a fresh one; its state stays."""
+    for group, new in zip(optimizer.param_groups, fresh.param_groups, strict=True):
+        for name in SETTINGS:
+            group.pop(name, None)
+            if name in new:
+                group[name] = new[name]

@@ -20,12 +20,12 @@ from vgg_lightning.base.text import say
 from vgg_lightning.networks.whitened_vgg import WhiteningConv
 from vgg_lightning.run import collectives
 from vgg_lightning.run.guards.finite import FiniteGuard
-from vgg_lightning.run.lightning_private import lean
+from vgg_lightning.run.lightning_private import lean, steps_of_epoch
 from vgg_lightning.training.averaging import AveragedWeights, Lookahead
-from vgg_lightning.training.compiling import CompileMode, compile_network
+from vgg_lightning.training.compiling import compile_network
 from vgg_lightning.training.memory import check_one_image
 from vgg_lightning.training.metrics import LOSSY, ChanceNote, Scores
-from vgg_lightning.training.optimizers import build_optimizer
+from vgg_lightning.training.optimizers import build_optimizer, take_settings
 from vgg_lightning.training.schedules import build_schedule, restart_schedule
 
 Optimization = OptimizerLRSchedulerConfig
@@ -40,7 +40,7 @@ def callbacks_of(options: Mapping[str, Any]) -> list[Callback]:
     """
     decay, steps = options["ema_decay"], options["lookahead_steps"]
     averages = [*([Lookahead(steps)] if steps else []), *([AveragedWeights(decay=decay)] if decay else [])]
-    start = Start(options["lr"], options["compile"], options["sam_rho"], decay)
+    start = Start(options)
     return lean([FiniteGuard(), ChanceNote(), *averages, start, SeedDropout(), Scores()])
 
 
@@ -59,14 +59,11 @@ class Start(Callback):
     """Does what a run begins with: sets the precision, whitens the first layer, restarts the schedule, compiles.
 
     Args:
-        lr: peak of the learning rate.
-        compile: a key of `COMPILE_MODES`.
-        sam_rho: of sharpness-aware minimization; 0 is off.
-        ema_decay: of the moving average; 0 is none.
+        options: of the Classifier.
     """
 
-    def __init__(self, lr: float, compile: CompileMode, sam_rho: float, ema_decay: float = 0.0) -> None:
-        self.lr, self.compile, self.sam_rho, self.ema_decay = lr, compile, sam_rho, ema_decay
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self.options = options
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Give the weights the precision of the run, and refuse what no fit can do.
@@ -84,13 +81,13 @@ class Start(Callback):
         accumulates = trainer.accumulate_grad_batches > 1 or any(
             scheduler.going_to_accumulate_grad_batches() for scheduler in schedulers
         )
-        if self.sam_rho and accumulates:
+        if self.options["sam_rho"] and accumulates:
             leave = f"leave {option('trainer.accumulate_grad_batches')} out"
             raise UserError(f"{option('model.sam_rho')} takes whole batches: {leave}")
         if getattr(getattr(trainer, "datamodule", None), "hparams", {}).get("batch_size") == 1:
             check_one_image(pl_module.hparams)
-        for name, value in (("ema_decay", self.ema_decay), ("sam_rho", self.sam_rho)):
-            if value and trainer.precision in LOSSY:
+        for name in ("ema_decay", "sam_rho"):
+            if self.options[name] and trainer.precision in LOSSY:
                 rounded = f"changes weights by less than {option('trainer.precision')} {trainer.precision} can tell"
                 raise UserError(f"{option(f'model.{name}')} {rounded}: use bf16-mixed or 32-true")
         ends = (
@@ -114,14 +111,16 @@ class Start(Callback):
                 collectives.follow_first(layer.state_dict().values())  # other processors round otherwise
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Let learning rate, schedule and epochs asked for win over those in a resumed checkpoint; compile."""
+        """Let the options of optimizer and schedule win over those in a resumed checkpoint; compile."""
         for config in trainer.lr_scheduler_configs:
             if isinstance(config.scheduler, LambdaLR):  # ours; the learning-rate finder brings its own
-                restart_schedule(config.scheduler, self.lr)
+                fresh = _optimizer(self.options, pl_module.network)  # type: ignore[arg-type]
+                take_settings(config.scheduler.optimizer, fresh)
+                restart_schedule(config.scheduler, self.options["lr"])
         for note in notes(pl_module.hparams, trainer) if trainer.is_global_zero else ():
             say(note, sys.stderr)
         # Not before: TensorBoard has drawn its graph by now.
-        compile_network(pl_module.network, self.compile)  # type: ignore[arg-type]
+        compile_network(pl_module.network, self.options["compile"])  # type: ignore[arg-type]
 
 
 def notes(options: Mapping[str, Any], trainer: L.Trainer) -> list[str]:
@@ -153,13 +152,16 @@ def optimization(
         trainer: knows the number of steps, and how the optimizer may step.
         device: on which the parameters are.
     """
-    fused = can_fuse(trainer, device)
-    names = ("lr", "momentum", "nesterov", "weight_decay", "bias_lr_factor")
-    optimizer = build_optimizer(options["optimizer"], network, fused=fused, **{name: options[name] for name in names})
+    optimizer = _optimizer(options, network, can_fuse(trainer, device))
     steps = int(trainer.estimated_stepping_batches)
-    warmup_steps = round(options["warmup_epochs"] * (steps / max(trainer.max_epochs or 1, 1)))
+    warmup_steps = round(options["warmup_epochs"] * steps_of_epoch(trainer))
     scheduler = build_schedule(options["schedule"], optimizer, warmup_steps, steps, options["schedule_end"])
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def _optimizer(options: Mapping[str, Any], network: nn.Module, fused: bool | None = None) -> torch.optim.Optimizer:
+    names = ("lr", "momentum", "nesterov", "weight_decay", "bias_lr_factor")
+    return build_optimizer(options["optimizer"], network, fused=fused, **{name: options[name] for name in names})
 
 
 def can_fuse(trainer: L.Trainer, device: torch.device) -> bool | None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from vgg_lightning.base.options import COUNT, SEED, Option, Range
+from vgg_lightning.base.options import COUNT, SEED, Option, Range, Resumed
 from vgg_lightning.data.options import OPTIONS as DATA
 from vgg_lightning.training.options import OPTIONS as MODEL
 
@@ -19,8 +19,8 @@ _SOME = Range(lambda value: _is_share(value) and value > 0, "a number of batches
 _ZERO_OR_MORE = Range(lambda value: value >= 0, "0 or more")
 
 FIT: dict[str, Option] = {
-    "seed_everything": Option(SEED, local=True),
-    "name": Option(apart=True),
+    "seed_everything": Option(SEED, local=True, resumed="refused"),
+    "name": Option(apart=True, resumed="refused"),
     "early_stopping": Option(Range(lambda epochs: epochs >= 0, "0 (never) or a number of epochs")),
     "checkpoint_every_n_steps": Option(),
     "checkpoint_minutes": Option(apart=True),
@@ -30,12 +30,21 @@ FIT: dict[str, Option] = {
     "resume": Option(launch=True, apart=True),
 }
 TRAINER: dict[str, Option] = {
+    "accelerator": Option(local=True),
+    "strategy": Option(),
+    "devices": Option(local=True),
+    "num_nodes": Option(COUNT),
+    "precision": Option(resumed="refused"),
+    "logger": Option(),
+    "callbacks": Option(),
+    "fast_dev_run": Option(_ZERO_OR_MORE),
     "max_epochs": Option(
         Range(lambda value: value >= 1 or value == -1, "1 or more, or -1 with", other="trainer.max_steps")
     ),
     "min_epochs": Option(_ZERO_OR_MORE),
     "max_steps": Option(Range(lambda value: value >= 1 or value == -1, "1 or more, or -1 for no limit")),
     "min_steps": Option(_ZERO_OR_MORE),
+    "max_time": Option(),
     "limit_train_batches": Option(_SOME),
     "limit_val_batches": Option(_SHARE),
     "limit_test_batches": Option(_SOME),
@@ -43,21 +52,30 @@ TRAINER: dict[str, Option] = {
     "overfit_batches": Option(_SHARE),
     "val_check_interval": Option(_SOME),
     "check_val_every_n_epoch": Option(COUNT),
+    "num_sanity_val_steps": Option(Range(lambda value: value >= -1, "0 or more, or -1 for all")),
+    "log_every_n_steps": Option(_ZERO_OR_MORE, local=True),
+    "enable_checkpointing": Option(),
+    "enable_progress_bar": Option(local=True),
+    "enable_model_summary": Option(),
     "accumulate_grad_batches": Option(COUNT),
     "gradient_clip_val": Option(Range(lambda value: value > 0, "a positive number")),
-    "log_every_n_steps": Option(_ZERO_OR_MORE, local=True),
-    "num_sanity_val_steps": Option(Range(lambda value: value >= -1, "0 or more, or -1 for all")),
-    "reload_dataloaders_every_n_epochs": Option(_ZERO_OR_MORE),
-    "num_nodes": Option(COUNT),
-    "fast_dev_run": Option(_ZERO_OR_MORE),
     "gradient_clip_algorithm": Option(choices=("norm", "value")),
-    "profiler": Option(choices=("simple", "advanced", "pytorch", "xla")),
-    "default_root_dir": Option(place=True, local=True),
-    "accelerator": Option(local=True),
-    "devices": Option(local=True),
-    "enable_progress_bar": Option(local=True),
+    "deterministic": Option(),
+    "benchmark": Option(),
+    "inference_mode": Option(),
+    "use_distributed_sampler": Option(idle="the data module shares its batches among the processes itself"),
+    "profiler": Option(choices=("simple", "advanced", "pytorch")),
+    "detect_anomaly": Option(),
+    "barebones": Option(Range(lambda value: not value, "false: a run has checkpoints, loggers and callbacks")),
+    "plugins": Option(),
+    "sync_batchnorm": Option(),
+    "reload_dataloaders_every_n_epochs": Option(_ZERO_OR_MORE),
+    "default_root_dir": Option(place=True, local=True, resumed="ignored"),
+    "enable_autolog_hparams": Option(),
+    "model_registry": Option(idle="checkpoints stay in the run folder"),
 }
 GROUPS: dict[str, dict[str, Option]] = {"model": MODEL, "data": DATA, "trainer": TRAINER, "fit": FIT}
+OBEYED_INSTEAD = {"seed_everything": "data.seed"}  # what a resumed run can change in place of a refused option
 # Options that another one sets on the command line, with that one.
 LINKED = {f"{group}.{name}": row.follows for group, rows in GROUPS.items() for name, row in rows.items() if row.follows}
 
@@ -76,6 +94,19 @@ def places(group: str) -> list[str]:
 def left_out_of_presets(group: str) -> list[str]:
     """Return the options of a group that a preset leaves out: of a machine, or set by another option."""
     return [name for name, row in GROUPS[group].items() if row.local or row.follows]
+
+
+def all_rows() -> Iterator[tuple[str, str, Option]]:
+    """Yield group, name and row of every option."""
+    for group, rows in GROUPS.items():
+        for name, row in rows.items():
+            yield group, name, row
+
+
+def resumed_as(kind: Resumed) -> list[str]:
+    """Return the options that a resumed run treats so, as one types them after the two dashes."""
+    rows = [entry for entry in all_rows() if entry[2].resumed == kind and not (entry[2].launch or entry[2].follows)]
+    return [name if group == "fit" else f"{group}.{name}" for group, name, _ in rows]
 
 
 def equal_on_all(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from vgg_lightning.base.progress import say
 from vgg_lightning.run import collectives, lightning_private, signals
 from vgg_lightning.run.checkpoints.io import CheckpointNotWrittenError, go_back_to, previous_of
 from vgg_lightning.run.checkpoints.loaders import Restores, loader_states, restores, unrestorable
-from vgg_lightning.run.checkpoints.loop_state import before_batch, before_validation, exchange_weights
+from vgg_lightning.run.checkpoints.loop_state import before_batch, before_validation, exchange_weights, within_epoch
 from vgg_lightning.run.checkpoints.read import damage
 
 LIKE_WEIGHTS = {"momentum_buffer", "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "square_avg", "grad_avg", "acc_delta"}
@@ -90,6 +90,18 @@ class BestCheckpoint(lightning_private.BestModelCheckpoint):
     def __init__(self, folder: Path, monitor: str = "val_acc", mode: Literal["max", "min"] = "max") -> None:
         super().__init__(folder, filename="best", monitor=monitor, mode=mode, enable_version_counter=False)
         self.failed = False
+        self._validated = False  # since the epoch before
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Note that there is a value to go by."""
+        self._validated = self._validated or not trainer.sanity_checking
+        super().on_validation_end(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save, unless the epoch ended before its validation: the value at hand is that of other weights."""
+        if self._validated or not sum(trainer.num_val_batches):  # of one kind of loader it is a list
+            super().on_train_epoch_end(trainer, pl_module)
+        self._validated = False
 
     def save_best(self, trainer: L.Trainer, metrics: dict[str, Any]) -> None:
         """Save the epoch if it is the best so far."""
@@ -218,7 +230,8 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
         """Note where a loader stands whose state cannot be set back by a batch, if it is time to save."""
-        due = any(collectives.agree(signals.pending(), self._is_due(trainer)))
+        ends = trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step
+        due = any(collectives.agree(signals.pending(), self._is_due(trainer), ends))
         self._loaders = loader_states(trainer) if due else None
 
     def on_train_batch_start(
@@ -269,6 +282,8 @@ class LastCheckpoint(Checkpoint):
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Describe in `checkpoint` the place between two batches at which the run stands."""
+        if not self._where and self._restores != "nothing" and lightning_private.ends_epoch_early(trainer):
+            within_epoch(checkpoint, self._loaders)
         if self._where == "batch":
             before_batch(checkpoint, type(getattr(trainer, "datamodule", None)).__qualname__, self._loaders)
         if self._where == "validation":

@@ -9,7 +9,7 @@ from typing import Any
 
 from vgg_lightning.base.errors import UserError, nearest, option
 from vgg_lightning.base.files import check_place
-from vgg_lightning.base.text import say
+from vgg_lightning.base.text import count, say
 from vgg_lightning.run.checkpoints.read import damage
 from vgg_lightning.run.lightning_private import epochs_done
 
@@ -144,13 +144,14 @@ def check_unfinished(checkpoint: dict[str, Any], trainer: Any, early_stopping: i
         return
     epochs, steps = epochs_done(checkpoint), int(checkpoint["global_step"])
     waits = [s["wait_count"] for k, s in checkpoint.get("callbacks", {}).items() if k.startswith("EarlyStopping")]
-    text = f"run {run_folder} is finished: {epochs} epochs, {steps:,} steps"
-    if early_stopping and any(wait >= early_stopping for wait in waits):
-        raise RunFinished(f"{text}; it was stopped early, raise {option('early_stopping')} to go on")
-    if 0 <= trainer.max_steps <= steps:
-        raise RunFinished(f"{text}; raise {option('trainer.max_steps')} to go on")
-    if trainer.max_epochs is not None and 0 <= trainer.max_epochs <= epochs:
-        raise RunFinished(f"{text}; raise {option('trainer.max_epochs')} to go on")
+    ends = {
+        "early_stopping": bool(early_stopping) and any(wait >= early_stopping for wait in waits),
+        "trainer.max_steps": 0 <= trainer.max_steps <= steps,
+        "trainer.max_epochs": trainer.max_epochs is not None and 0 <= trainer.max_epochs <= epochs,
+    }
+    if reached := [option(name) for name, end in ends.items() if end]:
+        done = f"{count(epochs, 'epoch')}, {count(steps, 'step')}"
+        raise RunFinished(f"run {run_folder} is finished: {done}; raise {' and '.join(reached)} to go on")
 
 
 def check_space(folder: Path, size: int) -> None:

@@ -15,9 +15,10 @@ from vgg_lightning.run.lightning_private import (
     save_loader_states,
     saved_loader_states,
     take_back_batch,
+    take_back_end_of_epoch,
 )
 
-__all__ = ["before_batch", "before_validation", "epochs_done", "exchange_weights"]
+__all__ = ["before_batch", "before_validation", "epochs_done", "exchange_weights", "within_epoch"]
 
 Checkpoint = dict[str, Any]
 
@@ -38,6 +39,18 @@ def before_batch(checkpoint: Checkpoint, data: str = "", loaders: list[dict[str,
     for state in (checkpoint.get(data, {}), *saved_loader_states(checkpoint)):
         if "position" in state:
             state["position"] -= 1
+
+
+def within_epoch(checkpoint: Checkpoint, loaders: list[dict[str, Any]] | None = None) -> None:
+    """Describe the end of an epoch that was cut short as a place within it: its other batches are still to come.
+
+    Args:
+        checkpoint: is changed.
+        loaders: the states of the loaders after its last batch, if they are other ones than now.
+    """
+    take_back_end_of_epoch(checkpoint)
+    if loaders is not None:
+        save_loader_states(checkpoint, loaders)
 
 
 def exchange_weights(checkpoint: Checkpoint) -> None:

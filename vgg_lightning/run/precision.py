@@ -1,0 +1,82 @@
+"""The precision of a run: one name for it, and evaluation in float32 whatever the precision of training.
+
+A model is reopened, exported and served in float32. Its validation and its test are therefore computed in float32 too,
+so that a number is the same wherever it is printed; who wants another one asks for it: `test --trainer.precision`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.plugins import HalfPrecision, MixedPrecision
+from torchmetrics import Metric
+
+DEFAULT = "32-true"
+PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true")
+SHORT = {"16": "16-mixed", "32": "32-true", "64": "64-true", "bf16": "bf16-mixed"}  # as Lightning reads them
+
+
+def unified(precision: Any) -> Any:
+    """Return the one name of a precision, of which Lightning knows short forms: 16, "bf16"."""
+    return None if precision is None else SHORT.get(str(precision), precision)
+
+
+def usable(precision: Any, on_cpu: bool) -> Any:
+    """Return the precision that a device computes in when it is asked for this one: no CPU has mixed float16."""
+    precision = unified(precision)
+    return "bf16-mixed" if on_cpu and precision == "16-mixed" else precision
+
+
+def evaluated_in(precision: str) -> str:
+    """Return the precision in which a model that was trained in `precision` is evaluated: never less than float32."""
+    return "64-true" if precision == "64-true" else DEFAULT
+
+
+def evaluate_in_float32(trainer: L.Trainer) -> None:
+    """Let a Trainer that trains in half precision validate and test in float32."""
+    plugin: Any = trainer.precision_plugin
+    context: Any = None
+    if type(plugin) is MixedPrecision:  # the weights are in float32
+        context = contextlib.nullcontext
+    elif type(plugin) is HalfPrecision:
+        context = lambda: _in_float32(trainer.lightning_module)  # noqa: E731
+    if context:
+        plugin.val_step_context = plugin.test_step_context = context
+
+
+@contextlib.contextmanager
+def _in_float32(module: L.LightningModule) -> Iterator[None]:
+    """Hold the weights in float32, which takes every half-precision number as it is, and gives it back so."""
+    before = module.dtype
+    module.to(torch.float32)
+    try:
+        yield
+    finally:
+        metrics = [part for part in module.modules() if isinstance(part, Metric)]
+        sums = [dict(metric.metric_state) for metric in metrics]  # which are not to be rounded
+        module.to(before)
+        for metric, found in zip(metrics, sums, strict=True):
+            for name, value in found.items():
+                setattr(metric, name, value)
+
+
+def emulates(precision: str, device: torch.device) -> bool:
+    """Return whether a device only emulates bfloat16, which is slower there than float32."""
+    if not precision.startswith("bf16"):
+        return False
+    if device.type == "cuda":
+        return not torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and not processor_has_bfloat16()
+
+
+def processor_has_bfloat16() -> bool:
+    """Return whether the processor computes in bfloat16 (AVX-512 BF16, AMX); True where torch cannot tell."""
+    capabilities = getattr(torch.cpu, "get_capabilities", None)
+    if capabilities is None:
+        return True
+    found = capabilities()
+    return any(found.get(name, False) for name in ("avx512_bf16", "amx_bf16", "amx_tile", "bf16"))
