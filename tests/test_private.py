@@ -668,6 +668,27 @@ def _(folder):
     assert jsonargparse_private.options(parser) == ["-h", "--help", "--rate"]
 
 
+@holds(jsonargparse_private.explained)
+def _(folder):
+    from jsonargparse import ArgumentParser
+
+    class Thing:
+        def __init__(self, size: int = 1):
+            """A thing.
+
+            Args:
+                size: in metres.
+            """
+
+    parser = ArgumentParser()
+    parser.add_argument("--config", action="config", help="a file")
+    parser.add_class_arguments(Thing, "thing")
+    parser.add_argument("--any", type=Thing | None, help="another")
+    explained = jsonargparse_private.explained(parser)
+    del explained["print_config"]
+    assert explained == {"config": "a file", "thing.size": "in metres.", "any": "another"}
+
+
 @holds(jsonargparse_private.type_hints)
 def _(folder):
     from jsonargparse import ArgumentParser

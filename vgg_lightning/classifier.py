@@ -18,7 +18,7 @@ from vgg_lightning.loading.load import load_model, load_weights, reopen
 from vgg_lightning.networks import Head, InitScheme, build_network, initialize
 from vgg_lightning.run.collectives import shard
 from vgg_lightning.training import losses, memory, metrics, recipe, sam
-from vgg_lightning.training.compiling import CompileMode, kept
+from vgg_lightning.training.compiling import CompileMode, kept, pool_first
 from vgg_lightning.training.optimizers import OptimizerName
 from vgg_lightning.training.options import PLACES, check_options, network_arguments
 from vgg_lightning.training.schedules import ScheduleName
@@ -105,7 +105,7 @@ class Classifier(L.LightningModule):
 
     def build(self) -> nn.Module:
         """Return a new network of the kind that the options name, with torch's own initial weights."""
-        return build_network(**network_arguments(self.hparams))
+        return pool_first(build_network(**network_arguments(self.hparams)))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (N, num_classes) of preprocessed images (N, in_channels, image_size, image_size)."""

@@ -31,6 +31,23 @@ def table(header: Sequence[str], rows: Sequence[Row]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
+def narrow_table(header: Sequence[str], rows: Sequence[Row], width: int, all_in: str) -> str:
+    """Return a table of at most `width` columns; what does not fit is left out on the right, and said in a last line.
+
+    Args:
+        header: names of the columns.
+        rows: of the table.
+        width: of the screen.
+        all_in: where all of it can be read.
+    """
+    for count in range(len(header), 0, -1):
+        text = table(header[:count], [row[:count] for row in rows])
+        if max(map(len, text.split("\n"))) <= width or count == 1:
+            break
+    left_out = header[count:]
+    return f"{text}\n{', '.join(left_out)}: in {all_in}" if left_out else text
+
+
 def markdown(header: Sequence[str], rows: Sequence[Row]) -> str:
     """Return a Markdown table; numbers stand on the right."""
     rule = ["---:" if right else "---" for right in _right_aligned(rows, len(header))]

@@ -18,7 +18,6 @@ PREAMBLE = {
     "bash": CONFIG + '() {{ compgen -W "{presets}" -- "$1"; compgen -f -- "$1"; }}',
     "zsh": CONFIG + "() {{ compadd -- {presets}; _files }}",
 }
-NETWORK_OPTIONS = ("--model.network",)
 NETWORK_VERBS = ("summary", "compare")
 
 
@@ -32,7 +31,7 @@ def main(args: list[str]) -> int:
         given = args[0] if args else ""
         raise UserError(f"--print_shtab {given}{nearest(given, SHELLS)}: it takes one of {', '.join(SHELLS)}")
     if importlib.util.find_spec("shtab") is None:
-        raise UserError("--print_shtab needs the package shtab: pip install 'vgg-lightning[completion]'")
+        raise UserError("--print_shtab needs the package shtab: pip install -e '.[completion]'")
     print(script(args[0]))
     return 0
 
@@ -46,15 +45,25 @@ def script(shell: str) -> str:
     return text
 
 
-def options_of(verb: str) -> list[str]:
-    """Return the long options of a verb, as its help names them."""
+def options_of(verb: str) -> dict[str, list[str]]:
+    """Return the long options of a subcommand, as its help names them, with the words among which each chooses."""
     from vgg_lightning.cli.entry import TRAINER, VERBS
+    from vgg_lightning.data.sources.catalogue import DATASETS
+    from vgg_lightning.networks import NETWORKS
 
-    module, out = VERBS[verb][0], io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
-        importlib.import_module(module).main([verb, "--help"] if module == TRAINER else ["--help"])
-    found = re.findall(r"^ +(?:-\w(?: \S+)?, )?(--[a-z][\w.]*)", out.getvalue(), re.MULTILINE)
-    return list(dict.fromkeys(name for name in found if name != "--help"))
+    module = importlib.import_module(VERBS[verb][0])
+    if module.__name__ == TRAINER:
+        from vgg_lightning.cli.help import choices
+
+        found = {f"--{option.name}": choices(option) for option in module.options_of(verb)}
+    else:
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
+            module.main(["--help"])
+        names = re.findall(r"^ +(?:-\w(?: \S+)?, )?(--[a-z][\w.]*)", out.getvalue(), re.MULTILINE)
+        found = {name: [] for name in dict.fromkeys(names) if name != "--help"}
+    words = {"--model.network": [*NETWORKS], "--data.dataset": [*DATASETS], "--dataset": [*DATASETS]}
+    return found | {name: words[name] for name in found if name in words}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -65,8 +74,8 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers()
     for verb, (_, about) in VERBS.items():
         own = verbs.add_parser(verb, help=about)
-        for option in options_of(verb):
-            action = own.add_argument(option, choices=list(NETWORKS) if option in NETWORK_OPTIONS else None)
+        for option, choices in options_of(verb).items():
+            action = own.add_argument(option, choices=choices or None)
             if option == "--config":
                 action.complete = dict.fromkeys(SHELLS, CONFIG)  # type: ignore[attr-defined]
         if verb in NETWORK_VERBS:

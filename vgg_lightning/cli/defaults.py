@@ -17,19 +17,33 @@ from vgg_lightning.cli.run_config import plain_config
 from vgg_lightning.loading.opened import SUFFIX, Opened, open_checkpoint
 from vgg_lightning.networks.vgg import OWN_BLOCKS, VGG_BLOCKS
 from vgg_lightning.presets import DEFAULT, check_config, find_config, presets
-from vgg_lightning.run.checkpoints.locate import meant_by, newest_beside, newest_of
+from vgg_lightning.run.checkpoints.locate import (
+    find_checkpoint,
+    meant_by,
+    newest_beside,
+    newest_of,
+    newest_unfinished,
+    newest_valid,
+)
 from vgg_lightning.run.folders import run_folder_of
 from vgg_lightning.training.run_options import LINKED
 
 
-def with_defaults(verb: str, options: list[str]) -> list[str]:
-    """Put in front of the user's options what they stand on: a preset for fit, else the checkpoint's own options."""
+def with_defaults(verb: str, options: list[str], needs_weights: bool = True) -> list[str]:
+    """Put in front of the user's options what they stand on: a preset for fit, else the checkpoint's own options.
+
+    Args:
+        verb: the subcommand.
+        options: of the user.
+        needs_weights: whether subcommands other than fit are refused without a checkpoint.
+
+    Raises:
+        UserError: if a checkpoint or a configuration is missing or cannot be read.
+    """
     options = [part for option in options for part in _split_equals(option)]
     for i, option in enumerate(options[:-1]):
         if option in ("--config", "-c") and not options[i + 1].lstrip().startswith("{"):
             options[i + 1] = str(check_config(find_config(options[i + 1])))
-    if {"-h", "--help"} & set(options):
-        return options
     base: list[str] = []
     if verb == "fit" and "--resume" in options:
         where = options.index("--resume")
@@ -42,7 +56,7 @@ def with_defaults(verb: str, options: list[str]) -> list[str]:
         opened = _open(options[where], verb)
         options[where] = str(opened.file)
         base = _options_of(opened, verb, own_config=bool({"--config", "-c"} & set(options)))
-    elif verb != "fit":
+    elif verb != "fit" and needs_weights:
         raise UserError(f"{verb} needs weights: give --ckpt_path a checkpoint or a run folder")
     if not base and verb == "fit" and not {"--config", "-c"} & set(options):
         base = ["--config", str(find_config(_default_preset(options)))]
@@ -50,7 +64,11 @@ def with_defaults(verb: str, options: list[str]) -> list[str]:
 
 
 def _to_resume(options: list[str], auto: bool) -> Path | None:
-    """Return the checkpoint to go on from; with `auto`, None if there is none yet."""
+    """Return the checkpoint to resume; with `auto`, None if there is none yet."""
+    named = any(option.partition("=")[0] in ("--name", "--config", "-c") for option in options)
+    if not named and not auto and (run := newest_unfinished(_place(options, DEFAULT)[0])):
+        say(f"resuming {run}, the newest run that is not finished; --name chooses another")
+        return newest_valid(run) or find_checkpoint(run, prefer="last")
     try:
         return checkpoint_to_resume(options, _default_preset(options))
     except UserError:
@@ -89,8 +107,13 @@ def _place(options: list[str], default: str) -> tuple[str, str]:
 
 def run_name(files: list[Path]) -> str:
     """Return the name of a run that is made from these configurations: that of the last."""
-    known = {file.resolve(): name for name, file in presets().items()}
-    return [known.get(file.resolve(), file.stem) for file in files][-1].replace("/", "-")
+    return config_name(files[-1], path=False).replace("/", "-")
+
+
+def config_name(file: Path, path: bool = True) -> str:
+    """Return the name of a preset by its file; of another configuration its path, or the file's name without it."""
+    known = {preset.resolve(): name for name, preset in presets().items()}
+    return known.get(file.resolve(), str(file) if path else file.stem)
 
 
 def _open(path: str, verb: str) -> Opened:

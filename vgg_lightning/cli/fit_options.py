@@ -34,7 +34,8 @@ def add_fit_options(parser: LightningArgumentParser) -> None:
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="Go on with the newest run of this name. --resume auto starts it where there is none yet.",
+        help="Resume the newest run of this --name or --config; without either, the newest run that is not finished. "
+        "--resume auto starts the run where there is none yet.",
     )
     parser.add_argument(
         "--show",

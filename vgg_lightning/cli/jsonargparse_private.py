@@ -14,6 +14,17 @@ def options(parser: argparse.ArgumentParser) -> list[str]:
     return [option for action in parser._actions for option in action.option_strings]
 
 
+def explained(parser: argparse.ArgumentParser) -> dict[str, str]:
+    """Return option -> its text, in the parser's order, without those that ask for help: no method lists them."""
+    return {
+        action.dest: action.help or ""
+        for action in parser._actions
+        if f"--{action.dest}" in action.option_strings
+        and action.help != argparse.SUPPRESS
+        and not type(action).__name__.startswith(("_ActionHelp", "_Help", "_ActionConfigLoad"))
+    }
+
+
 def type_hints(parser: argparse.ArgumentParser) -> dict[str, Any]:
     """Return option -> type hint, also of the subcommands, or None where an option has none: no method lists them."""
     actions = [*parser._actions]

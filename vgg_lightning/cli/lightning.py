@@ -19,9 +19,10 @@ from vgg_lightning import prepare as runs
 from vgg_lightning.base.files import write_whole
 from vgg_lightning.base.text import say
 from vgg_lightning.classifier import Classifier
-from vgg_lightning.cli import predict
-from vgg_lightning.cli.defaults import run_name, with_defaults
+from vgg_lightning.cli import help, predict
+from vgg_lightning.cli.defaults import config_name, run_name, with_defaults
 from vgg_lightning.cli.fit_options import NAMES, add_fit_options
+from vgg_lightning.cli.jsonargparse_private import explained, type_hints
 from vgg_lightning.cli.parser import Parser, prefer_whole_numbers
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
 from vgg_lightning.prepare import TRAINER_DEFAULTS, Asked, Run, prepare
@@ -38,7 +39,12 @@ METHODS: dict[str, Callable[[Run], Any]] = {"fit": runs.fit, "validate": runs.va
 def main(args: list[str]) -> int:
     """Run one of Trainer's subcommands: `args` is its name and its options. Return the exit code."""
     verb, *options = args
+    what, options = help.asked(options)
     with session():
+        if what:
+            cli = VGGLightningCLI(verb, with_defaults(verb, options, needs_weights=False))
+            print(help.text(verb, what, cli.options(), cli.value_of))
+            return 0
         try:
             cli = VGGLightningCLI(verb, with_defaults(verb, options))
             run = prepare(**cli.arguments())
@@ -49,6 +55,11 @@ def main(args: list[str]) -> int:
             say(str(finished))
             return 0
     return 1 if run.problems else 0
+
+
+def options_of(verb: str) -> list[help.Option]:
+    """Return all options of one of Trainer's subcommands."""
+    return VGGLightningCLI(verb, with_defaults(verb, [], needs_weights=False)).options()
 
 
 class VGGLightningCLI(LightningCLI):
@@ -128,6 +139,17 @@ class VGGLightningCLI(LightningCLI):
             "asked": Asked(self.command, self._default_name(), self._save_config),
             **{name: config[name] for name in NAMES if self.verb == "fit"},
         }
+
+    def options(self) -> list[help.Option]:
+        """Return all options of the subcommand."""
+        hints = type_hints(self.parser)
+        return [help.Option(name, about, hints[name]) for name, about in explained(self.parser).items()]
+
+    def value_of(self, name: str) -> Any:
+        """Return the value of an option, as far as one can type it."""
+        if name == "config":
+            return ", ".join(config_name(Path(str(path))) for path in self.config.config or [] if path)
+        return None if name in ("resume", "print_config") else self.config.get(name)
 
     def _default_name(self) -> str:
         files = [Path(str(path)) for path in self.config.config or [] if path]

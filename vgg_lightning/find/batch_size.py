@@ -48,7 +48,7 @@ def run(options: list[str], folder: Path | None, max_size: float, memory: float)
         run = ready(options, place, 1)
         trials, reason = measure_sizes(run.model, run.data, run.trainer, int(max_size), memory)
     best = suggestion(trials)
-    rows = [[trial.size, f"{trial.speed:,.0f}", render.memory(trial.memory)] for trial in trials]
+    rows = [[trial.size, f"{trial.speed:,.0f}", _memory(trial.memory)] for trial in trials]
     print(render.table(["batch size", "examples/s", "memory at least"], rows))
     print(f"\nstopped        {reason}")
     print(f"suggested      {best}: the smallest batch within {1 - NEARLY:.0%} of the best speed")
@@ -90,6 +90,10 @@ def measure_sizes(
         size *= 2
     limit = "--max_size" if size > max_size else "there are no more training pictures"
     return trials, limit
+
+
+def _memory(size: int) -> str:
+    return render.memory(size) if size else "no more than before"  # the peak of the start is not reached
 
 
 def suggestion(trials: list[Trial]) -> int:

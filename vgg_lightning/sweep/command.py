@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import statistics
+import textwrap
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -182,7 +183,7 @@ class _Sweep:
 
     def _say(self, study: Study, number: int, outcome: Outcome, seconds: float) -> None:
         """Print a line, and stop a search in which nothing works."""
-        from vgg_lightning.sweep.report import STATES, best_of, chosen, epochs_of
+        from vgg_lightning.sweep.report import STATES, WIDTH, best_of, chosen, epochs_of
         from vgg_lightning.sweep.study import trials
 
         found = {trial.number: trial for trial in trials(study)}
@@ -192,10 +193,11 @@ class _Sweep:
             return
         value = "" if outcome.value is None else f" val_acc {outcome.value:.4f}"
         note = f": {outcome.note}" if outcome.note else ""
-        say(
+        line = (
             f"trial {number}: {STATES[outcome.state]}{value}, {epochs_of(trial)} epochs, {seconds:.0f} s, "
             f"{chosen(trial.params)}{note}{self._left(list(found.values()))}"
         )
+        say(textwrap.fill(line, WIDTH, subsequent_indent="  ", break_on_hyphens=False))
         self.failures = self.failures + 1 if outcome.state.name == "FAIL" else 0
         if self.failures >= HOPELESS and best_of(study) is None:
             raise UserError(f"{self.failures} trials in a row have failed, the last with: {outcome.note}")

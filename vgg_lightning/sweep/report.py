@@ -18,6 +18,7 @@ from vgg_lightning.run.tensorboard_private import add_summary
 from vgg_lightning.sweep.space import argument
 from vgg_lightning.sweep.study import trials
 
+WIDTH = 100  # of a screen
 STATES = {
     TrialState.COMPLETE: "complete",
     TrialState.PRUNED: "pruned",
@@ -40,7 +41,7 @@ def best_of(study: Study) -> FrozenTrial | None:
 
 def chosen(params: dict[str, Any]) -> str:
     """Return the values of a trial in one line."""
-    return ", ".join(f"{name} {_short(value)}" for name, value in params.items())
+    return ", ".join(f"{name} {_short(params[full])}" for name, full in zip(_brief([*params]), params, strict=True))
 
 
 def epochs_of(trial: FrozenTrial) -> int:
@@ -49,7 +50,7 @@ def epochs_of(trial: FrozenTrial) -> int:
 
 
 def table(study: Study) -> str:
-    """Return the trials as a table for the screen, best first."""
+    """Return the trials as a table for a screen of 100 columns, best first."""
     names = _names(study)
     rows = [
         (
@@ -61,7 +62,8 @@ def table(study: Study) -> str:
         )
         for trial in ranked(study)
     ]
-    return render.table(("trial", "state", "val_acc", "epochs", *names), rows)
+    header = ("trial", "state", "val_acc", "epochs", *_brief(names))
+    return render.narrow_table(header, rows, WIDTH, "trials.csv")
 
 
 def write_csv(study: Study, file: Path) -> None:
@@ -134,6 +136,12 @@ def write_preset(study: Study, best: FrozenTrial, options: dict[str, Any], file:
 
 def _names(study: Study) -> list[str]:
     return list(dict.fromkeys(name for trial in trials(study) for name in trial.params))
+
+
+def _brief(names: list[str]) -> list[str]:
+    """Return the names of options without their group, unless two would be the same."""
+    last = [name.rpartition(".")[2] for name in names]
+    return last if len(set(last)) == len(last) else names
 
 
 def _short(value: object) -> str:

@@ -1,7 +1,11 @@
-"""torch.compile of the network alone, in place, so that the names of its weights stay as they are in a checkpoint."""
+"""What is done to a built network, in place, so that it trains faster: names and bits of its weights stay.
+
+`pool_first` is done to every network, torch.compile on request.
+"""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -40,3 +44,35 @@ def compile_network(network: nn.Module, name: CompileMode) -> None:
     """Let `network` be compiled at its first call: once for every shape of a batch, in training and in evaluation."""
     if name != "none":
         network.compile(dynamic=False, **COMPILE_MODES[name])
+
+
+class PoolFirst(nn.Sequential):
+    """An `nn.Sequential` that, in training, computes a max-pooling before the ReLU in front of it.
+
+    A ReLU never exchanges the order of two numbers, so the largest of four ReLUs is the ReLU of the largest, at a
+    quarter of the work, and the gradient reaches the same pixel. In evaluation, and in what prints or draws the
+    network, the layers keep the order of the paper.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return what the layers make of `x`."""
+        layers = list(self)
+        if self.training:
+            for i, (first, second) in enumerate(pairwise(layers)):
+                if _commute(first, second):
+                    layers[i : i + 2] = second, first
+        for layer in layers:
+            x = layer(x)
+        return x
+
+
+def pool_first(network: nn.Module) -> nn.Module:
+    """Let each plain `nn.Sequential` of `network` with a ReLU in front of a max-pooling be a `PoolFirst`; return it."""
+    for module in network.modules():
+        if type(module) is nn.Sequential and any(_commute(*pair) for pair in pairwise(module)):
+            module.__class__ = PoolFirst
+    return network
+
+
+def _commute(first: nn.Module, second: nn.Module) -> bool:
+    return type(first) is nn.ReLU and type(second) is nn.MaxPool2d and not second.return_indices

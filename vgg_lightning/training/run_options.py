@@ -62,6 +62,12 @@ GROUPS: dict[str, dict[str, Option]] = {"model": MODEL, "data": DATA, "trainer":
 LINKED = {f"{group}.{name}": row.follows for group, rows in GROUPS.items() for name, row in rows.items() if row.follows}
 
 
+def row(name: str) -> Option:
+    """Return the row of an option as the command line names it, such as "model.lr"; an empty one if it has none."""
+    group, dot, own = name.partition(".")
+    return GROUPS[group].get(own, Option()) if dot else FIT.get(name, Option())
+
+
 def places(group: str) -> list[str]:
     """Return the options of a group that are paths on this machine."""
     return [name for name, row in GROUPS[group].items() if row.place]

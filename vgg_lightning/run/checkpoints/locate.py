@@ -93,6 +93,24 @@ def newest_of(root: str | Path, name: str) -> Path:
     raise UserError(f"{resume}: {newest} has no valid checkpoint; leave {resume} out to start a new run")
 
 
+def newest_unfinished(root: str | Path) -> Path | None:
+    """Return the run folder below `root` that trained last and has not written its results since, or None.
+
+    Args:
+        root: folder of `lightning_logs`.
+    """
+    ages: dict[Path, int] = {}
+    for file in filter(Path.is_file, (Path(root) / "lightning_logs").glob("*/version_*/checkpoints/*.ckpt")):
+        run = file.parent.parent
+        ages[run] = max(ages.get(run, 0), file.stat().st_mtime_ns)
+    unfinished = [run for run, age in ages.items() if not _written_after(run / "results.json", age)]
+    return max(unfinished, key=ages.__getitem__, default=None)
+
+
+def _written_after(file: Path, time_ns: int) -> bool:
+    return file.is_file() and file.stat().st_mtime_ns >= time_ns
+
+
 def newest_beside(file: Path) -> str:
     """Return a remark on the newest valid checkpoint in the folder of a damaged one, or an empty string."""
     others = [other for other in file.parent.glob("*.ckpt") if other != file and other.is_file()]
