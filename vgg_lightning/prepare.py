@@ -41,7 +41,7 @@ from vgg_lightning.data.files import class_names, default_data_dir, training_cou
 from vgg_lightning.data.sizes import STEPS, Sizes
 from vgg_lightning.data.sources.catalogue import find_dataset
 from vgg_lightning.loading.agreement import agree, run_options, saved_config
-from vgg_lightning.loading.opened import open_checkpoint
+from vgg_lightning.loading.opened import Opened, open_checkpoint
 from vgg_lightning.loading.run_data import data_of
 from vgg_lightning.run import collectives
 from vgg_lightning.run.checkpoints import read
@@ -180,10 +180,12 @@ def prepare(
         asked, usable_here = (trainer or {}).get("precision"), run.options["trainer"]["precision"]
         if unified(asked) != usable_here and not run.seat.rank:
             say(f"note: {option('trainer.precision')} {asked}: a CPU computes in {usable_here}", sys.stderr)
-        size(stage, run.options, open_checkpoint(file, Classifier, hand_on=True).data_options if file else {})
+        owner = type(model) if isinstance(model, Classifier) else Classifier
+        opened = open_checkpoint(file, owner, hand_on=True) if file else None
+        size(stage, run.options, opened.data_options if opened else {})
         if file:
-            run.step = agree(stage, run.options, type(model) if isinstance(model, Classifier) else Classifier)
-        _settle(run)
+            run.step = agree(stage, run.options, owner)
+        _settle(run, opened)
         check_processes(run.options["trainer"], run.options["data"]["batch_size"], run.seat)
         check_sharded(run.options["trainer"]["strategy"], run.options["model"])
         meeting = meeting_before_trainer(run.seat)
@@ -452,7 +454,7 @@ def _filled(group: str, given: Mapping[str, Any], defaults: Options) -> Options:
     return {**defaults, **given}
 
 
-def _settle(run: Run) -> None:
+def _settle(run: Run, opened: Opened | None) -> None:
     """Fix what nobody has said, seed and precision, and say what of the options does nothing here."""
     options, trainer = run.options, run.options["trainer"]
     if run.stage == "fit" and not run.seat.rank:
@@ -465,8 +467,7 @@ def _settle(run: Run) -> None:
     if options["data"]["seed"] is None:
         options["data"]["seed"] = int(seed)
     if trainer["precision"] is None and not trainer["plugins"]:
-        file = options["ckpt_path"] if run.stage != "fit" else None
-        trained = run_options(open_checkpoint(file, Classifier, hand_on=True).checkpoint) if file else {}
+        trained = run_options(opened.checkpoint) if opened and run.stage != "fit" else {}
         trainer["precision"] = evaluated_in(trained.get("precision", DEFAULT))
 
 

@@ -228,7 +228,7 @@ def test_a_confusion_matrix_of_any_number_of_classes(classes):
 
 
 def test_the_help_names_them_all(tmp_path):
-    text = small.launch(["fit", "--help"], tmp_path).out
+    text = small.launch(["fit", "--help", "all"], tmp_path).out
     assert all(name in text for name in SHOWS)
 
 

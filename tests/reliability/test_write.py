@@ -107,7 +107,7 @@ def test_a_damaged_best_checkpoint_does_not_end_a_run(server, copy, options, tmp
     flip(copy / "checkpoints" / "best.ckpt", 5000, 3)
     command = ["fit", "--resume", *NETWORK, *options, "--trainer.max_epochs", EPOCHS + 1]
     assert server.run(tmp_path, *command) == 0, output(tmp_path)
-    assert "best.ckpt is lost or damaged" in output(tmp_path)
+    assert "best.ckpt is lost, damaged or of another epoch" in output(tmp_path)
     assert damage_of(copy / "checkpoints" / "best.ckpt") is None
 
 
@@ -223,7 +223,7 @@ def test_no_two_processes_write_a_checkpoint_under_one_name(tmp_path, monkeypatc
     for value in (1.0, 2.0):
         VerifiedCheckpointIO().save_checkpoint(weights(1, value), tmp_path / "last.ckpt")
     go_back_to(tmp_path / "last-prev.ckpt", tmp_path / "last.ckpt")
-    assert len(seen) == len(set(seen)) == 5
+    assert len(seen) == len(set(seen)) == 4
     assert all(str(os.getpid()) in name for name in seen)
     assert sorted(os.listdir(tmp_path)) == ["last-prev.ckpt", "last.ckpt"]
 

@@ -42,6 +42,16 @@ class RunTensorBoard(TensorBoardLogger):
         self._draws = step is None
         quiet_writer_threads()
 
+    @property
+    def experiment(self) -> SummaryWriter:
+        """The writer. Lightning asks for it before every fit and test; on a full disk, nothing is written by it."""
+        try:
+            writer: SummaryWriter = super().experiment
+            return writer
+        except OSError as error:
+            self._note(error)
+            return _Nowhere()  # type: ignore[return-value]
+
     @rank_zero_only
     def log_hyperparams(self, params: Any, metrics: Any = None, step: int | None = None) -> None:
         """Write the hyperparameters, and the names of the metrics whose curves are their result."""
@@ -94,11 +104,14 @@ class RunTensorBoard(TensorBoardLogger):
             reason = error if isinstance(error, OSError) else error.__cause__
             if not isinstance(reason, OSError):
                 raise
-            if not self._failed:
-                say(f"{self.log_dir}: TensorBoard's file is not written: {reason.strerror}")
-            self._failed = True
-            begin_new_file(self)
-            self._remove_empty()
+            self._note(reason)
+
+    def _note(self, error: OSError) -> None:
+        if not self._failed:
+            say(f"{self.log_dir}: TensorBoard's file is not written: {error.strerror}")
+        self._failed = True
+        begin_new_file(self)
+        self._remove_empty()
 
     @property
     def unsaved(self) -> str:
@@ -111,6 +124,13 @@ class RunTensorBoard(TensorBoardLogger):
             for file in Path(self.log_dir).glob(f"events.out.tfevents.*.{os.getpid()}.*"):
                 if not file.stat().st_size:
                     file.unlink()
+
+
+class _Nowhere:
+    """A writer that writes nothing."""
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        return lambda *_, **__: _Nowhere()
 
 
 def _plain(value: Any) -> Any:

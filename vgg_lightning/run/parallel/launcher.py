@@ -20,6 +20,7 @@ from vgg_lightning.base.errors import LostProcessError
 from vgg_lightning.base.machine import STOP_SIGNALS, send_self
 from vgg_lightning.base.process import PARENT, own_environment
 from vgg_lightning.run import collectives, signals
+from vgg_lightning.run.collectives import is_loss
 from vgg_lightning.run.lightning_private import ScriptLauncher, share_cores
 
 GRACE = 5.0  # seconds that a process has to end by itself once another one has ended
@@ -114,7 +115,7 @@ def together() -> Iterator[None]:
             yield
             failed = False
         except Exception as error:
-            if collectives.several() and collectives.is_loss(error):
+            if collectives.several() and is_loss(error):
                 raise lost() from error
             raise
         finally:
