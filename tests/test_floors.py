@@ -138,5 +138,8 @@ def test_the_classifier_knows_neither_where_data_comes_from_nor_what_is_shown():
     assert [name for name in behind if name.startswith(("data.sources", "show", "run.loggers"))] == []
 
 
-def test_the_lightning_module_is_short():
+def test_the_lightning_module_is_short_and_has_no_bases_but_lightnings():
+    from vgg_lightning import Classifier
+
+    assert [base for base in Classifier.__mro__ if base.__module__.startswith("vgg_lightning")] == [Classifier]
     assert len(MODULES["classifier"].read_text().splitlines()) <= 200

@@ -12,18 +12,19 @@ from torch import Tensor, nn
 
 from vgg_lightning.data.images.decode import Pictures, to_uint8
 from vgg_lightning.data.transforms import Preprocess
-from vgg_lightning.loading.load import ImageModel, load_model, load_weights, reopen
+from vgg_lightning.loading.load import Known, given, load_model, load_weights, numbered, reopen
 from vgg_lightning.networks import Head, InitScheme, build_network, initialize
 from vgg_lightning.run.collectives import shard
+from vgg_lightning.run.lightning_private import attached_trainer
 from vgg_lightning.training import losses, memory, metrics, recipe, sam
-from vgg_lightning.training.compiling import CompileMode, kept, pool_first
+from vgg_lightning.training.compiling import CompileMode, kept, layout, pool_first
 from vgg_lightning.training.optimizers import OptimizerName
 from vgg_lightning.training.options import PLACES, check_options, network_arguments
 from vgg_lightning.training.schedules import ScheduleName
 from vgg_lightning.training.tta import Predictions, ViewsName, average_views
 
 
-class Classifier(ImageModel):
+class Classifier(L.LightningModule):
     """A network that is trained to tell the classes of images apart.
 
     Arguments are keywords, sorted by theme; one that is unknown or out of its range raises UserError.
@@ -64,35 +65,27 @@ class Classifier(ImageModel):
     """
 
     def __init__(
-        self, *,
-        # network
-        network: str = "vgg11", ratio: int = 1, hidden_units: int = 4096, batch_norm: bool = False,
+        self, *, network: str = "vgg11", ratio: int = 1, hidden_units: int = 4096, batch_norm: bool = False,
         norm_after_relu: bool = False, head: Head = "classic", dropout: float = 0.5, poolings: int = 5,
-        # input
-        in_channels: int = 1, num_classes: int = 10, image_size: int = 32,
-        # start
-        init: InitScheme = "default", weights: str | None = None,
-        # optimizer
+        in_channels: int = 1, num_classes: int = 10, image_size: int = 32,  # input
+        init: InitScheme = "default", weights: str | None = None,  # start
         optimizer: OptimizerName = "sgd", lr: float = 0.05, momentum: float = 0.0, nesterov: bool = False,
         weight_decay: float = 0.0, bias_lr_factor: float = 1.0, sam_rho: float = 0.0,
-        # schedule
         schedule: ScheduleName = "constant", schedule_end: float = 0.0, warmup_epochs: float = 0.0,
-        # loss
-        label_smoothing: float = 0.0, teacher: str | None = None, distill: float = 0.0,
+        label_smoothing: float = 0.0, teacher: str | None = None, distill: float = 0.0,  # loss
         distill_temperature: float = 2.0,
-        # averages of weights and views
-        ema_decay: float = 0.0, lookahead_steps: int = 0, tta: ViewsName = "none",
-        # execution
-        channels_last: bool = True, compile: CompileMode = "none",
+        ema_decay: float = 0.0, lookahead_steps: int = 0, tta: ViewsName = "none",  # averages of weights and views
+        channels_last: bool = True, compile: CompileMode = "none",  # execution
     ) -> None:  # fmt: skip
         super().__init__()
         self.save_hyperparameters(ignore=PLACES)
         check_options(self.hparams)
         memory.check_weights_fit(self.hparams)
-        self.network = initialize(self.build(), init).to(memory_format=self.layout)
+        self.network = initialize(self.build(), init).to(memory_format=layout(channels_last))
         self.example_input_array = torch.zeros(()).expand(2, in_channels, image_size, image_size)  # for the graph
-        self.class_names = self.numbered()
         self.preprocess = Preprocess(max(image_size, 28), in_channels=in_channels)
+        self.class_names: Sequence[str] = numbered(self.hparams)
+        self.settled = False  # whether both are those of a training, and not to be replaced
         self.train_metrics, self.val_metrics, self.test_metrics = metrics.epoch_metrics(num_classes, tta != "none")
         self.teacher = losses.Teacher(teacher, load_classifier(teacher)) if teacher else None
         self.criterion = losses.Criterion(label_smoothing, self.teacher, distill, distill_temperature)
@@ -100,18 +93,13 @@ class Classifier(ImageModel):
         if weights is not None:
             load_weights(self, weights)
 
-    @property
-    def layout(self) -> torch.memory_format:
-        """The memory layout of images and weights: no attribute, as `torch.save(classifier)` could not write it."""
-        return torch.channels_last if self.hparams["channels_last"] else torch.contiguous_format
-
     def build(self) -> nn.Module:
         """Return a new network of the kind that the options name, with torch's own initial weights."""
         return pool_first(build_network(**network_arguments(self.hparams)))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (N, num_classes) of preprocessed images (N, in_channels, image_size, image_size)."""
-        logits: Tensor = self.network(x.to(self.dtype, memory_format=self.layout))
+        logits: Tensor = self.network(x.to(self.dtype, memory_format=layout(self.hparams["channels_last"])))
         return logits if self.training else kept(logits, self.hparams["compile"])
 
     def average(self, x: Tensor) -> Tensor:
@@ -139,7 +127,7 @@ class Classifier(ImageModel):
 
     def configure_callbacks(self) -> list[L.Callback]:
         """Attach what belongs to every fit: guards, averages of the weights, metrics."""
-        return recipe.callbacks_of(self.hparams)
+        return [*recipe.callbacks_of(self.hparams), self.accumulated]
 
     def setup(self, stage: str) -> None:
         """Agree with the data on preprocessing and class names; train what `load_classifier` left in evaluation."""
@@ -148,6 +136,20 @@ class Classifier(ImageModel):
             if not self.training:  # a part that its user keeps in evaluation leaves the whole in training
                 self.train()
             self.criterion.check(self.hparams, self.preprocess.normalize)
+
+    def meet(self, data: object, fit: bool) -> None:
+        """Agree with a data module on preprocessing and class names, as `Known.meet` does."""
+        known = Known(self.preprocess, self.class_names, self.settled)
+        self.preprocess, self.class_names, self.settled = known.meet(data, self.hparams, fit)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save preprocessing and class names."""
+        checkpoint |= Known(self.preprocess, self.class_names, self.settled).in_checkpoint()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore them; the data at hand follows."""
+        self.preprocess, self.class_names, self.settled = Known.of(checkpoint, self.hparams, self.preprocess)
+        self.meet(getattr(attached_trainer(self), "datamodule", None), fit=False)
 
     def configure_model(self) -> None:
         """Give each process its part of the network, if the strategy is FSDP."""
@@ -159,7 +161,7 @@ class Classifier(ImageModel):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return the loss of a `Batch`, or of a pair (images, labels)."""
-        x, y, _, share, *_ = self.given(batch)
+        x, y, _, share, *_ = given(batch, self.preprocess, self.hparams, self)
         x, y, logits = x[: share.own], y[: share.own], self(x)[: share.own]
         loss = self.criterion(x, logits, y) if share.own else logits.sum()  # 0, where a mean of none is NaN
         if not self.sharpness.again:
@@ -169,17 +171,13 @@ class Classifier(ImageModel):
         whole = self.accumulated.weight(share.total, batch_idx, self.trainer.accumulate_grad_batches)
         return loss * (share.weight * whole)
 
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Let each image of accumulated batches count once."""
-        self.accumulated.finish(optimizer)
-
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         """Take a step; with `sam_rho`, along the gradient that is found that far uphill."""
         super().optimizer_step(epoch, batch_idx, optimizer, self.sharpness(optimizer_closure, self.device))
 
     def validation_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Count a batch of validation or test, and return its logits (N, num_classes) for the callbacks."""
-        x, y, _, (own, *_), *_ = self.given(batch)
+        x, y, _, (own, *_), *_ = given(batch, self.preprocess, self.hparams, self)
         logits: Tensor = self(x)
         tta = average_views(self.hparams["tta"], self, x, logits)[:own]
         counted = self.test_metrics if self.trainer.testing else self.val_metrics
@@ -190,7 +188,7 @@ class Classifier(ImageModel):
 
     def predict_step(self, batch: Any, batch_idx: int) -> tuple[Tensor, Tensor]:
         """Return probabilities (N, num_classes) and the true labels (N,) of one batch."""
-        x, y, _, share, *_ = self.given(batch)
+        x, y, _, share, *_ = given(batch, self.preprocess, self.hparams, self)
         return self.average(x)[: share.own].float().softmax(dim=1), y[: share.own]
 
 

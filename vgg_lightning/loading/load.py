@@ -6,9 +6,9 @@ The class of the model is an argument, so that it can itself load weights.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import lightning as L
 import torch
@@ -31,29 +31,30 @@ from vgg_lightning.loading.opened import (
 )
 from vgg_lightning.run.checkpoints.locate import find_checkpoint
 from vgg_lightning.run.checkpoints.read import Checkpoint
-from vgg_lightning.run.lightning_private import attached_trainer
 from vgg_lightning.training.memory import check_one_image
 
 __all__ = [
     "Checkpoint",
-    "ImageModel",
+    "Known",
     "Opened",
     "Plain",
     "check_shapes",
     "class_names_of",
     "data_options",
+    "given",
     "load_model",
     "load_weights",
     "model_of",
     "model_options",
+    "numbered",
     "open_checkpoint",
     "read_checkpoint",
     "reopen",
 ]
 
 
-class ImageModel(L.LightningModule):
-    """A LightningModule that knows how its images are prepared, and the names of their classes.
+class Known(NamedTuple):
+    """What a model knows of its images: how they are prepared, and the names of their classes.
 
     A new model takes both from the data module that it is trained with. From then on they are the model's: they travel
     with its checkpoint, and another data module prepares its images as the model does.
@@ -66,72 +67,78 @@ class ImageModel(L.LightningModule):
 
     preprocess: Preprocess
     class_names: Sequence[str]
-    settled = False
+    settled: bool
 
-    def numbered(self) -> list[str]:
-        """Return the names of classes that have none: numbers."""
-        return [str(label) for label in range(self.hparams["num_classes"])]
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, options: Mapping[str, Any], preprocess: Preprocess) -> Known:
+        """Return what a checkpoint of a model with these options says; files of before say it elsewhere."""
+        names = class_names_of(checkpoint, options["num_classes"])
+        return cls(preprocess_of(checkpoint, options) or preprocess, names, True)
 
-    def meet(self, data: object, fit: bool) -> None:
-        """Agree with a data module on preprocessing and class names; with what is none, there is nothing to agree on.
+    def in_checkpoint(self) -> dict[str, Any]:
+        """Return what a checkpoint holds of it."""
+        return {"class_names": list(self.class_names), "preprocessing": self.preprocess.options()}
+
+    def meet(self, data: object, options: Mapping[str, Any], fit: bool) -> Known:
+        """Return what a model and a data module agree on, which the data module then follows.
 
         Args:
-            data: the data module, or None.
+            data: the data module; with what is none, there is nothing to agree on.
+            options: of the model.
             fit: whether it is for training, which may give the model other classes.
 
         Raises:
             UserError: if its images or classes are not those of the model.
         """
-        if isinstance(data, ImageData):
-            check_agreement(data, self.hparams)
-            if not self.settled:
-                self.preprocess, self.class_names = data.preprocess, data.class_names
-            self._meet_classes(list(data.class_names), fit)
-            own, other = self.preprocess.describe(), data.preprocess.describe()
-            if own != other and not data.preprocess.provisional:
-                _say(f"images are {own}, as those that the model was trained on; the data alone has them {other}")
-            if self.preprocess is not data.preprocess:
-                data.preprocess = self.preprocess
-        self.settled = self.settled or fit
+        if not isinstance(data, ImageData):
+            return self._replace(settled=self.settled or fit)
+        check_agreement(data, options)
+        preprocess = self.preprocess if self.settled else data.preprocess
+        before = self.class_names if self.settled else data.class_names
+        names = _agreed_names(list(before), list(data.class_names), numbered(options), fit)
+        own, other = preprocess.describe(), data.preprocess.describe()
+        if own != other and not data.preprocess.provisional:
+            _say(f"images are {own}, as those that the model was trained on; the data alone has them {other}")
+        if preprocess is not data.preprocess:
+            data.preprocess = preprocess
+        return Known(preprocess, names, self.settled or fit)
 
-    def given(self, batch: Any) -> Batch:
-        """Return a batch as the network takes it; uint8 images of a plain loader are prepared as `predict` does it.
 
-        Args:
-            batch: a `Batch`; or a pair (images, labels), or for predict alone images, of another loader.
+def numbered(options: Mapping[str, Any]) -> list[str]:
+    """Return the names of classes that have none: numbers."""
+    return [str(label) for label in range(options["num_classes"])]
 
-        Raises:
-            UserError: if it is something else, or does not fit the model.
-        """
-        if isinstance(batch, Batch) and batch.images.is_floating_point():
-            return batch
-        found = Batch.of(batch)
-        if self.training and len(found.images) == 1:
-            check_one_image(self.hparams)
-        if not found.images.is_floating_point():
-            found = found._replace(images=self.preprocess(found.images))
-        return check_input(found, self.hparams, labelled=not self.trainer.predicting)
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save class names and preprocessing."""
-        checkpoint["class_names"] = list(self.class_names)
-        checkpoint["preprocessing"] = self.preprocess.options()
+def given(batch: Any, preprocess: Preprocess, options: Mapping[str, Any], model: L.LightningModule) -> Batch:
+    """Return a batch as a network takes it; uint8 images of a plain loader are prepared as `predict` does it.
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore class names and preprocessing, which the data at hand follows."""
-        self.class_names = class_names_of(checkpoint, self.hparams["num_classes"])
-        self.preprocess = preprocess_of(checkpoint, self.hparams) or self.preprocess
-        self.settled = True
-        self.meet(getattr(attached_trainer(self), "datamodule", None), fit=False)
+    Args:
+        batch: a `Batch`; or a pair (images, labels), or for predict alone images, of another loader.
+        preprocess: of the model.
+        options: of the model.
+        model: in training or not.
 
-    def _meet_classes(self, names: list[str], fit: bool) -> None:
-        own = list(self.class_names)
-        told = f"the classes of the data are {_first(names)}, the model was trained on {_first(own)}"
-        if not fit and own != names and self.numbered() not in (own, names):
-            raise UserError(f"{told}: give data of the same classes, in the same order")
-        if fit and own not in (names, self.numbered()):
-            _say(f"{told}: the model learns the new ones")
-        self.class_names = names if fit else own
+    Raises:
+        UserError: if it is something else, or does not fit the model.
+    """
+    if isinstance(batch, Batch) and batch.images.is_floating_point():
+        return batch
+    found = Batch.of(batch)
+    if model.training and len(found.images) == 1:
+        check_one_image(options)
+    if not found.images.is_floating_point():
+        found = found._replace(images=preprocess(found.images))
+    return check_input(found, options, labelled=not model.trainer.predicting)
+
+
+def _agreed_names(own: list[str], names: list[str], numbers: list[str], fit: bool) -> list[str]:
+    """Return the class names of a model that has met data with others."""
+    told = f"the classes of the data are {_first(names)}, the model was trained on {_first(own)}"
+    if not fit and own != names and numbers not in (own, names):
+        raise UserError(f"{told}: give data of the same classes, in the same order")
+    if fit and own not in (names, numbers):
+        _say(f"{told}: the model learns the new ones")
+    return names if fit else own
 
 
 def _first(names: list[str]) -> str:

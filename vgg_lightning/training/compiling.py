@@ -8,6 +8,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from vgg_lightning.base.errors import UserError, nearest, option
@@ -22,6 +23,12 @@ COMPILE_MODES: dict[CompileMode, dict[str, Any]] = {
     "max-autotune": {"mode": "max-autotune"},  # and tries several kernels for each layer: minutes before the first step
     "aot_eager": {"backend": "aot_eager"},  # traces, but needs no C++ compiler and gains nothing: for finding faults
 }
+
+
+def layout(channels_last: bool) -> torch.memory_format:
+    """Return the memory layout of images and weights."""
+    return torch.channels_last if channels_last else torch.contiguous_format
+
 
 GRAPH_MODES = ("reduce-overhead", "max-autotune")  # whose next output is written over the last one
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+import lightning as L
 import torch
+from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -39,7 +41,7 @@ def teacher_loss(logits: Tensor, teacher_logits: Tensor, temperature: float) -> 
     return F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
 
 
-class Accumulated:
+class Accumulated(Callback):
     """Makes the gradient of accumulated batches that of one batch of all their images, of whatever sizes they are.
 
     Lightning adds the gradients of the batches' mean losses and divides by how many batches it accumulates: a smaller
@@ -63,7 +65,9 @@ class Accumulated:
         self._images += images
         return images / self._first
 
-    def finish(self, optimizer: torch.optim.Optimizer) -> None:
+    def on_before_optimizer_step(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
         """Turn the sum of gradients into the gradient of the mean loss of all images, before it is clipped."""
         factor = self._batches * self._first / self._images
         if factor == 1:
