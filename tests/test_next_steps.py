@@ -38,7 +38,8 @@ def test_where_no_script_was_installed_python_runs_the_package(monkeypatch, tmp_
     monkeypatch.setattr(sys, "executable", str(python))
     monkeypatch.setenv("PATH", "")
     assert text.program("vgg-lightning") == f"{python} -m vgg_lightning"
-    assert text.program("tensorboard") == "tensorboard"
+    assert text.program("tensorboard") == f"{python} -m tensorboard.main"
+    assert text.program("jupyter") == "jupyter"
     (python.parent / "vgg-lightning").touch(mode=0o755)
     assert text.program("vgg-lightning") == str(python.parent / "vgg-lightning")
     monkeypatch.chdir(tmp_path)

@@ -39,7 +39,7 @@ def installed(tmp_path_factory):
 
 
 def test_package_and_tracked_run_hold_the_same_weights():
-    assert (SHIPPED / "best.ckpt").read_bytes() == (RUN / r"checkpoints/best\.ckpt").read_bytes()
+    assert (SHIPPED / "best.ckpt").read_bytes() == (RUN / "checkpoints/best.ckpt").read_bytes()
     mine, theirs = (json.loads((folder / "results.json").read_text()) for folder in (SHIPPED, RUN))
     assert mine == {**theirs, "checkpoint": "best.ckpt"}
 

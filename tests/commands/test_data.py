@@ -42,7 +42,8 @@ def test_own_files_are_reported_as_such(tmp_path, capsys):
     ]
 
 
-def test_a_folder_shows_classes_counts_and_what_is_left_out(tmp_path, capsys):
+def test_a_folder_shows_classes_counts_and_what_is_left_out(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where the contact sheet goes
     for name, count in (("cat", 10), ("hot \x1b[2J dog", 5)):
         (tmp_path / name).mkdir()
         for i in range(count):

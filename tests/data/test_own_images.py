@@ -186,7 +186,7 @@ def test_the_run_finds_its_data_again(run, tmp_path):
             assert launched.code == 0, launched.err
             assert said in launched.out
     (found,) = [line for line in launched.out.splitlines() if line.startswith("predictions: ")]
-    with open(found.removeprefix("predictions: ")) as stream:
+    with open(cwd / found.removeprefix("predictions: ")) as stream:
         assert {row["label"] for row in csv.DictReader(stream)} == set(CLASSES)
 
 

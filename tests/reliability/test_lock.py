@@ -18,11 +18,11 @@ from small import BRIEF, data_options, fit, launch, one_line
 from small import NETWORK as SMALL
 
 from vgg_lightning import load_classifier
+from vgg_lightning.base import machine
 from vgg_lightning.base.errors import UserError
 from vgg_lightning.base.files import HOST
 from vgg_lightning.prepare import fit as train
 from vgg_lightning.prepare import prepare
-from vgg_lightning.run import lock as locks
 from vgg_lightning.run.kit import RunKit
 from vgg_lightning.run.lock import FolderLock
 
@@ -212,14 +212,14 @@ def test_where_there_are_no_locks_that_is_said_and_the_run_goes_on(tmp_path, mon
     def flock(*_):
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr(locks.fcntl, "flock", flock)
+    monkeypatch.setattr(machine.fcntl, "flock", flock)
     lock = FolderLock(tmp_path)
     for _ in range(2):
         with lock.at_work():
             pass
     said = capsys.readouterr().err
     assert said == f"{tmp_path} cannot be locked: No locks available; see to it that no other process writes there\n"
-    monkeypatch.setattr(locks, "fcntl", None)
+    monkeypatch.setattr(machine, "POSIX", False)
     FolderLock(tmp_path).acquire()
     assert "this system has no locks of files" in capsys.readouterr().err
 

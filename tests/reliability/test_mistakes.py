@@ -113,7 +113,7 @@ OTHERS = {
     "export x --output x.bin": "--output x.bin .safetensors",
     "export x --outputt x": "--outputt did you mean --output?",
     "data --foo": "--foo --data_dir",
-    "presets foo": "presets takes no 'foo'",
+    "presets foo": "preset 'foo' is unknown",
 }
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from vgg_lightning.base.errors import UserError, option
-from vgg_lightning.base.machine import O_BINARY, O_CLOEXEC, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK
+from vgg_lightning.base.machine import O_BINARY, O_CLOEXEC, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, lives
 
 HOST = re.sub(r"[^\w-]", "-", platform.node())[:40]
 FORGOTTEN = 86_400  # seconds after which a partial file of another machine is taken for one of a dead process
@@ -50,7 +50,7 @@ def remove_parts_of(file: Path) -> None:
     for part in file.parent.glob(f"{glob.escape(_part_stem(file))}.*.part"):
         found = re.fullmatch(r"\.([\w-]+)\.(\d+)\.[0-9a-f]{8}\.part", part.name.removeprefix(_part_stem(file)))
         with contextlib.suppress(OSError):  # another process was faster
-            dead = found and found[1] == HOST and not _lives(int(found[2]))
+            dead = found and found[1] == HOST and not lives(int(found[2]))
             if dead or (found and time.time() - part.lstat().st_mtime > FORGOTTEN):
                 part.unlink()
 
@@ -64,16 +64,6 @@ def remove_parts(folder: Path) -> None:
 
 def _part_stem(file: Path) -> str:
     return f".{file.name[:40]}"
-
-
-def _lives(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except OSError:  # it is another user's
-        return True
-    return True
 
 
 def write_whole(file: Path, content: str | bytes) -> None:

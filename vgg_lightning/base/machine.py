@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -130,6 +131,25 @@ def hold(file: IO[str], exclusive: bool) -> bool:
     except OSError:
         return False
     return True
+
+
+def lives(process: int) -> bool:
+    """Return whether there is a process of this number; yes, where the system cannot be asked."""
+    if sys.platform == "win32":  # where os.kill ends it
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # it is another user's
+        return True
+    return True
+
+
+def after_fork_in_child(call: Callable[[], None]) -> None:
+    """Let `call` be called in each process that this one forks, where the system forks any."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=call)
 
 
 def send_self(signum: int) -> None:

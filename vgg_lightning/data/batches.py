@@ -145,7 +145,7 @@ class BatchLoader:
         seed: seed of the order.
         rank: number of this process.
         world_size: number of processes; each gets every `world_size`-th image of a batch.
-        fewest: smallest number of images in the batch of a process, unless `batch_size` is smaller. A process that
+        fewest: smallest number of images in the batch of a process; alone, it has no more than `batch_size`. One that
             would get fewer gets images of the other processes or batches as well, which its `share` does not count.
         fixed: order if it is not shuffled, int64 (N,); by default that of the data.
     """
@@ -167,7 +167,7 @@ class BatchLoader:
         self.shuffle = shuffle
         self.seed = seed
         self.rank, self.world_size = rank, world_size
-        self.fewest = min(fewest, batch_size)
+        self.fewest = fewest if world_size > 1 else min(fewest, batch_size)
         self.fixed = torch.arange(len(labels)) if fixed is None else fixed
         self.epoch = 0
         self.position = 0

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from vgg_lightning.base.errors import UserError
 from vgg_lightning.base.files import HOST, open_own, remove_parts
-from vgg_lightning.base.machine import lock_file
+from vgg_lightning.base.machine import after_fork_in_child, lock_file
 from vgg_lightning.base.process import seat
 from vgg_lightning.base.progress import say
 
@@ -100,9 +100,9 @@ class FolderLock:
                 raise FileNotFoundError
             with contextlib.suppress(OSError):
                 os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, f"{os.getpid()} {HOST}\n".encode(), 0)
+                os.write(descriptor, f"{os.getpid()} {HOST}\n".encode())
         except BlockingIOError:
-            holder = _holder(os.pread(descriptor, 200, 0))
+            holder = _holder(os.read(descriptor, 200))
             gave_way = sum(lock.give_way(descriptor) for lock in list(_locks))
             os.close(descriptor)
             if not gave_way:
@@ -120,8 +120,8 @@ class FolderLock:
 
     def give_way(self, descriptor: int) -> bool:
         """Let the folder go for good, if it is the one that `descriptor` is about and nobody is at work in it."""
-        mine = self._descriptor
-        if mine is None or self._users or not os.path.samestat(os.fstat(mine), os.fstat(descriptor)):
+        own = self._descriptor
+        if own is None or self._users or not os.path.samestat(os.fstat(own), os.fstat(descriptor)):
             return False
         self.release()
         self._superseded = True
@@ -148,8 +148,7 @@ def _forget_all() -> None:
         lock.forget()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_all)
+after_fork_in_child(_forget_all)
 
 
 def _is_first() -> bool:

@@ -134,6 +134,7 @@ def remember(study: Study, key: str, value: Any) -> None:
 
 def lock(folder: Path) -> FileLock:
     """Return the lock under which the processes of this machine count and begin trials."""
+    os.close(open_own(folder / ".lock", os.O_RDWR))  # no link, whatever was there
     return FileLock(folder / ".lock")
 
 
