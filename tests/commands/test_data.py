@@ -14,6 +14,12 @@ from vgg_lightning.cli.data import main
 SHA256 = "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888"
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path_factory, monkeypatch):
+    """Be where a contact sheet may be written."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+
+
 def test_it_says_where_the_data_is_and_that_it_is_sound(fashion_mnist_dir, capsys):
     assert main(["--data_dir", str(fashion_mnist_dir)]) == 0
     title, source, first, *others = capsys.readouterr().out.splitlines()
@@ -42,8 +48,7 @@ def test_own_files_are_reported_as_such(tmp_path, capsys):
     ]
 
 
-def test_a_folder_shows_classes_counts_and_what_is_left_out(tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # where the contact sheet goes
+def test_a_folder_shows_classes_counts_and_what_is_left_out(tmp_path, capsys):
     for name, count in (("cat", 10), ("hot \x1b[2J dog", 5)):
         (tmp_path / name).mkdir()
         for i in range(count):

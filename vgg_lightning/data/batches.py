@@ -200,7 +200,7 @@ class BatchLoader:
             indices = whole[self.rank :: self.world_size]
             share = Share(own := len(indices), len(whole), own * self.world_size / len(whole))
             if own < self.fewest:
-                indices = torch.cat([indices, whole[self.rank + 1 :], order])[: self.fewest]
+                indices = torch.cat([indices, whole[self.rank + 1 :], order, whole.repeat(self.fewest)])[: self.fewest]
             self.position += 1
             yield Batch(self.images[indices], self.labels[indices], indices, share, self.epoch, self.position)
 
