@@ -457,6 +457,9 @@ def _filled(group: str, given: Mapping[str, Any], defaults: Options) -> Options:
 def _settle(run: Run, opened: Opened | None) -> None:
     """Fix what nobody has said, seed and precision, and say what of the options does nothing here."""
     options, trainer = run.options, run.options["trainer"]
+    if run.stage == "validate" and not (options["data"]["val_size"] and trainer["limit_val_batches"] != 0):
+        none = "data.val_size" if not options["data"]["val_size"] else "trainer.limit_val_batches"
+        raise UserError(f"there is nothing to validate on: {option(none)} is 0; test takes the test images")
     if run.stage == "fit" and not run.seat.rank:
         for line in notes(options):
             say(f"note: {line}", sys.stderr)

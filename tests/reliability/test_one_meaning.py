@@ -309,3 +309,26 @@ def test_tables_that_are_asked_for_are_shown(tmp_path):
     shown = done.stdout + done.stderr
     assert "Trainable params" in shown  # enable_model_summary
     assert "FIT Profiler Report" in shown  # profiler, where there is no run folder
+
+
+# Nothing to do.
+
+
+def test_a_try_of_some_batches_says_that_nothing_is_left_of_it(tmp_path):
+    launched = small.fit(tmp_path, "--trainer.fast_dev_run", "2")
+    assert launched.code == 0, launched.err
+    assert "note: --trainer.fast_dev_run: it tries 2 batches, and saves and tests nothing" in launched.err
+
+
+@pytest.mark.parametrize(
+    ("trained", "asked", "option"),
+    [
+        (("--data.val_size", "0"), (), "--data.val_size"),
+        ((), ("--trainer.limit_val_batches", "0"), "--trainer.limit_val_batches"),
+    ],
+)
+def test_validation_on_nothing_is_refused(tmp_path, trained, asked, option):
+    assert small.fit(tmp_path, "--name", "all", "--show", "none", *trained).code == 0
+    line = ["validate", "--ckpt_path", str(run_of(tmp_path, "all")), *DATA, *asked]
+    refused = small.one_line(small.launch(line, tmp_path))
+    assert f"there is nothing to validate on: {option} is 0" in refused

@@ -78,6 +78,8 @@ def notes(options: Mapping[str, Any]) -> list[str]:
         options: all of a run, the groups "trainer" and "data" as tables.
     """
     trainer, found = options["trainer"], list[str]()
+    if tried := int(trainer["fast_dev_run"]):
+        found.append(f"{option('trainer.fast_dev_run')}: it tries {count(tried, 'batch')}, and saves and tests nothing")
     found += [f"{option(f'trainer.{name}')} does nothing here: {why}" for name, why in _idle(trainer, options)]
     every, epochs, patience = trainer["check_val_every_n_epoch"], trainer["max_epochs"], options["early_stopping"]
     validates = options["data"]["val_size"] and trainer["limit_val_batches"] != 0 and not trainer["fast_dev_run"]
