@@ -243,7 +243,7 @@ def test_a_model_can_be_fitted_again_and_a_trainer_that_has_ended_says_so():
     before = weights(model)
     trainer(limit_train_batches=2).fit(model, module)
     assert not same(before, weights(model))
-    for most, ended in {"1 epochs": first, "2 steps": trainer(max_epochs=-1, max_steps=2)}.items():
+    for most, ended in {"1 epoch": first, "2 steps": trainer(max_epochs=-1, max_steps=2)}.items():
         if ended is not first:
             ended.fit(model, module)
         with pytest.raises(UserError, match=f"this Trainer has trained its {most} already: make another one"):

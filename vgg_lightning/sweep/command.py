@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from vgg_lightning.base.errors import UserError
 from vgg_lightning.base.files import open_own
-from vgg_lightning.base.text import install_line, say
+from vgg_lightning.base.text import count, install_line, say
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -129,7 +129,7 @@ class _Sweep:
         remember(study, "space", describe(self.space))
         remember(study, "options", self.fit.plain({}))
         say(
-            f"search {self.name}: {self.wanted} trials of {self.fit.config.trainer.max_epochs} epochs, "
+            f"search {self.name}: {count(self.wanted, 'trial')} of {count(self.fit.config.trainer.max_epochs, 'epoch')}, "
             f"folder {_short(self.folder)}, storage {_hidden(self.storage)}"
         )
         try:
@@ -194,7 +194,7 @@ class _Sweep:
         value = "" if outcome.value is None else f" val_acc {outcome.value:.4f}"
         note = f": {outcome.note}" if outcome.note else ""
         line = (
-            f"trial {number}: {STATES[outcome.state]}{value}, {epochs_of(trial)} epochs, {seconds:.0f} s, "
+            f"trial {number}: {STATES[outcome.state]}{value}, {count(epochs_of(trial), 'epoch')}, {seconds:.0f} s, "
             f"{chosen(trial.params)}{note}{self._left(list(found.values()))}"
         )
         say(textwrap.fill(line, WIDTH, subsequent_indent="  ", break_on_hyphens=False))

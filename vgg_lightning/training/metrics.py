@@ -16,6 +16,7 @@ from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from vgg_lightning.base.errors import option
+from vgg_lightning.base.text import count as counted
 from vgg_lightning.base.text import printable, say
 from vgg_lightning.data.batches import Batch
 from vgg_lightning.run import collectives
@@ -269,7 +270,7 @@ class ChanceNote(Callback):
         """Say it with what helps, once in a run."""
         if not self.told and trainer.is_global_zero:
             steps = trainer.global_step
-            say(f"note: after {steps} steps {found}; what helps: {_helps(steps, dict(pl_module.hparams))}")
+            say(f"note: after {counted(steps, 'step')} {found}; what helps: {_helps(steps, dict(pl_module.hparams))}")
         self.told = True
 
 

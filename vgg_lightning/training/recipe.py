@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.base.seeds import derive_seed, seed_device
-from vgg_lightning.base.text import say
+from vgg_lightning.base.text import count, say
 from vgg_lightning.networks.whitened_vgg import WhiteningConv
 from vgg_lightning.run import collectives
 from vgg_lightning.run.guards.finite import FiniteGuard
@@ -91,12 +91,12 @@ class Start(Callback):
                 rounded = f"changes weights by less than {option('trainer.precision')} {trainer.precision} can tell"
                 raise UserError(f"{option(f'model.{name}')} {rounded}: use bf16-mixed or 32-true")
         ends = (
-            (trainer.max_epochs, trainer.current_epoch, "epochs"),
-            (trainer.max_steps, trainer.global_step, "steps"),
+            (trainer.max_epochs, trainer.current_epoch, "epoch"),
+            (trainer.max_steps, trainer.global_step, "step"),
         )
         for most, done, what in ends:
             if most is not None and 0 < most <= done and not trainer.ckpt_path:
-                raise UserError(f"this Trainer has trained its {most} {what} already: make another one")
+                raise UserError(f"this Trainer has trained its {count(most, what)} already: make another one")
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Compute the filters of a whitening layer from training images, unless loaded weights have them."""
@@ -133,7 +133,7 @@ def notes(options: Mapping[str, Any], trainer: L.Trainer) -> list[str]:
     found, steps, epochs = [], trainer.estimated_stepping_batches, trainer.max_epochs or 0
     warmup, decay = options["warmup_epochs"], options["ema_decay"]
     if 0 < epochs <= warmup:
-        never = f"the learning rate is still rising at the end of {epochs} epochs, and never {options['lr']:g}"
+        never = f"the learning rate is still rising at the end of {count(epochs, 'epoch')}, and never {options['lr']:g}"
         found.append(f"note: {option('model.warmup_epochs')} {warmup:g}: {never}")
     if decay and (averaged := 1 / (1 - decay)) > steps:
         near = f"averages over some {averaged:,.0f} steps, the run has {steps:,}: its weights stay near the first ones"
