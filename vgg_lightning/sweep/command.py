@@ -128,8 +128,9 @@ class _Sweep:
         study = open_study(self.folder, self.storage, self.name, int(self.fit.config.seed_everything), self.prune)
         remember(study, "space", describe(self.space))
         remember(study, "options", self.fit.plain({}))
+        epochs = count(self.fit.config.trainer.max_epochs, "epoch")
         say(
-            f"search {self.name}: {count(self.wanted, 'trial')} of {count(self.fit.config.trainer.max_epochs, 'epoch')}, "
+            f"search {self.name}: {count(self.wanted, 'trial')} of {epochs}, "
             f"folder {_short(self.folder)}, storage {_hidden(self.storage)}"
         )
         try:
