@@ -5,7 +5,6 @@ The answers are those of `forks`.
 """
 
 import os
-import signal
 import socket
 import sys
 from pathlib import Path
@@ -30,8 +29,7 @@ def environment(rank, port):
 
 
 def child(request):
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    forks.default_signals()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

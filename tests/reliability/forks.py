@@ -7,6 +7,7 @@ The answers are lines of JSON on stdout: {"pid": ...} at once, {"code": ...} whe
 import faulthandler
 import json
 import os
+import signal
 import sys
 
 
@@ -28,6 +29,12 @@ def begin(folder):
     os.dup2(output, 1)
     os.dup2(output, 2)
     faulthandler.enable()
+
+
+def default_signals():
+    """Take signals as a process that a shell has started does."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 def answer(**values):

@@ -7,7 +7,6 @@ The answers are those of `forks`.
 import contextlib
 import os
 import shutil
-import signal
 import sys
 from pathlib import Path
 
@@ -53,8 +52,7 @@ def keep_snapshots(folder):
 
 
 def child(request):
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    forks.default_signals()
     if request.get("at"):
         strike_at(**request["at"])
     if request.get("snapshots"):

@@ -99,6 +99,9 @@ def test_every_option_that_is_obeyed_has_a_change_below():
     assert obeyed == CHANGES.keys() | ALONE | ELSEWHERE
 
 
+SECOND_EPOCH = ("--trainer.max_epochs", "2", "--model.warmup_epochs", "0", "--test", "false")
+
+
 @pytest.fixture(scope="module")
 def unchanged(begun, tmp_path_factory):
     """The weights of the run after a second epoch, with the quick preset's schedule and without any schedule."""
@@ -106,33 +109,14 @@ def unchanged(begun, tmp_path_factory):
     for schedule in ("cosine", "constant"):
         folder = tmp_path_factory.mktemp("unchanged")
         shutil.copytree(begun, folder, dirs_exist_ok=True)
-        options = (
-            "--trainer.max_epochs",
-            "2",
-            "--model.warmup_epochs",
-            "0",
-            "--model.schedule",
-            schedule,
-            "--test",
-            "false",
-        )
-        assert resume(folder, "--name", "a", *options).code == 0
+        assert resume(folder, "--name", "a", *SECOND_EPOCH, "--model.schedule", schedule).code == 0
         found[schedule] = last(run_of(folder, "a"))
     return found
 
 
 @pytest.mark.parametrize("name", sorted(CHANGES.keys() - {"dropout"}))  # which the head `gap` does not have
 def test_an_option_that_is_obeyed_changes_what_is_trained(again, unchanged, name):
-    options = (
-        "--trainer.max_epochs",
-        "2",
-        "--model.warmup_epochs",
-        "0",
-        "--model.schedule",
-        "cosine",
-        "--test",
-        "false",
-    )
+    options = (*SECOND_EPOCH, "--model.schedule", "cosine")
     done = resume(again, "--name", "a", *options, f"--model.{name}", CHANGES[name])
     assert done.code == 0, done.err
     assert not weights_equal(last(run_of(again, "a")), unchanged["cosine"])

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from vgg_lightning.base.errors import UserError, nearest
 from vgg_lightning.cli.jsonargparse_private import options
+from vgg_lightning.cli.one_line import OneLineParser
 from vgg_lightning.networks import NETWORKS, network_options
 
 BOOLS = {"true": True, "false": False}
 
 
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are `UserError`s, and which knows the options of every network."""
+class Parser(OneLineParser):
+    """A parser that knows the options of every network."""
 
     def __init__(self, verb: str, description: str) -> None:
         super().__init__(f"vgg-lightning {verb}", description=description, allow_abbrev=False)
         self._flags: set[str] = set()
-
-    def error(self, message: str) -> NoReturn:
-        """Raise the message in place of ending the process."""
-        raise UserError(f"{message}: see {self.prog} --help")
 
     def add_network_options(self) -> None:
         """Add one option for each that a network of the table has; those not given stay out of the result."""

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 import textwrap
 from collections.abc import Iterable
-from typing import NoReturn
 
 from vgg_lightning.base.errors import UserError, nearest
 from vgg_lightning.base.text import table
+from vgg_lightning.cli.one_line import OneLineParser
 from vgg_lightning.presets import DEFAULT, header, presets
 
 WIDTH = 100
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}: see {self.prog} --help")
-
-
 def main(args: list[str]) -> int:
     """Print a table of the presets, or all that is known of those that are named."""
-    parser = _Parser(prog="vgg-lightning presets", description=__doc__, allow_abbrev=False)
+    parser = OneLineParser(prog="vgg-lightning presets", description=__doc__, allow_abbrev=False)
     parser.add_argument("name", nargs="*", help="a preset to describe; by default all are listed")
     names = parser.parse_args(args).name
     known = presets()
