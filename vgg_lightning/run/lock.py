@@ -2,7 +2,8 @@
 
 The operating system keeps the lock (flock), so that it is let go with the process that holds it, whatever ends that;
 Linux does so on NFS too, for all machines. It belongs to one process of a run, the first: those that it starts or
-forks, such as the workers of a loader, hold nothing, and may outlive it without being in the way of a resume.
+forks, such as the workers of a loader, hold nothing, and may outlive it without being in the way of a resume. One that
+has only just been forked still has to let go, so a folder counts as in use only if it stays so for a moment.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +24,8 @@ from vgg_lightning.base.progress import say
 
 NAME = ".lock"
 REMEDY = "wait for its end, or stop it"
+MOMENT = 1.0  # seconds
+THIS = "this process"
 
 
 class FolderLock:
@@ -54,9 +58,10 @@ class FolderLock:
         """
         if self._superseded:
             raise UserError(f"run {self.folder} was prepared once more since: prepare it anew")
+        end = time.monotonic() + MOMENT
         while self._descriptor is None and not self._free:
             try:
-                self._descriptor = self._take()
+                self._descriptor = self._take(last=time.monotonic() > end)
             except OSError as error:
                 say(f"{self.folder} cannot be locked: {error.strerror}; see to it that no other process writes there")
                 self._free = True
@@ -87,8 +92,8 @@ class FolderLock:
         if not self._users:
             self.release()
 
-    def _take(self) -> int | None:
-        """Return the descriptor that holds the folder; None if the lock's file was replaced meanwhile."""
+    def _take(self, last: bool) -> int | None:
+        """Return the descriptor that holds the folder; None if it is to be tried again, unless this is the last try."""
         file = self.folder / NAME
         try:
             descriptor = open_own(file, os.O_RDWR)
@@ -105,8 +110,9 @@ class FolderLock:
             holder = _holder(os.read(descriptor, 200))
             gave_way = sum(lock.give_way(descriptor) for lock in list(_locks))
             os.close(descriptor)
-            if not gave_way:
+            if not gave_way and (last or holder == THIS):
                 raise UserError(f"run {self.folder} is in use by {holder}: {self.remedy}") from None
+            time.sleep(0 if gave_way else MOMENT / 20)
             return None
         except FileNotFoundError:
             os.close(descriptor)
@@ -161,5 +167,5 @@ def _holder(text: bytes) -> str:
     if not found:
         return "another process"
     if found[1] == str(os.getpid()).encode() and found[2] == HOST.encode():
-        return "this process"
+        return THIS
     return f"process {found[1].decode()} on host {found[2].decode()}"
