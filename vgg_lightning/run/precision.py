@@ -15,7 +15,10 @@ import torch
 from lightning.pytorch.plugins import HalfPrecision, MixedPrecision
 from torchmetrics import Metric
 
+from vgg_lightning.run import bfloat16
+
 DEFAULT = "32-true"
+AUTO = "auto"  # bf16-mixed where the processor has instructions for it, else DEFAULT: what presets ask for
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true")
 SHORT = {"16": "16-mixed", "32": "32-true", "64": "64-true", "bf16": "bf16-mixed"}  # as Lightning reads them
 
@@ -29,6 +32,11 @@ def usable(precision: Any, on_cpu: bool) -> Any:
     """Return the precision that a device computes in when it is asked for this one: no CPU has mixed float16."""
     precision = unified(precision)
     return "bf16-mixed" if on_cpu and precision == "16-mixed" else precision
+
+
+def chosen(on_cpu: bool) -> str:
+    """Return the precision that `AUTO` stands for: half of it where a CPU has instructions for that, else float32."""
+    return "bf16-mixed" if on_cpu and not bfloat16.fault() else DEFAULT
 
 
 def evaluated_in(precision: str) -> str:
@@ -64,19 +72,11 @@ def _in_float32(module: L.LightningModule) -> Iterator[None]:
                 setattr(metric, name, value)
 
 
-def emulates(precision: str, device: torch.device) -> bool:
-    """Return whether a device only emulates bfloat16, which is slower there than float32."""
+def fault(precision: str, device: torch.device) -> str:
+    """Return why a device should not compute in a precision: it emulates bfloat16, or errs; nothing if it may."""
     if not precision.startswith("bf16"):
-        return False
+        return ""
     if device.type == "cuda":
-        return not torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and not processor_has_bfloat16()
-
-
-def processor_has_bfloat16() -> bool:
-    """Return whether the processor computes in bfloat16 (AVX-512 BF16, AMX); True where torch cannot tell."""
-    capabilities = getattr(torch.cpu, "get_capabilities", None)
-    if capabilities is None:
-        return True
-    found = capabilities()
-    return any(found.get(name, False) for name in ("avx512_bf16", "amx_bf16", "amx_tile", "bf16"))
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return "" if native else "this cuda only emulates it, and is faster with 32-true"
+    return bfloat16.fault() if device.type == "cpu" else ""
