@@ -14,7 +14,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, Any
 
 import torch
 from torch import Tensor
@@ -34,7 +34,7 @@ def fault() -> str:
 
     The answer is that of this process: processor, torch and what oneDNN reads of the environment do not change in it.
     """
-    if not torch.backends.mkldnn.is_available():
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return EMULATED
     try:
         with _printed() as lines:
@@ -89,11 +89,12 @@ def _kernels(lines: IO[bytes]) -> list[tuple[str, str]]:
 @contextlib.contextmanager
 def _named() -> Iterator[None]:
     """Let oneDNN print what it computes, and then what the user has asked for."""
-    with torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):
+    verbose: Any = torch.backends.mkldnn.verbose
+    with verbose(torch.backends.mkldnn.VERBOSE_ON):
         yield
     asked = os.environ.get("ONEDNN_VERBOSE") or os.environ.get("DNNL_VERBOSE") or "0"
     if asked.isdigit() and int(asked):
-        torch.backends.mkldnn.verbose(int(asked)).__enter__()
+        verbose(int(asked)).__enter__()
 
 
 @contextlib.contextmanager

@@ -7,6 +7,8 @@ so that a number is the same wherever it is printed; who wants another one asks 
 from __future__ import annotations
 
 import contextlib
+import functools
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +17,9 @@ import torch
 from lightning.pytorch.plugins import HalfPrecision, MixedPrecision
 from torchmetrics import Metric
 
+from vgg_lightning.base.errors import option
+from vgg_lightning.base.process import seat
+from vgg_lightning.base.text import say
 from vgg_lightning.run import bfloat16
 
 DEFAULT = "32-true"
@@ -34,9 +39,16 @@ def usable(precision: Any, on_cpu: bool) -> Any:
     return "bf16-mixed" if on_cpu and precision == "16-mixed" else precision
 
 
+@functools.cache
 def chosen(on_cpu: bool) -> str:
-    """Return the precision that `AUTO` stands for: half of it where a CPU has instructions for that, else float32."""
-    return "bf16-mixed" if on_cpu and not bfloat16.fault() else DEFAULT
+    """Return what `AUTO` stands for here: bf16-mixed on a CPU with instructions for it, unless they err; else DEFAULT.
+
+    An error of theirs is said, once.
+    """
+    why = bfloat16.fault() if on_cpu else bfloat16.EMULATED
+    if why not in ("", bfloat16.EMULATED) and not seat().rank:
+        say(f"note: {option('trainer.precision')} {AUTO} is {DEFAULT}, not bf16-mixed: {why}", sys.stderr)
+    return DEFAULT if why else "bf16-mixed"
 
 
 def evaluated_in(precision: str) -> str:
