@@ -23,7 +23,7 @@ def processor() -> str:
 
 def instruction_set() -> str:
     """Return the widest vectors of torch on this CPU, and what there is for bfloat16, such as "AVX512 avx512_bf16"."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     has = [name for name in ("avx512_bf16", "amx_bf16") if capabilities.get(name)]
     return " ".join([torch.backends.cpu.get_cpu_capability(), *has])
 
