@@ -29,6 +29,7 @@ from vgg_lightning.run.parallel.devices import SHARDED, processes
 from vgg_lightning.run.parallel.rendezvous import Meeting, facts
 from vgg_lightning.run.parallel.strategies import choose_strategy
 from vgg_lightning.run.precision import evaluate_in_float32, fault
+from vgg_lightning.run.profiler import NoProfiler
 from vgg_lightning.run.progress import progress_bar
 from vgg_lightning.run.stop import StopOnSignal
 from vgg_lightning.show import show_callbacks
@@ -120,6 +121,7 @@ def build_trainer(run: Run, more: Sequence[Callback], meeting: Meeting | None) -
         config["max_time"] = None
     if run.folder and config["profiler"] in PROFILERS:
         config["profiler"] = PROFILERS[config["profiler"]](dirpath=run.folder, filename="profile")
+    config["profiler"] = config["profiler"] or NoProfiler()
     config["callbacks"] = callbacks
     checksums = run.data.prepared.checksums if run.data.prepared else {}
     command = _command(run, more) if processes(config, run.seat) > 1 else ()
