@@ -211,7 +211,11 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock, restore the loaders, and name those that cannot be."""
-        lightning_private.set_max_steps(trainer, self._max_steps)
+        if not 0 <= self._max_steps <= trainer.global_step:
+            lightning_private.set_max_steps(trainer, self._max_steps)
+        elif not lightning_private.resumes_before_validation(trainer):  # which comes first, see `on_validation_start`
+            lightning_private.set_max_steps(trainer, self._max_steps)
+            lightning_private.end_epoch_at_hand(trainer)
         self._saved_step = trainer.global_step
         self._due_at = time.monotonic() + self.seconds
         lightning_private.restore_loaders(trainer)
@@ -256,6 +260,7 @@ class LastCheckpoint(Checkpoint):
         """Save before a validation, which may be long, if it is time to."""
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return
+        lightning_private.set_max_steps(trainer, self._max_steps)
         lightning_private.count_validation_batches_anew(trainer)
         self._where = "validation"
         self._save_and_stop_in_validation(trainer, clock=True)
