@@ -138,8 +138,7 @@ def prepare(
             run.folder = run_folder_of(file)
             hold_folder(run, meeting)
         _ready_data(run, record)
-        if stage == "fit":
-            _check_batches(run)
+        _check_batches(run)
         if writes and not run.folder:
             make_folder(run, meeting)
         run.trainer = build_trainer(run, callbacks, meeting)
@@ -256,11 +255,24 @@ def _check_batches(run: Run) -> None:
     trainer, size = run.options["trainer"], run.data.hparams["batch_size"]
     if trainer["fast_dev_run"] or trainer["overfit_batches"]:
         return
+    if run.stage != "fit":
+        split = {"validate": "val"}.get(run.stage, run.stage)
+        if _is_part(trainer[f"limit_{split}_batches"]):
+            if run.data.predict_path is None:
+                run.data.prepare_data()
+            run.data.setup(run.stage)
+            check_batches(trainer, {split: len(getattr(run.data, f"{split}_dataloader")())})
+        return
     splits: list[Split] = ["train", "val"]
-    if run.options["test"] and isinstance(trainer["limit_test_batches"], float) and trainer["limit_test_batches"] < 1:
+    if run.options["test"] and _is_part(trainer["limit_test_batches"]):
         run.data.setup("test")
         splits.append("test")
     check_batches(trainer, {split: math.ceil(len(run.data.pictures(split)[1]) / size) for split in splits})
+
+
+def _is_part(limit: float | None) -> bool:
+    """Return whether a limit of batches is a share that leaves some out, and may leave out all of few."""
+    return isinstance(limit, float) and limit < 1
 
 
 def _evaluate(run: Run, stage: Literal["validate", "test"]) -> dict[str, float]:

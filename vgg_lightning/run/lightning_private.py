@@ -63,7 +63,7 @@ def resumes_before_validation(trainer: L.Trainer) -> bool:
 
 
 def end_epoch_at_hand(trainer: L.Trainer) -> None:
-    """Count the epoch within which a run goes on as ended, where no batch of it is to come. Call it in `on_train_start`.
+    """Count the epoch within which a run goes on as ended: no batch of it is to come. Call it in `on_train_start`.
 
     Lightning then trains nothing and leaves its counts as if the epoch had not ended: what is logged afterwards, as by
     a test, would have another epoch and step than in the process that had ended it.

@@ -53,7 +53,7 @@ def check_batches(options: Mapping[str, Any], batches: Mapping[str, int]) -> Non
 
     Args:
         options: of the Trainer, by name.
-        batches: of each split, "train", "val" and "test".
+        batches: of each split that is read, "train", "val", "test" and "predict".
     """
     left = dict(batches)
     for split, number in batches.items():
@@ -65,8 +65,8 @@ def check_batches(options: Mapping[str, Any], batches: Mapping[str, int]) -> Non
         if number and limit and not left[split]:
             named, least = option(f"trainer.limit_{split}_batches"), math.ceil(1000 / number) / 1000
             raise UserError(f"{named} {limit} of {count(number, 'batch')} is none: give 1, or {least:g} or more")
-    every = options["val_check_interval"]
-    if type(every) is int and options["check_val_every_n_epoch"] is not None and left["val"] and every > left["train"]:
+    every = options["val_check_interval"] if left.get("train") and left.get("val") else None
+    if type(every) is int and options["check_val_every_n_epoch"] is not None and every > left["train"]:
         epoch = f"an epoch has {count(left['train'], 'batch')}"
         raise UserError(f"{option('trainer.val_check_interval')} {every} is out of range: {epoch}")
 

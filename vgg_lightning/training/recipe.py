@@ -10,6 +10,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, GradientAccumulationScheduler
 from lightning.pytorch.plugins import MixedPrecision
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
@@ -23,12 +24,14 @@ from vgg_lightning.run.guards.finite import FiniteGuard
 from vgg_lightning.run.lightning_private import lean, steps_of_epoch
 from vgg_lightning.training.averaging import AveragedWeights, Lookahead
 from vgg_lightning.training.compiling import compile_network
+from vgg_lightning.training.loaders import LoaderNote
 from vgg_lightning.training.memory import check_one_image
 from vgg_lightning.training.metrics import LOSSY, ChanceNote, Scores
 from vgg_lightning.training.optimizers import build_optimizer, take_settings
 from vgg_lightning.training.schedules import build_schedule, restart_schedule
 
 Optimization = OptimizerLRSchedulerConfig
+IN_TRAINING = "current_model_state"  # where Lightning saves these weights beside their average
 WHITENED_FROM = 5000  # images
 
 
@@ -41,7 +44,7 @@ def callbacks_of(options: Mapping[str, Any]) -> list[Callback]:
     decay, steps = options["ema_decay"], options["lookahead_steps"]
     averages = [*([Lookahead(steps)] if steps else []), *([AveragedWeights(decay=decay)] if decay else [])]
     start = Start(options)
-    return lean([FiniteGuard(), ChanceNote(), *averages, start, SeedDropout(), Scores()])
+    return lean([FiniteGuard(), ChanceNote(), LoaderNote(), *averages, start, SeedDropout(), Scores()])
 
 
 class SeedDropout(Callback):
@@ -97,6 +100,14 @@ class Start(Callback):
         for most, done, what in ends:
             if most is not None and 0 < most <= done and not trainer.ckpt_path:
                 raise UserError(f"this Trainer has trained its {count(most, what)} already: make another one")
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Go on with the weights in training where a run leaves its average out: Lightning would take the average."""
+        if trainer.state.fn == TrainerFn.FITTING and not self.options["ema_decay"] and IN_TRAINING in checkpoint:
+            pl_module.load_state_dict(checkpoint[IN_TRAINING])
+            if trainer.is_global_zero:
+                goes_on = "training goes on with the weights in training, without their average"
+                say(f"note: {option('model.ema_decay')} 0: {goes_on}", sys.stderr)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Compute the filters of a whitening layer from training images, unless loaded weights have them."""

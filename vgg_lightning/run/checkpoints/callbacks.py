@@ -213,6 +213,7 @@ class LastCheckpoint(Checkpoint):
         """Start the clock, restore the loaders, and name those that cannot be."""
         if not 0 <= self._max_steps <= trainer.global_step:
             lightning_private.set_max_steps(trainer, self._max_steps)
+            _tell_of_cut_epoch(trainer)
         elif not lightning_private.resumes_before_validation(trainer):  # which comes first, see `on_validation_start`
             lightning_private.set_max_steps(trainer, self._max_steps)
             lightning_private.end_epoch_at_hand(trainer)
@@ -336,6 +337,16 @@ def _check_run_folder(file: Path) -> None:
     """Raise CheckpointNotWrittenError if the run folder was removed: one made anew would be half of a run."""
     if not file.parent.parent.is_dir():
         raise CheckpointNotWrittenError(file, FileNotFoundError(errno.ENOENT, "the run folder is gone"))
+
+
+def _tell_of_cut_epoch(trainer: L.Trainer) -> None:
+    """Say that a run goes on after an epoch that is counted and was cut short: runs of before did not go on within."""
+    if trainer.ckpt_path and (batches := lightning_private.batches_of_cut_epoch(trainer)):
+        _say(
+            trainer,
+            f"note: epoch {trainer.current_epoch} of this run ended after {batches} of "
+            f"{trainer.num_training_batches} batches and counts as an epoch: its other batches are left out",
+        )
 
 
 def _say(trainer: L.Trainer, line: str) -> None:
