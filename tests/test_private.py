@@ -441,6 +441,15 @@ def _(folder):
     assert found == [False, True]
 
 
+@holds(lightning_private.batches_of_begun_epoch)
+def _(folder):
+    for hook, at, begun in (("on_train_batch_end", 2, 3), ("on_validation_batch_start", 0, 4)):
+        file = saved(folder, hook, at, lambda checkpoint: None, validate=Rows(3))
+        assert lightning_private.batches_of_begun_epoch(torch.load(file, weights_only=False)) == begun
+    fit(folder).save_checkpoint(folder / "ended.ckpt")
+    assert lightning_private.batches_of_begun_epoch(torch.load(folder / "ended.ckpt", weights_only=False)) == 0
+
+
 @holds(lightning_private.take_back_end_of_epoch)
 def _(folder):
     file = folder / "cut.ckpt"

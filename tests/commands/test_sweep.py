@@ -91,7 +91,7 @@ def test_a_search_leaves_a_table_hparams_and_a_preset_that_runs(command, tmp_pat
     preset = tmp_path / "lightning_logs/space/best.yaml"
     assert set(header(preset)) == {"about", "command", "cost", "reaches"}
     assert yaml.safe_load(preset.read_text())["model"]["lr"] == float(rows[0]["model.lr"])
-    assert f"fit --config {preset.relative_to(tmp_path)}" in out
+    assert f"fit --config {preset.relative_to(tmp_path)} --data.data_dir {idx}\n" in out
     assert main(["fit", "--config", str(preset), "--data.data_dir", str(idx), "--trainer.accelerator", "cpu"]) == 0
     again = json.loads((tmp_path / "lightning_logs/best/version_0/results.json").read_text())
     assert again["val_acc"] == float(rows[0]["val_acc"])  # the same seed, to the last bit

@@ -259,6 +259,25 @@ def test_a_run_that_max_steps_ended_within_an_epoch_reads_the_other_batches(tmp_
         assert results(whole)[name] == results(cut)[name]
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "why"),
+    [
+        ("--trainer.limit_train_batches", "4", "after 7 batches: give 7 or more"),
+        ("--trainer.accumulate_grad_batches", "4", "after 7 batches: give a divisor of that"),
+    ],
+)
+def test_a_run_within_an_epoch_refuses_what_it_cannot_go_on_with_there(tmp_path, option, value, why):
+    cut = ("--trainer.limit_train_batches", "10", "--trainer.max_epochs", "2", "--trainer.max_steps", "7", *STEADY)
+    assert small.fit(tmp_path, *cut, "--name", "cut").code == 0
+    before = (run_of(tmp_path, "cut") / "config.yaml").read_bytes()
+    refused = resume(tmp_path, "--name", "cut", "--trainer.max_steps", "-1", option, value)
+    assert refused.code == 2
+    assert f"{option} {value}: the run stands within an epoch, {why}" in refused.err
+    assert (run_of(tmp_path, "cut") / "config.yaml").read_bytes() == before
+    went_on = resume(tmp_path, "--name", "cut", "--trainer.max_steps", "-1", "--trainer.accumulate_grad_batches", "7")
+    assert went_on.code == 0, went_on.err
+
+
 def test_an_epoch_that_a_run_of_before_counts_though_it_was_cut_short_is_named(tmp_path):
     size = ("--trainer.limit_train_batches", "10", "--trainer.max_epochs", "3", *STEADY)
     assert small.fit(tmp_path, *size, "--name", "cut", "--trainer.max_steps", "14").code == 0

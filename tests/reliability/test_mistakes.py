@@ -59,6 +59,8 @@ FIT = {
     "--trainer.strategy nonsense": "--trainer.strategy 'nonsense' auto, ddp",
     "--trainer.max_epochs -5": "--trainer.max_epochs -5 1 or more",
     "--trainer.max_epochs -1": "--trainer.max_epochs -1 --trainer.max_steps",
+    "--trainer.min_epochs 3 --trainer.max_epochs 2": "--trainer.min_epochs 3 contradicts --trainer.max_epochs 2",
+    "--trainer.min_steps 9 --trainer.max_steps 2": "--trainer.min_steps 9 contradicts --trainer.max_steps 2",
     "--trainer.max_epochs foo": "--trainer.max_epochs takes a whole number, got 'foo'",
     "--trainer.max_steps -7": "--trainer.max_steps -7 1 or more",
     "--trainer.limit_train_batches 1.5": "--trainer.limit_train_batches 1.5 share",

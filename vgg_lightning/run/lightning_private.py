@@ -205,6 +205,14 @@ def take_back_end_of_epoch(checkpoint: Saved) -> None:
     loop["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1  # likewise
 
 
+def batches_of_begun_epoch(checkpoint: Saved) -> int:
+    """Return the training batches of the epoch within which a checkpoint was saved; 0 between two epochs."""
+    loop = checkpoint["loops"]["fit_loop"]
+    epochs = loop["epoch_progress"]["current"]
+    begun = epochs["processed"] < epochs["started"]
+    return int(loop["epoch_loop.batch_progress"]["current"]["ready"]) if begun else 0
+
+
 def epochs_done(checkpoint: Saved) -> int:
     """Return the number of finished epochs. `checkpoint["epoch"]` is the same in an epoch and at its end."""
     return int(checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
