@@ -273,7 +273,7 @@ def _check_batches(run: Run, begun: int) -> None:
     if run.options["test"] and _is_part(trainer["limit_test_batches"]):
         run.data.setup("test")
         splits.append("test")
-    batches = {split: math.ceil(len(run.data.pictures(split)[1]) / size) for split in splits}
+    batches: dict[str, int] = {split: math.ceil(len(run.data.pictures(split)[1]) / size) for split in splits}
     check_batches(trainer, batches)
     check_begun_epoch(trainer, begun, batches["train"])
 

@@ -41,9 +41,7 @@ def check_trainer(options: Mapping[str, Any]) -> None:
         least, most = options.get(f"min_{what}"), options.get(f"max_{what}")
         if least and most is not None and 0 < most < least:
             named = f"{option(f'trainer.max_{what}')} {most}"
-            raise UserError(
-                f"{option(f'trainer.min_{what}')} {least} contradicts {named}: the smaller one would end the run"
-            )
+            raise UserError(f"{option(f'trainer.min_{what}')} {least} contradicts {named}, which ends the run before")
     if (time := options.get("max_time")) is not None and _is_no_time(time):
         raise UserError(f"{option('trainer.max_time')} {time} leaves no time to train: give it as DD:HH:MM:SS")
     _check_name("strategy", options.get("strategy"), ("auto", *StrategyRegistry.available_strategies()))
