@@ -19,7 +19,7 @@ from vgg_lightning.run.lightning_private import attached_trainer
 from vgg_lightning.training import losses, memory, metrics, recipe, sam
 from vgg_lightning.training.compiling import CompileMode, kept, layout, pool_first
 from vgg_lightning.training.optimizers import OptimizerName
-from vgg_lightning.training.options import PLACES, check_options, network_arguments
+from vgg_lightning.training.options import PLACES, check_options, network_arguments, own_options
 from vgg_lightning.training.schedules import ScheduleName
 from vgg_lightning.training.tta import Predictions, ViewsName, average_views
 
@@ -38,6 +38,7 @@ class Classifier(L.LightningModule):
         head: "classic" (Linear layers with dropout), "batchnorm" or "gap" (global average pooling).
         dropout: probability with which the head drops a feature.
         poolings: number of VGG blocks that end in a pooling, the first ones; 3 suit images of 28 pixels.
+        options: of the network, such as {"width": 32}: all of one of your own, or what no other argument says.
         in_channels: channels of the images.
         num_classes: number of classes; on the command line, that of the data unless given.
         image_size: height and width of the images in pixels.
@@ -67,6 +68,7 @@ class Classifier(L.LightningModule):
     def __init__(
         self, *, network: str = "vgg11", ratio: int = 1, hidden_units: int = 4096, batch_norm: bool = False,
         norm_after_relu: bool = False, head: Head = "classic", dropout: float = 0.5, poolings: int = 5,
+        options: dict[str, bool | int | float | str] | None = None,
         in_channels: int = 1, num_classes: int = 10, image_size: int = 32,  # input
         init: InitScheme = "default", weights: str | None = None,  # start
         optimizer: OptimizerName = "sgd", lr: float = 0.05, momentum: float = 0.0, nesterov: bool = False,
@@ -80,6 +82,7 @@ class Classifier(L.LightningModule):
         super().__init__()
         self.save_hyperparameters(ignore=PLACES)
         check_options(self.hparams)
+        self.hparams["options"] = own_options(self.hparams) or None  # complete, as a checkpoint keeps them
         memory.check_weights_fit(self.hparams)
         self.network = initialize(self.build(), init).to(memory_format=layout(channels_last))
         self.example_input_array = torch.zeros(()).expand(2, in_channels, image_size, image_size)  # for the graph

@@ -307,7 +307,7 @@ def test_options_that_are_not_plain_fail(value):
 
 def test_all_options_declare_plain_types():
     """An option of another type would make checkpoints that their own reader refuses."""
-    from vgg_lightning.loading.opened import fits
+    from vgg_lightning.base.options import fits
 
     for owner in (Classifier, FashionMNISTDataModule):
         made = owner()

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
+from vgg_lightning.base.imports import import_options
+
 FORMATS = ("table", "json", "csv", "markdown")
 ROOT = Path(__file__).parents[2]  # of the checkout, where there is one
 FORMULA = ("=", "+", "-", "@")  # what a spreadsheet takes for the beginning of one
@@ -162,7 +164,14 @@ def show_any_text() -> None:
 
 
 def program(name: str) -> str:
-    """Return what to type to start a program of this environment, which need not be on the path, or have no script."""
+    """Return what to type to start a program of this environment, which need not be on the path, or have no script.
+
+    This package's own is told to import the modules that this process has been told to import.
+    """
+    return " ".join([_place_of(name), *(import_options() if name == "vgg-lightning" else ())])
+
+
+def _place_of(name: str) -> str:
     folder, on_path = Path(sys.executable).parent, shutil.which(name)
     if own := shutil.which(name, path=str(folder)):
         return name if on_path == own else _from_here(Path(own))

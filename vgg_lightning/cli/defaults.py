@@ -19,7 +19,7 @@ from vgg_lightning.loading.agreement import run_options, saved_config
 from vgg_lightning.loading.opened import SUFFIX, Opened, open_checkpoint
 from vgg_lightning.loading.run_data import data_of
 from vgg_lightning.networks.vgg import OWN_BLOCKS, VGG_BLOCKS
-from vgg_lightning.presets import DEFAULT, check_config, find_config, presets
+from vgg_lightning.presets import BLANK, DEFAULT, check_config, find_config, presets
 from vgg_lightning.run.checkpoints.locate import (
     find_checkpoint,
     meant_by,
@@ -158,12 +158,12 @@ def _split_equals(option: str) -> list[str]:
 
 
 def _default_preset(options: list[str]) -> str:
-    """Return `quick`, or for a network outside the VGG family the first preset with that network."""
+    """Return `quick`; for a network outside the VGG family the first preset with that network, else `blank`."""
     network = options[_value_of("--model.network", options)] if "--model.network" in options[:-1] else "vgg11"
     if network in {**VGG_BLOCKS, **OWN_BLOCKS}:
         return DEFAULT
-    lines = {name: file.read_text(encoding="utf-8").splitlines() for name, file in presets().items()}
-    return next((name for name, text in lines.items() if f"  network: {network}" in text), DEFAULT)
+    lines = {name: file.read_text(encoding="utf-8").splitlines() for name, file in presets().items() if name != BLANK}
+    return next((name for name, text in lines.items() if f"  network: {network}" in text), BLANK)
 
 
 def _follow_own_data(options: list[str]) -> list[str]:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 
 from vgg_lightning.base.errors import UserError, command_line, nearest
+from vgg_lightning.base.imports import imported
 from vgg_lightning.base.machine import no_memory_left, out_of_memory
 from vgg_lightning.base.process import follow_parent
 from vgg_lightning.base.text import show_any_text
@@ -47,7 +48,9 @@ def usage() -> str:
         "options:\n"
         "  --version  print the version\n"
         "  --print_shtab bash|zsh  print the tab completion of a shell\n"
-        "  --debug    print a traceback where there would be one line\n\n"
+        "  --debug    print a traceback where there would be one line\n"
+        "  --import MODULE\n"
+        "             import a module of your own first, with networks, data sets or callbacks: mine for mine.py\n\n"
         "vgg-lightning VERB --help lists the options of a verb. Try: vgg-lightning fit"
     )
 
@@ -58,7 +61,7 @@ def main(args: list[str] | None = None) -> int:
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
     follow_parent()
-    return guarded(lambda: _run(args), debug)
+    return guarded(lambda: _with_imports(args), debug)
 
 
 def guarded(run: Callable[[], int], debug: bool = False) -> int:
@@ -78,6 +81,24 @@ def guarded(run: Callable[[], int], debug: bool = False) -> int:
                 return report(f"error: {no_memory_left()}", debug, code=1)
         text = str(error).strip().split("\n")[0]
         return report(f"error: {type(error).__name__}: {text} (--debug shows where)", debug, code=1)
+
+
+def _with_imports(args: list[str]) -> int:
+    """Run the command line with the modules of the user imported."""
+    names: list[str] = []
+    rest: list[str] = []
+    words = list(args)
+    while words:
+        name, equals, value = (word := words.pop(0)).partition("=")
+        if name != "--import":
+            rest.append(word)
+            continue
+        value = value if equals else words.pop(0) if words else ""
+        if not value or value.startswith("-"):
+            raise UserError("--import has no value: it takes the name of a module, mine for mine.py")
+        names.append(value)
+    with imported(names):
+        return _run(rest)
 
 
 def _run(args: list[str]) -> int:

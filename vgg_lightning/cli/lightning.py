@@ -19,6 +19,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from vgg_lightning import prepare as runs
 from vgg_lightning.base.errors import UserError
 from vgg_lightning.base.files import write_whole
+from vgg_lightning.base.imports import import_options
 from vgg_lightning.base.text import say
 from vgg_lightning.classifier import Classifier
 from vgg_lightning.cli import help, predict
@@ -28,10 +29,12 @@ from vgg_lightning.cli.jsonargparse_private import explained, type_hints
 from vgg_lightning.cli.parser import Parser, prefer_whole_numbers
 from vgg_lightning.cli.run_config import note_as_own
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
+from vgg_lightning.networks import option_type
 from vgg_lightning.prepare import TRAINER_DEFAULTS, Asked, Run, prepare
 from vgg_lightning.run.checkpoints.locate import RunFinished
 from vgg_lightning.run.session import quiet, session, silence
 from vgg_lightning.training.limits import check_run
+from vgg_lightning.training.options import own_options
 from vgg_lightning.training.run_options import FIT, LINKED
 
 __all__ = ["TRAINER_DEFAULTS", "VGGLightningCLI", "main", "quiet", "silence"]
@@ -79,7 +82,7 @@ class VGGLightningCLI(LightningCLI):
 
     def __init__(self, verb: str, args: list[str]) -> None:
         self.verb = verb
-        self.command = [verb, *args]
+        self.command = [verb, *args, *import_options()]
         prefer_whole_numbers()
         description = (inspect.getdoc(getattr(L.Trainer, verb)) or "").partition("\n")[0]
         super().__init__(
@@ -146,15 +149,25 @@ class VGGLightningCLI(LightningCLI):
         }
 
     def options(self) -> list[help.Option]:
-        """Return all options of the subcommand."""
-        hints = type_hints(self.parser)
-        return [help.Option(name, about, hints[name]) for name, about in explained(self.parser).items()]
+        """Return all options of the subcommand, those of its network behind the others of the model."""
+        hints, network = type_hints(self.parser), self.config.model.network
+        found = [help.Option(name, about, hints[name]) for name, about in explained(self.parser).items()]
+        own = [help.Option(name, f"option of {network}", hint) for name, hint in self.network_options().items()]
+        after = 1 + max(i for i, option in enumerate(found) if option.name.startswith("model."))
+        return [*found[:after], *own, *found[after:]]
+
+    def network_options(self) -> dict[str, Any]:
+        """Return the options of the network that have no argument of the Classifier, with their types."""
+        network = self.config.model.network
+        return {f"model.options.{name}": option_type(network, name) for name in own_options(self.config.model)}
 
     def value_of(self, name: str) -> Any:
         """Return the value of an option, as far as one can type it."""
         if name == "config":
             return ", ".join(config_name(Path(str(path))) for path in self.config.config or [] if path)
-        value = None if name in ("resume", "print_config") else self.config.get(name)
+        if name.startswith("model.options."):
+            return own_options(self.config.model)[name.removeprefix("model.options.")]
+        value = None if name in ("resume", "print_config", "model.options") else self.config.get(name)
         if value is None and name in ("data.val_size", "data.batch_size", "trainer.max_epochs"):
             with contextlib.suppress(UserError):  # there are no images to count
                 return getattr(runs.sizes_of(self.config.data, self.config.trainer)[0], name.partition(".")[2])

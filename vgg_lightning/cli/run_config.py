@@ -20,7 +20,8 @@ from vgg_lightning.base.options_file import LARGEST, BrokenFileError, read_optio
 from vgg_lightning.classifier import Classifier
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
 from vgg_lightning.data.files import own_cache
-from vgg_lightning.loading.opened import LONGEST, checked_options
+from vgg_lightning.base.options import LONGEST
+from vgg_lightning.loading.opened import checked_options
 from vgg_lightning.loading.run_data import data_dir_of
 from vgg_lightning.training.run_options import FIT, places
 

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from vgg_lightning.base import text as render
 from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.imports import imports
 from vgg_lightning.base.machine import no_memory_left
 from vgg_lightning.base.progress import counting_bar
 from vgg_lightning.cli.network_arguments import Parser, positive
@@ -135,7 +136,8 @@ def _device(name: str) -> str:
 
 def _measure(entry: Entry, own: argparse.Namespace, device: str) -> None:
     """Measure in a fresh process; a failure is noted in `entry`, so that the others go on."""
-    job = Job(entry.summary.network, entry.summary.options, own.batch_size, own.batches, device, own.threads)
+    what = entry.summary.network, entry.summary.options, own.batch_size, own.batches, device, own.threads
+    job = Job(*what, imports())
     command = [sys.executable, "-m", "vgg_lightning.compare.measure", json.dumps(asdict(job))]
     package = str(Path(__file__).parents[2])  # the same one, installed or not
     path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))

@@ -12,18 +12,17 @@ import hashlib
 import inspect
 import json
 import os
-import types
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Any, get_type_hints, is_typeddict
 
 import lightning as L
 import torch
 
 from vgg_lightning.base.errors import UserError
 from vgg_lightning.base.files import open_regular, read_regular
-from vgg_lightning.base.options import check
+from vgg_lightning.base.options import check, fits
 from vgg_lightning.base.text import install_line
 from vgg_lightning.data.options import CLASSES, MEAN, STD, DataOptions
 from vgg_lightning.data.options import OPTIONS as DATA_OPTIONS
@@ -213,7 +212,6 @@ def declared(owner: type) -> dict[str, tuple[Any, Any]]:
 
 # A file that holds a path would make us read or write there.
 NEVER_TAKEN = {*MODEL_PLACES, *DATA_PLACES}
-LONGEST = 1000  # characters of a string or parts of a list: more is no option of ours
 
 
 def checked_options(found: Any, owner: type, where: str = "the checkpoint") -> dict[str, Any]:
@@ -238,21 +236,6 @@ def checked_options(found: Any, owner: type, where: str = "the checkpoint") -> d
         if not fits(value, hints[name]):
             raise UserError(f"{where} is refused: its option {name!r} is not of the type {_name(hints[name])}")
     return dict(found)
-
-
-def fits(value: Any, hint: Any) -> bool:
-    """Return whether a plain value is of the type that an option declares; no subclass passes for one."""
-    if get_origin(hint) in (Union, types.UnionType):
-        return any(fits(value, part) for part in get_args(hint))
-    if get_origin(hint) is Literal:
-        return type(value) is str and value in get_args(hint)
-    if get_origin(hint) is list:
-        return type(value) is list and len(value) <= LONGEST and all(fits(v, get_args(hint)[0]) for v in value)
-    if hint is float:
-        return type(value) in (int, float)
-    if hint is str:
-        return type(value) is str and len(value) <= LONGEST
-    return type(value) is hint
 
 
 def _name(hint: Any) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from vgg_lightning.base.errors import UserError
 from vgg_lightning.base.files import open_own
+from vgg_lightning.base.imports import imports
 from vgg_lightning.base.text import count, install_line, say
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ class _Sweep:
 
         options = (*self.fit.arguments(params), "--name", self.name)
         output = self.folder / "output" / f"trial_{number}.txt"
-        return Job(self.storage, self.name, trial_id, options, self.folder, output, Path.cwd(), study.pruner)
+        return Job(self.storage, self.name, trial_id, options, self.folder, output, Path.cwd(), study.pruner, imports())
 
     def _say(self, study: Study, number: int, outcome: Outcome, seconds: float) -> None:
         """Print a line, and stop a search in which nothing works."""

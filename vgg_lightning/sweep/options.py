@@ -63,7 +63,7 @@ class FitOptions:
     def hints(self) -> dict[str, tuple[type, ...]]:
         """Return option -> the kinds of number that it takes, for all that a search may vary."""
         found: dict[str, tuple[type, ...]] = {}
-        for name, hint in type_hints(self.parser).items():
+        for name, hint in {**type_hints(self.parser), **self.cli.network_options()}.items():
             if name not in FIXED:
                 kinds = (hint, *typing.get_args(hint))
                 found[name] = tuple(kind for kind in (int, float) if kind in kinds)

@@ -20,6 +20,7 @@ from optuna.trial import Trial, TrialState
 from tqdm import tqdm
 
 from vgg_lightning.base.files import open_own
+from vgg_lightning.base.imports import imported
 from vgg_lightning.base.machine import START_METHOD, own_group, send_self
 from vgg_lightning.base.text import say
 from vgg_lightning.cli.defaults import with_defaults
@@ -47,6 +48,7 @@ class Job:
         options: of `fit`.
         folder: of the search.
         output: file for what the run prints.
+        imports: modules of the user that are imported first.
     """
 
     storage: str
@@ -57,6 +59,7 @@ class Job:
     output: Path
     cwd: Path
     pruner: optuna.pruners.BasePruner
+    imports: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -162,7 +165,7 @@ def _fit(job: Job) -> int:
     if run and Path(run).is_dir() and newest_valid(Path(run)):
         options += ["--ckpt_path", run]  # it was cut off, and goes on as if it had not been
     try:
-        with session():
+        with imported(job.imports), session():
             return fit_trial(trial, options)
     except optuna.TrialPruned:
         return PRUNED
