@@ -105,6 +105,8 @@ def text(verb: str, what: str, options: Sequence[Option], value_of: Callable[[st
     lines[3:] = ["Behind each option stands the value that this command line would use."]
     known = {option.name: option for option in options}
     names = [name for name in SHORT[verb] if name in known] if what == "short" else list(known)
+    if what == "short" and verb == "fit":
+        names += [name for name in known if name.startswith("model.options.")]
     for group in GROUPS if what in ("short", "all") else (what,):
         found = [known[name] for name in names if _group(name) == group]
         if found:

@@ -16,11 +16,11 @@ from typing import Any
 
 from vgg_lightning.base.errors import UserError
 from vgg_lightning.base.files import read_regular
+from vgg_lightning.base.options import LONGEST
 from vgg_lightning.base.options_file import LARGEST, BrokenFileError, read_options
 from vgg_lightning.classifier import Classifier
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
 from vgg_lightning.data.files import own_cache
-from vgg_lightning.base.options import LONGEST
 from vgg_lightning.loading.opened import checked_options
 from vgg_lightning.loading.run_data import data_dir_of
 from vgg_lightning.training.run_options import FIT, places

@@ -41,7 +41,7 @@ class FashionMNISTDataModule(L.LightningDataModule):
     Args:
         dataset: "fashion_mnist", "mnist", "kmnist", "emnist_letters" (or _balanced, _digits, _mnist, _bymerge,
             _byclass), "idx" for your own four IDX files of MNIST's names in `data_dir`, or "folder" for your own
-            images in `data_dir`, in a subfolder for each class.
+            images in `data_dir`, in a subfolder for each class; or a name that you have added to `DATASETS`.
         data_dir: folder of the data; by default $VGG_LIGHTNING_DATA or ~/.cache/vgg_lightning.
         classes: names of the classes of your own data, in the order of their labels; by default 0 to 9 for "idx",
             and the sorted names of the subfolders for "folder".
@@ -72,7 +72,7 @@ class FashionMNISTDataModule(L.LightningDataModule):
         self,
         *,
         # data set
-        dataset: DatasetName = "fashion_mnist",
+        dataset: DatasetName | str = "fashion_mnist",
         data_dir: str | None = None,
         classes: list[str] | None = None,
         val_size: int | None = None,
@@ -185,7 +185,8 @@ class FashionMNISTDataModule(L.LightningDataModule):
         if split != "test":
             return Part.of(seen, total, "training images" if split == "train" else "validation images")
         if known.own:
-            return Part.of(seen, total, "held-out images", f" of {printable(str(self.data_dir))}")
+            where = self.hparams["dataset"] if known.kind else self.data_dir
+            return Part.of(seen, total, "held-out images", f" of {printable(str(where))}")
         found = Part.of(seen, total, "official test images")
         return found._replace(text="the official test images") if found.is_whole else found
 

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vgg_lightning.base.versions import versions
 from vgg_lightning.base.options import LONGEST
+from vgg_lightning.base.versions import versions
 from vgg_lightning.loading.opened import FORMAT
 from vgg_lightning.run.checkpoints.read import sha256_of
 from vgg_lightning.run.folders import run_folder_of

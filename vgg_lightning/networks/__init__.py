@@ -17,7 +17,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import torch
 from torch import nn
 
-from vgg_lightning.base.errors import UserError, nearest, option
+from vgg_lightning.base import errors
+from vgg_lightning.base.errors import UserError, nearest
 from vgg_lightning.base.options import BELOW_ONE, fits, in_range
 from vgg_lightning.networks.alexnet import AlexNet
 from vgg_lightning.networks.batch_norm import BatchNorm
@@ -73,24 +74,26 @@ class Networks(dict[str, Builder]):
             if given not in parameters:
                 raise UserError(f"network {name!r} does not take {given}: it is given {', '.join(GIVEN)}")
         for parameter in parameters.values():
-            if parameter.name not in GIVEN and type(parameter.default) not in PLAIN or parameter.name == "name":
+            if (parameter.name not in GIVEN and type(parameter.default) not in PLAIN) or parameter.name == "name":
                 takes = "each option takes a number, a word, true or false, and has one as its default"
                 raise UserError(f"network {name!r}: its option {str(parameter)!r} cannot be given: {takes}")
         super().__setitem__(name, builder)
 
 
-NETWORKS = Networks({
-    **{name: partial(VGG, arch) for name, arch in {**VGG_BLOCKS, **OWN_BLOCKS}.items()},
-    "whitened_vgg": WhitenedVGG,
-    "deep_whitened_vgg": DeepWhitenedVGG,
-    "alexnet": AlexNet,
-    "nin": NiN,
-    "googlenet": GoogLeNet,
-    "lenet": partial(LeNet, (nn.BatchNorm2d, nn.BatchNorm1d)),
-    "lenet_scratch": partial(LeNet, (BatchNorm, BatchNorm)),
-    "resnet18": ResNet18,
-    "densenet": DenseNet,
-})
+NETWORKS = Networks(
+    {
+        **{name: partial(VGG, arch) for name, arch in {**VGG_BLOCKS, **OWN_BLOCKS}.items()},
+        "whitened_vgg": WhitenedVGG,
+        "deep_whitened_vgg": DeepWhitenedVGG,
+        "alexnet": AlexNet,
+        "nin": NiN,
+        "googlenet": GoogLeNet,
+        "lenet": partial(LeNet, (nn.BatchNorm2d, nn.BatchNorm1d)),
+        "lenet_scratch": partial(LeNet, (BatchNorm, BatchNorm)),
+        "resnet18": ResNet18,
+        "densenet": DenseNet,
+    }
+)
 
 
 def network_options(name: str) -> dict[str, bool | int | float | str]:
@@ -100,8 +103,9 @@ def network_options(name: str) -> dict[str, bool | int | float | str]:
         UserError: if the name is unknown.
     """
     if name not in NETWORKS:
-        others = f"; for one of your own, {option('import')} the module that adds it"
-        raise UserError(f"network {name!r} is unknown{nearest(name, NETWORKS)}: use one of {', '.join(NETWORKS)}{others}")
+        own = f"for one of your own, {errors.option('import')} the module that adds it"
+        near = nearest(name, NETWORKS)
+        raise UserError(f"network {name!r} is unknown{near}: use one of {', '.join(NETWORKS)}; {own}")
     return {option: p.default for option, p in inspect.signature(NETWORKS[name]).parameters.items()}
 
 
@@ -173,7 +177,8 @@ def option_type(name: str, option: str) -> Any:
         return int
     if is_own(name):
         try:
-            hint = get_type_hints(builder.__init__ if isinstance(builder, type) else builder).get(option)
+            function = inspect.unwrap(getattr(builder, "__init__", builder)) if isinstance(builder, type) else builder
+            hint = get_type_hints(function).get(option)
         except Exception:  # names that only a type checker knows
             hint = None
         if get_origin(hint) is Literal:

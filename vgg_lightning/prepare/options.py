@@ -23,6 +23,7 @@ from vgg_lightning.prepare.run import Options, Run, Stage
 from vgg_lightning.run.precision import DEFAULT, evaluated_in, usable
 from vgg_lightning.show import shown_names
 from vgg_lightning.training.limits import check_run, check_trainer, notes
+from vgg_lightning.training.options import own_options
 
 TRAINER_DEFAULTS: Options = {
     "max_epochs": None,  # see `size`
@@ -152,6 +153,7 @@ def _model_options(model: Any, data: Options) -> Options:
     found = _filled("model", model, {**_defaults(Classifier), **linked, "num_classes": None})
     if found["num_classes"] is None:
         found["num_classes"] = len(class_names(data["dataset"], data["classes"], data["data_dir"]))
+    found["options"] = own_options(found) or None
     return found
 
 

@@ -17,6 +17,8 @@ from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.base.text import program, say
 from vgg_lightning.classifier import Classifier
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
+from vgg_lightning.data.sources.catalogue import DATASETS
+from vgg_lightning.networks import is_own
 from vgg_lightning.prepare.recipe import recipe_of
 from vgg_lightning.prepare.run import Options, Run
 from vgg_lightning.run.checkpoints.callbacks import Restoring
@@ -147,8 +149,9 @@ def _command(run: Run, more: Sequence[Callback]) -> Sequence[str]:
         raise UserError(f"{option('trainer.devices')}: other processes have no weights: give {option('ckpt_path')}")
     if str(run.options["trainer"]["strategy"]).lower() in SHARDED and not run.from_options:
         raise UserError(f"{option('trainer.strategy')} fsdp: give the options of the model, so that all build the same")
-    if more or left_out or type(run.model) is not Classifier:
-        what = ", ".join(left_out) or "callbacks or a model of your own"
+    own = is_own(run.options["model"]["network"]) or DATASETS[run.options["data"]["dataset"]].kind
+    if more or left_out or own or type(run.model) is not Classifier:
+        what = ", ".join(left_out) or "callbacks, a model, a network or a data set of your own"
         raise UserError(
             f"{option('trainer.devices')}: other processes cannot be given {what}; start the script with torchrun"
         )

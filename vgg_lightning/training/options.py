@@ -85,7 +85,9 @@ def network_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
 def own_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that a network has beside those of a Classifier, complete: as given, or their defaults."""
     has = _options_of(options["network"])
-    flat = {name: options[name] for name in has.keys() & NETWORK_OPTIONS.keys() if options[name] != NETWORK_OPTIONS[name]}
+    flat = {
+        name: options[name] for name in has.keys() & NETWORK_OPTIONS.keys() if options[name] != NETWORK_OPTIONS[name]
+    }
     return {**has, **flat, **_given(options)}
 
 
