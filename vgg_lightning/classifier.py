@@ -43,7 +43,7 @@ class Classifier(L.LightningModule):
         num_classes: number of classes; on the command line, that of the data unless given.
         image_size: height and width of the images in pixels.
         init: initial weights: "default", "xavier", "kaiming" or "dirac".
-        weights: run folder, checkpoint or "reference", whose weights to start from (fine-tuning, not resuming).
+        weights: run folder, checkpoint or "reference" to fine-tune; "torchvision", or a file of its weights of VGG.
         optimizer: "sgd", "adam", "adamw" or "muon" (with SGD for biases and BatchNorm).
         lr: learning rate; with a schedule, its peak.
         momentum: of SGD and Muon.

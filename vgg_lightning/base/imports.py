@@ -58,8 +58,8 @@ def import_options() -> list[str]:
 
 def _import(name: str) -> None:
     given = f"{option('import')} {name}"
-    if not all(part.isidentifier() for part in name.split(".")):
-        raise UserError(f"{given} is not the name of a module: for mine.py it is mine")
+    if name.endswith(".py") or not all(part.isidentifier() for part in name.split(".")):
+        raise UserError(f"{given} is not the name of a module: that of mine.py is mine")
     top = name.partition(".")[0]
     here = next((file for file in (Path(f"{top}.py"), Path(top) / "__init__.py") if file.is_file()), None)
     found = _origin(top)

@@ -16,7 +16,7 @@ from vgg_lightning.classifier import Classifier
 from vgg_lightning.cli.run_config import plain_config
 from vgg_lightning.data.sources.catalogue import DATASETS
 from vgg_lightning.loading.agreement import run_options, saved_config
-from vgg_lightning.loading.opened import SUFFIX, Opened, open_checkpoint
+from vgg_lightning.loading.opened import SUFFIX, Opened, UnknownNetworkError, open_checkpoint
 from vgg_lightning.loading.run_data import data_of
 from vgg_lightning.networks.vgg import OWN_BLOCKS, VGG_BLOCKS
 from vgg_lightning.presets import BLANK, DEFAULT, check_config, find_config, presets
@@ -140,6 +140,8 @@ def _open(path: str, verb: str) -> Opened:
         raise UserError(f"--ckpt_path {file} holds weights alone: give it to load_classifier or --model.weights")
     try:
         return open_checkpoint(file, Classifier, hand_on=True)
+    except UnknownNetworkError:  # as any other one beside it does
+        raise
     except UserError as error:
         raise UserError(f"{error}{newest_beside(file)}") from error
 

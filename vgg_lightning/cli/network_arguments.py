@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from vgg_lightning.base.errors import UserError, nearest
+from vgg_lightning.base.options import without_group
 from vgg_lightning.cli.jsonargparse_private import options
 from vgg_lightning.cli.one_line import OneLineParser
 from vgg_lightning.networks import NETWORKS, network_options
@@ -43,6 +44,7 @@ class Parser(OneLineParser):
         Raises:
             UserError: if an argument is unknown, missing or of the wrong kind.
         """
+        args = without_group("model", without_group("model.options", args))  # as fit spells them
         namespace, unknown = self.parse_known_intermixed_args(_with_values(args, self._flags))
         if unknown:
             word = unknown[0].split("=")[0]

@@ -20,7 +20,7 @@ from typing import Any, get_type_hints, is_typeddict
 import lightning as L
 import torch
 
-from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.base.files import open_regular, read_regular
 from vgg_lightning.base.options import check, fits
 from vgg_lightning.base.text import install_line
@@ -28,7 +28,7 @@ from vgg_lightning.data.options import CLASSES, MEAN, STD, DataOptions
 from vgg_lightning.data.options import OPTIONS as DATA_OPTIONS
 from vgg_lightning.data.options import PLACES as DATA_PLACES
 from vgg_lightning.data.transforms import Preprocess
-from vgg_lightning.networks import skeleton
+from vgg_lightning.networks import NETWORKS, skeleton
 from vgg_lightning.run.checkpoints import read
 from vgg_lightning.run.checkpoints.locate import SHIPPED, find_checkpoint
 from vgg_lightning.run.checkpoints.read import Checkpoint, ReadFile, fault_of
@@ -40,6 +40,10 @@ OTHERS = (torch.int64, torch.bool)  # of counters and marks
 OWN_DATA = "FashionMNISTDataModule"  # under which its state is in a checkpoint
 Plain = str | int | float | bool | None
 SHIPPED["reference"] = Path(__file__).parents[1] / "reference" / "best.ckpt"  # of lightning_logs/reference
+
+
+class UnknownNetworkError(UserError):
+    """A checkpoint holds a network of the user's own, whose module has not been imported."""
 
 
 @dataclass
@@ -91,16 +95,17 @@ def open_checkpoint(
     return opened
 
 
-def read_checkpoint(file: Path) -> Checkpoint:
+def read_checkpoint(file: Path, bare: bool = False) -> Checkpoint:
     """Read a checkpoint of a classifier: every checksum in it verified, tensors and plain values only.
 
     Args:
         file: a checkpoint, or a .safetensors file that `vgg-lightning export` wrote.
+        bare: whether a file of weights alone will do, as torch.save writes a state dict.
 
     Raises:
         UserError: if the file is damaged, is no checkpoint, or holds another model.
     """
-    checkpoint = read_shared(file) if file.suffix == SUFFIX else read.read_checkpoint(file)
+    checkpoint = read_shared(file) if file.suffix == SUFFIX else read.read_checkpoint(file, bare=bare)
     for name, value in checkpoint["state_dict"].items():
         if value.dtype not in NUMBERS + OTHERS:
             raise UserError(f"{file} is refused: {name[:80]} is of the type {str(value.dtype).removeprefix('torch.')}")
@@ -155,6 +160,10 @@ def check_shapes(checkpoint: Checkpoint, file: Path, owner: type[L.LightningModu
     The network is built without memory, so options of absurd sizes cost nothing.
     """
     options = _complete(model_options(checkpoint, owner), owner)
+    network = options["network"]
+    if network not in NETWORKS:
+        remedy = f"{option('import')} the module that adds it"
+        raise UnknownNetworkError(f"{file} holds the network {network[:80]!r}, which is unknown here: {remedy}")
     try:
         check_options(options)
         weights = skeleton(**network_arguments(options)).state_dict()

@@ -28,7 +28,15 @@ from vgg_lightning.networks.init import INIT_SCHEMES, InitScheme, initialize
 from vgg_lightning.networks.lenet import LeNet
 from vgg_lightning.networks.nin import NiN
 from vgg_lightning.networks.resnet import ResNet18
-from vgg_lightning.networks.vgg import OWN_BLOCKS, VGG, VGG_BLOCKS, Head, load_torchvision_weights
+from vgg_lightning.networks.vgg import (
+    OWN_BLOCKS,
+    VGG,
+    VGG_BLOCKS,
+    Head,
+    fitting_torchvision_weights,
+    is_of_torchvision,
+    load_torchvision_weights,
+)
 from vgg_lightning.networks.whitened_vgg import DeepWhitenedVGG, WhitenedVGG, WhiteningConv
 
 __all__ = [
@@ -39,7 +47,9 @@ __all__ = [
     "Head",
     "InitScheme",
     "build_network",
+    "fitting_torchvision_weights",
     "initialize",
+    "is_of_torchvision",
     "is_own",
     "is_whitened",
     "load_torchvision_weights",
@@ -103,9 +113,9 @@ def network_options(name: str) -> dict[str, bool | int | float | str]:
         UserError: if the name is unknown.
     """
     if name not in NETWORKS:
-        own = f"for one of your own, {errors.option('import')} the module that adds it"
+        own = f"or {errors.option('import')} the module that adds it"
         near = nearest(name, NETWORKS)
-        raise UserError(f"network {name!r} is unknown{near}: use one of {', '.join(NETWORKS)}; {own}")
+        raise UserError(f"network {name!r} is unknown{near}: use one of {', '.join(NETWORKS)}, {own}")
     return {option: p.default for option, p in inspect.signature(NETWORKS[name]).parameters.items()}
 
 

@@ -110,8 +110,9 @@ def find_dataset(name: str, classes: Sequence[str] | None = None) -> Dataset:
         UserError: There is none of that name, or it has other classes.
     """
     if name not in DATASETS:
-        known = f"{', '.join(DATASETS)}; for one of your own, {option('import')} the module that adds it"
-        raise UserError(f"dataset {name!r} is unknown{nearest(name, DATASETS)}: use one of {known}")
+        own = f"or {option('import')} the module that adds it"
+        near = nearest(name, DATASETS)
+        raise UserError(f"dataset {name!r} is unknown{near}: use one of {', '.join(DATASETS)}, {own}")
     dataset = DATASETS[name]
     if classes is None or tuple(classes) == dataset.classes:
         return dataset
