@@ -7,6 +7,7 @@ import io
 import shlex
 import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
@@ -14,6 +15,7 @@ from typing import TextIO
 from vgg_lightning.base.imports import import_options
 
 FORMATS = ("table", "json", "csv", "markdown")
+WIDTH = 100  # columns of a screen
 ROOT = Path(__file__).parents[2]  # of the checkout, where there is one
 FORMULA = ("=", "+", "-", "@")  # what a spreadsheet takes for the beginning of one
 
@@ -35,6 +37,11 @@ def table(header: Sequence[str], rows: Sequence[Row]) -> str:
     ]
     lines.insert(1, "  ".join("-" * width for width in widths))
     return "\n".join(line.rstrip() for line in lines)
+
+
+def wrapped(text: str) -> str:
+    """Return a text in lines of at most `WIDTH` columns."""
+    return textwrap.fill(text, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
 
 
 def narrow_table(header: Sequence[str], rows: Sequence[Row], width: int, all_in: str) -> str:

@@ -29,6 +29,7 @@ from vgg_lightning.cli.jsonargparse_private import explained, type_hints
 from vgg_lightning.cli.parser import Parser, prefer_whole_numbers
 from vgg_lightning.cli.run_config import note_as_own
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
+from vgg_lightning.data.sizes import Sizes
 from vgg_lightning.networks import option_type
 from vgg_lightning.prepare import TRAINER_DEFAULTS, Asked, Run, prepare
 from vgg_lightning.run.checkpoints.locate import RunFinished
@@ -39,6 +40,10 @@ from vgg_lightning.training.run_options import FIT, LINKED
 
 __all__ = ["TRAINER_DEFAULTS", "VGGLightningCLI", "main", "quiet", "silence"]
 
+# Of --print_config, where these options have no value yet.
+UNSAID = f"""\
+# null: the run fills it in, or does without. val_size, batch_size and max_epochs are then {Sizes().val_size},
+# {Sizes().batch_size} and {Sizes().max_epochs}; of own data they follow the number of images. num_classes follows the data."""
 METHODS: dict[str, Callable[[Run], Any]] = {"fit": runs.fit, "validate": runs.validate, "test": runs.test}
 
 
@@ -52,6 +57,8 @@ def main(args: list[str]) -> int:
             print(help.text(verb, what, cli.options(), cli.value_of))
             return 0
         try:
+            if any(option.startswith("--print_config") for option in options):
+                print(UNSAID)  # above what the parser prints
             cli = VGGLightningCLI(verb, with_defaults(verb, options))
             run = prepare(**cli.arguments())
             if verb == "predict":

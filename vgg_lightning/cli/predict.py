@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from vgg_lightning import prepare as runs
 from vgg_lightning.base.errors import UserError
 from vgg_lightning.base.files import check_place, write_whole
 from vgg_lightning.base.text import csv_cell, say
 from vgg_lightning.cli.prediction_files import Answers, report, write
+from vgg_lightning.data.batches import BatchLoader
 from vgg_lightning.loading.opened import open_checkpoint
 from vgg_lightning.run.folders import run_folder_of
 from vgg_lightning.run.lock import FolderLock
@@ -69,7 +71,9 @@ def predict(run: Run, options: Any) -> int:
             batches = runs.predict(run)
             if run.trainer.is_global_zero:
                 part = data.part("test", sum(run.trainer.num_predict_batches))
-                write_predictions(batches, data.class_names, folder, "" if part.is_whole else f": {part.text}")
+                loader, text = data.predict_dataloader(), "" if part.is_whole else f": {part.text}"
+                assert isinstance(loader, BatchLoader)
+                write_predictions(batches, data.class_names, folder, text, loader.order())
         return 0
     if run.trainer.world_size > 1:
         raise UserError("--data.predict_path is for a single process: give --trainer.devices 1")
@@ -81,6 +85,10 @@ def predict(run: Run, options: Any) -> int:
         batches = runs.predict(run)
         assert data.own_pictures is not None
         answers = Answers(data.own_pictures, names, batches, top_k)
+        seen, total = len(answers.rows) + len(data.own_pictures.refused), len(data.own_pictures.names)
+        if seen < total:
+            limit = f"--trainer.limit_predict_batches {options.trainer.limit_predict_batches}"
+            say(f"note: {limit}: the first {seen:,} of {total:,} images by name, which may be of one class")
         files = write(answers, folder, _said(options, run.model, top_k))
     report(answers, files)
     return SOME_NOT_READ if answers.found.refused else 0
@@ -125,7 +133,9 @@ def held(folder: Path) -> AbstractContextManager[None]:
     return FolderLock(folder, "wait for its end, or choose another place with --output").at_work()
 
 
-def write_predictions(batches: Any, class_names: Sequence[str], folder: Path, part: str = "") -> Path:
+def write_predictions(
+    batches: Any, class_names: Sequence[str], folder: Path, part: str = "", order: Tensor | None = None
+) -> Path:
     """Write predictions.csv of the test pictures, and print how many are right.
 
     Args:
@@ -133,6 +143,7 @@ def write_predictions(batches: Any, class_names: Sequence[str], folder: Path, pa
         class_names: of the labels.
         folder: where to write it.
         part: what to say of a part of the test images.
+        order: the places of the images in the data, in the order of the batches; by default 0, 1, ...
 
     Returns:
         The file written.
@@ -145,8 +156,9 @@ def write_predictions(batches: Any, class_names: Sequence[str], folder: Path, pa
     table = io.StringIO(newline="")
     writer = csv.writer(table)
     writer.writerow(["index", "label", "predicted", "probability"])
-    for i, (y, p, c) in enumerate(zip(labels.tolist(), predicted.tolist(), confidence.tolist(), strict=True)):
-        writer.writerow([i, names[y], names[p], f"{c:.4f}"])
+    places = range(len(labels)) if order is None else order[: len(labels)].tolist()
+    rows = zip(places, labels.tolist(), predicted.tolist(), confidence.tolist(), strict=True)
+    writer.writerows([i, names[y], names[p], f"{c:.4f}"] for i, y, p, c in sorted(rows))
     try:
         write_whole(file, table.getvalue())
     except OSError as error:

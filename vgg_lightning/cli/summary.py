@@ -11,7 +11,7 @@ from vgg_lightning.networks import NETWORKS
 from vgg_lightning.networks.cost import Block, Summary, summarize
 from vgg_lightning.networks.tracing import Layer
 
-HEADER = ("layer", "type", "output", "parameters", "multiply-adds", "activations", "receptive field")
+HEADER = ("layer", "type", "output", "parameters", "multiply-adds", "activations", "field")
 
 
 def main(args: list[str]) -> int:
@@ -58,7 +58,8 @@ FORMATS = {"table": as_table, "json": as_json, "csv": as_csv, "markdown": as_mar
 def title_of(summary: Summary) -> str:
     """Return the network and its options in one line."""
     options = ", ".join(f"{option} {value}" for option, value in summary.options.items())
-    return f"{summary.network}: {options}; counts are for one picture"
+    notes = "counts are for one image; field: the receptive field, in pixels"
+    return render.wrapped(f"{summary.network}: {options}; {notes}")
 
 
 def rows_of(summary: Summary, block_mark: str = "", layer_prefix: str = "") -> list[render.Row]:
@@ -83,10 +84,9 @@ def rows_of(summary: Summary, block_mark: str = "", layer_prefix: str = "") -> l
 
 def _block_row(block: Block, mark: str) -> render.Row:
     last = block.layers[-1]
-    plural = "" if block.weight_layers == 1 else "s"
     return (
         f"{mark}{block.name}{mark}",
-        f"{mark}{block.weight_layers} layer{plural} with weights{mark}" if block.weight_layers else "",
+        f"{mark}{block.weight_layers} with weights{mark}" if block.weight_layers else "",
         last.output_shape,
         block.total("params"),
         block.total("macs"),

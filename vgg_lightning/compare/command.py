@@ -167,8 +167,17 @@ def _setting(own: argparse.Namespace, device: str) -> dict[str, object]:
 
 
 def as_table(entries: list[Entry], setting: dict[str, object]) -> str:
-    """Return one column for each network."""
-    return f"{_title(entries, setting)}\n\n{render.table(*_columns(entries))}"
+    """Return one column for each network, in several tables below each other if they are too many for a screen."""
+    tables: list[str] = []
+    rest = list(entries)
+    while rest:
+        for count in range(len(rest), 0, -1):
+            table = render.table(*_columns(rest[:count]))
+            if count == 1 or max(map(len, table.split("\n"))) <= render.WIDTH:
+                break
+        tables.append(table)
+        rest = rest[count:]
+    return "\n\n".join([_title(entries, setting), *tables])
 
 
 def as_markdown(entries: list[Entry], setting: dict[str, object]) -> str:
@@ -195,7 +204,7 @@ FORMATS = {"table": as_table, "json": as_json, "csv": as_csv, "markdown": as_mar
 
 def _title(entries: list[Entry], setting: dict[str, object]) -> str:
     lines = [
-        f"{entry.summary.network}: {', '.join(f'{o} {v}' for o, v in entry.summary.options.items())}"
+        render.wrapped(f"{entry.summary.network}: {', '.join(f'{o} {v}' for o, v in entry.summary.options.items())}")
         for entry in entries
     ]
     return "\n".join((*lines, ", ".join(f"{key} {value}" for key, value in setting.items())))

@@ -209,7 +209,7 @@ class FashionMNISTDataModule(L.LightningDataModule):
         """Return the loader of your own pictures if there is a `predict_path`, else of the official test pictures."""
         if self.own_pictures is not None:
             return PictureLoader(self.own_pictures, self.hparams["batch_size"])
-        return self._loader("test")
+        return self._loader("test", limit=self._limit("predict"))
 
     def state_dict(self) -> dict[str, int]:
         """Return where the training loader stands.

@@ -18,7 +18,6 @@ from vgg_lightning.run.tensorboard_private import add_summary
 from vgg_lightning.sweep.space import argument
 from vgg_lightning.sweep.study import trials
 
-WIDTH = 100  # of a screen
 STATES = {
     TrialState.COMPLETE: "complete",
     TrialState.PRUNED: "pruned",
@@ -63,7 +62,7 @@ def table(study: Study) -> str:
         for trial in ranked(study)
     ]
     header = ("trial", "state", "val_acc", "epochs", *_brief(names))
-    return render.narrow_table(header, rows, WIDTH, "trials.csv")
+    return render.narrow_table(header, rows, render.WIDTH, "trials.csv")
 
 
 def write_csv(study: Study, file: Path) -> None:
