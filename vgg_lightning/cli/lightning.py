@@ -43,7 +43,7 @@ __all__ = ["TRAINER_DEFAULTS", "VGGLightningCLI", "main", "quiet", "silence"]
 # Of --print_config, where these options have no value yet.
 UNSAID = f"""\
 # null: the run fills it in, or does without. val_size, batch_size and max_epochs are then {Sizes().val_size},
-# {Sizes().batch_size} and {Sizes().max_epochs}; of own data they follow the number of images. num_classes follows the data."""
+# {Sizes().batch_size} and {Sizes().max_epochs}; of own data they follow the number of images."""
 METHODS: dict[str, Callable[[Run], Any]] = {"fit": runs.fit, "validate": runs.validate, "test": runs.test}
 
 

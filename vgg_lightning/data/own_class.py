@@ -42,7 +42,7 @@ def read_items(known: Dataset, root: Path, split: Split) -> Arrays:
         raise
     except Exception as error:  # of the user's own code
         what = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise UserError(f"{known.title}, {split}: {what} (--debug shows where)") from error
+        raise UserError(f"{known.title}, {split}: {what}") from error
     if labels.min() < 0 or labels.max() >= len(known.classes):
         found = f"labels from {labels.min()} to {labels.max()}"
         raise UserError(f"{known.title} has {found} in {split}, and names for 0 to {len(known.classes) - 1}")
@@ -69,7 +69,7 @@ def _read(kind: Callable[..., Any], root: Path, split: Split) -> Arrays:
             except (TypeError, ValueError) as error:
                 reason = error.reason if isinstance(error, UnreadablePictureError) else str(error)
                 raise UserError(
-                    f"item {i} of {kind.__name__} in {split} is no pair (image, label): {reason}"
+                    f"item {i} of {kind.__name__} in {split} is not a pair (image, label): {reason}"
                 ) from error
             bar.update()
     return images, labels
