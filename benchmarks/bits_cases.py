@@ -33,6 +33,7 @@ VGG_SMALL = "model.network=vgg_small model.poolings=2 data.image_size=28 data.ba
 
 PRESETS: dict[str, str] = {  # with batches of 32, or of less where pictures or networks are large
     "quick": "",
+    "blank": "",
     "record-cpu": "",
     "record": "data.batch_size=8",
     "small": "",
@@ -61,6 +62,9 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     **{name: (f"model.network={name}",) for name in ("vgg13", "vgg16", "vgg19")},
     "vgg_small": (VGG_SMALL,),
     "lenet": ("model.network=lenet model.ratio=1 model.lr=0.1 data.image_size=28",),
+    "options": (
+        'model.network=densenet model.options={"growth_rate":4} model.ratio=1 model.lr=0.1 data.image_size=32',
+    ),
     "ratio": ("model.ratio=16",),
     "head-classic": ("model.head=classic model.hidden_units=64 model.dropout=0.5",),
     "head-classic-without-norm": ("model.head=classic model.hidden_units=32 model.batch_norm=false model.lr=0.01",),
