@@ -241,6 +241,24 @@ def test_other_processes_of_a_script_do_not_know_it(folder):
     assert not list(folder.glob("lightning_logs/*/*"))
 
 
+def test_a_network_with_a_mistake_of_its_own(folder):
+    """It is built, and tried on one image, before anything is written."""
+    (folder / "bare.py").write_text(
+        "from torch import nn\nfrom vgg_lightning.networks import NETWORKS\n"
+        "def broken(in_channels=1, num_classes=10, image_size=28):\n    raise RuntimeError('no such size')\n"
+        "def narrow(in_channels=1, num_classes=10, image_size=28):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(784, 3))\n"
+        "NETWORKS['broken'], NETWORKS['narrow'] = broken, narrow\n"
+    )
+    for network, text in (
+        ("broken", "error: network 'broken' cannot be built with these options: RuntimeError: no such size"),
+        ("narrow", "error: network narrow gives (1, 3) for one image: it has to give (N, 10), a logit for each class"),
+    ):
+        launched = launch(["fit", "--import", "bare", "--model.network", network, *data_options(), *BRIEF], folder)
+        assert (launched.code, launched.err.splitlines()[-1]) == (2, text)
+        assert not (folder / "lightning_logs").exists()
+
+
 # Torchvision's weights.
 
 

@@ -115,6 +115,7 @@ def text(verb: str, what: str, options: Sequence[Option], value_of: Callable[[st
     if what == "short":
         rest = len(known) - len(names)
         lines += ["", f"{rest} more options: vgg-lightning {verb} --help all, or --help {', '.join(GROUPS)}"]
+        lines += ["--import MODULE: a network, a data set or a callback of your own; see docs/extend.md"]
     return "\n".join(lines)
 
 

@@ -154,7 +154,13 @@ def build_network(
         _check_kind(name, option, value)
         if not is_own(name):
             _check_range(option, value)
-    return NETWORKS[name](**options)
+    try:
+        return NETWORKS[name](**options)
+    except Exception as error:
+        if is_own(name) and not isinstance(error, UserError):
+            said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            raise UserError(f"network {name!r} cannot be built with these options: {said}") from error
+        raise
 
 
 def is_whitened(name: str) -> bool:
