@@ -4,9 +4,11 @@ import csv
 import datetime
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -159,8 +161,17 @@ def rows(file):
 
 
 def scalars(run):
-    """Return {tag: [(step, value)]} as TensorBoard shows them."""
-    events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
+    """Return {tag: [(step, value)]} as TensorBoard shows them.
+
+    TensorBoard takes the files in the order of their names: the second, the process and a count of its files. Launches
+    of tests can share a second and a process, where the tenth file comes before the ninth: here the order is that in
+    which they were written.
+    """
+    files = sorted(Path(run).glob("events.*"), key=lambda file: (file.name.split(".")[3], file.stat().st_mtime_ns))
+    with tempfile.TemporaryDirectory() as folder:
+        for number, file in enumerate(files):
+            shutil.copyfile(file, Path(folder) / f"events.out.tfevents.{number:06}")
+        events = EventAccumulator(folder, size_guidance={"scalars": 0}).Reload()
     return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 

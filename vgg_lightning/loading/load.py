@@ -32,7 +32,7 @@ from vgg_lightning.loading.opened import (
 from vgg_lightning.networks import fitting_torchvision_weights, is_of_torchvision
 from vgg_lightning.networks.vgg import VGG, VGG_BLOCKS
 from vgg_lightning.run.checkpoints.locate import find_checkpoint
-from vgg_lightning.run.checkpoints.read import Checkpoint
+from vgg_lightning.run.checkpoints.read import Checkpoint, foreign_infinite, infinite_buffers
 from vgg_lightning.training.memory import check_one_image
 
 __all__ = [
@@ -188,6 +188,7 @@ def model_of(opened: Opened, owner: type[Model], strict: bool = True, **options:
         model: Any = owner(**{**opened.model_options, **options})
     except UserError as error:
         raise error if options else UserError(f"{file} is refused: {error}") from error
+    _check_masks(opened.file, checkpoint, model)
     try:
         model.load_state_dict(checkpoint["state_dict"], strict)
     except (RuntimeError, TypeError, AttributeError) as error:
@@ -229,6 +230,12 @@ def reopen(
     return load_model(owner, checkpoint_path, map_location or "cpu", strict is not False, **options).train()
 
 
+def _check_masks(file: Path, checkpoint: Checkpoint, model: L.LightningModule) -> None:
+    """Raise UserError for an Inf in what a new model has finite."""
+    if name := foreign_infinite(checkpoint, infinite_buffers(model)):
+        raise UserError(f"{file} is refused: {name} has an Inf, and the model's own has none")
+
+
 def load_weights(classifier: L.LightningModule, path: str | Path) -> list[str]:
     """Start `classifier` from the weights of another run, all that have the same name and shape.
 
@@ -248,7 +255,9 @@ def load_weights(classifier: L.LightningModule, path: str | Path) -> list[str]:
     """
     fetches = str(path) == TORCHVISION and not Path(path).exists()
     file = torchvision_file(classifier.hparams) if fetches else find_checkpoint(path)
-    source, target = read_checkpoint(file, bare=True)["state_dict"], classifier.state_dict()
+    checkpoint = read_checkpoint(file, bare=True)
+    _check_masks(file, checkpoint, classifier)
+    source, target = checkpoint["state_dict"], classifier.state_dict()
     network = classifier.hparams["network"]
     named = f"{option('model.weights')} {path}"
     is_theirs, how = is_of_torchvision(source), ""
