@@ -19,7 +19,7 @@ from vgg_lightning.run.lightning_private import attached_trainer
 from vgg_lightning.training import losses, memory, metrics, recipe, sam
 from vgg_lightning.training.compiling import CompileMode, kept, layout, pool_first
 from vgg_lightning.training.optimizers import OptimizerName
-from vgg_lightning.training.options import PLACES, check_options, network_arguments, own_options
+from vgg_lightning.training.options import PLACES, NetworkOptions, network_arguments, settle_options
 from vgg_lightning.training.schedules import ScheduleName
 from vgg_lightning.training.tta import Predictions, ViewsName, average_views
 
@@ -68,21 +68,18 @@ class Classifier(L.LightningModule):
     def __init__(
         self, *, network: str = "vgg11", ratio: int = 1, hidden_units: int = 4096, batch_norm: bool = False,
         norm_after_relu: bool = False, head: Head = "classic", dropout: float = 0.5, poolings: int = 5,
-        options: dict[str, bool | int | float | str] | None = None,
-        in_channels: int = 1, num_classes: int = 10, image_size: int = 32,  # input
+        options: NetworkOptions | None = None, in_channels: int = 1, num_classes: int = 10, image_size: int = 32,
         init: InitScheme = "default", weights: str | None = None,  # start
         optimizer: OptimizerName = "sgd", lr: float = 0.05, momentum: float = 0.0, nesterov: bool = False,
         weight_decay: float = 0.0, bias_lr_factor: float = 1.0, sam_rho: float = 0.0,
         schedule: ScheduleName = "constant", schedule_end: float = 0.0, warmup_epochs: float = 0.0,
         label_smoothing: float = 0.0, teacher: str | None = None, distill: float = 0.0,  # loss
-        distill_temperature: float = 2.0,
-        ema_decay: float = 0.0, lookahead_steps: int = 0, tta: ViewsName = "none",  # averages of weights and views
+        distill_temperature: float = 2.0, ema_decay: float = 0.0, lookahead_steps: int = 0, tta: ViewsName = "none",
         channels_last: bool = True, compile: CompileMode = "none",  # execution
     ) -> None:  # fmt: skip
         super().__init__()
         self.save_hyperparameters(ignore=PLACES)
-        check_options(self.hparams)
-        self.hparams["options"] = own_options(self.hparams) or None  # complete, as a checkpoint keeps them
+        settle_options(self.hparams)
         memory.check_weights_fit(self.hparams)
         self.network = initialize(self.build(), init).to(memory_format=layout(channels_last))
         self.example_input_array = torch.zeros(()).expand(2, in_channels, image_size, image_size)  # for the graph

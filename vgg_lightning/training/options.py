@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 from vgg_lightning.base.errors import UserError, nearest, option
@@ -13,6 +13,7 @@ from vgg_lightning.training.optimizers import OPTIMIZERS
 from vgg_lightning.training.schedules import SCHEDULES
 from vgg_lightning.training.tta import VIEWS
 
+NetworkOptions = dict[str, bool | int | float | str]
 NO_FSDP = Range(lambda value: not value, "is not possible with fsdp: use 0, or ddp")
 
 OPTIONS: dict[str, Option] = {
@@ -93,7 +94,7 @@ def own_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:
     found = options.get("options") or {}  # checkpoints of before have none
-    if not fits(found, dict[str, bool | int | float | str]):
+    if not fits(found, NetworkOptions):
         raise UserError(f"{option('model.options')} {found!r} is not a table of names with plain values")
     return dict(found)
 
@@ -102,6 +103,12 @@ def _options_of(network: str) -> dict[str, Any]:
     """Return the options of a network that no Classifier has, with their defaults; of the user's own, all."""
     shared = GIVEN if is_own(network) else (*GIVEN, *NETWORK_OPTIONS)
     return {name: default for name, default in network_options(network).items() if name not in shared}
+
+
+def settle_options(options: MutableMapping[Any, Any]) -> None:
+    """Check options, and complete those of the network, so that a checkpoint keeps all. Raises UserError."""
+    check_options(options)
+    options["options"] = own_options(options) or None
 
 
 def check_options(options: Mapping[str, Any]) -> None:
