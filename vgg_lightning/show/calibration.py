@@ -8,9 +8,9 @@ import lightning as L
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 from torchmetrics.functional.classification import multiclass_calibration_error
 
+from vgg_lightning.run.loggers.boards import Board
 from vgg_lightning.show.base import Answers, ValidationShow
 from vgg_lightning.show.drawing import GREY, INK, Page, add_picture
 
@@ -22,7 +22,7 @@ BLUE, RED, PALE = (66, 146, 198), (203, 67, 53), (236, 240, 244)
 class Calibration(ValidationShow):
     """Draws accuracy over confidence after every validation, and writes the calibration error as a curve."""
 
-    def show(self, board: SummaryWriter, step: int, trainer: L.Trainer, model: Any, answers: Answers) -> None:
+    def show(self, board: Board, step: int, trainer: L.Trainer, model: Any, answers: Answers) -> None:
         """Write `val_calibration_error` and the picture `val_pictures/reliability`."""
         probabilities = answers.logits.softmax(dim=1)
         error = multiclass_calibration_error(probabilities, answers.labels, probabilities.shape[1], n_bins=BINS)

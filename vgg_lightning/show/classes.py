@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import lightning as L
-from torch.utils.tensorboard import SummaryWriter
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score, MulticlassPrecision, MulticlassRecall
 
 from vgg_lightning.base.text import printable
+from vgg_lightning.run.loggers.boards import Board
 from vgg_lightning.show.base import Answers, ValidationShow
 
 
@@ -19,7 +19,7 @@ class ClassScores(ValidationShow):
     The accuracy of a class is the share of its pictures that are recognised, which is its recall.
     """
 
-    def show(self, board: SummaryWriter, step: int, trainer: L.Trainer, model: Any, answers: Answers) -> None:
+    def show(self, board: Board, step: int, trainer: L.Trainer, model: Any, answers: Answers) -> None:
         """Write `val_accuracy/shirt` and the like."""
         options: dict[str, Any] = {"num_classes": answers.logits.shape[1], "average": "none", "validate_args": False}
         options["sync_on_compute"] = False  # the answers of all processes are here: do not wait for the others

@@ -8,9 +8,9 @@ from typing import Any
 import lightning as L
 from PIL import Image
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
+from vgg_lightning.run.loggers.boards import Board
 from vgg_lightning.show.base import Answers, ValidationShow
 from vgg_lightning.show.drawing import BLUES, GREY, INK, WHITE, Page, add_picture, colours
 
@@ -21,7 +21,7 @@ MOST_NUMBERS = 20  # classes up to which the counts are written into the cells
 class ConfusionMatrix(ValidationShow):
     """Draws the confusion matrix of every validation."""
 
-    def show(self, board: SummaryWriter, step: int, trainer: L.Trainer, model: Any, answers: Answers) -> None:
+    def show(self, board: Board, step: int, trainer: L.Trainer, model: Any, answers: Answers) -> None:
         """Write the picture `val_pictures/confusion`."""
         classes = answers.logits.shape[1]
         counts = multiclass_confusion_matrix(answers.logits, answers.labels, classes, validate_args=False)

@@ -16,6 +16,8 @@ THRESHOLDS = 51
 class Curves(ValidationShow):
     """Writes a curve for every class after every validation."""
 
+    tensorboard_alone = True
+
     def show(self, board: SummaryWriter, step: int, trainer: L.Trainer, model: Any, answers: Answers) -> None:
         """Write `val_curve/shirt` and the like."""
         probabilities = answers.logits.softmax(dim=1)

@@ -13,6 +13,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 
 from vgg_lightning.base.text import printable
+from vgg_lightning.run.loggers.boards import Board
 from vgg_lightning.run.tensorboard_private import add_summary
 
 Array: TypeAlias = NDArray[Any]
@@ -30,8 +31,11 @@ SIGNED = ((33, 102, 172), (146, 197, 222), (247, 247, 247), (244, 165, 130), (17
 COLOURS = 96  # in a stored picture: a PNG is a third of the size then, and looks the same
 
 
-def add_picture(board: SummaryWriter, tag: str, picture: Image.Image, step: int) -> None:
-    """Write a picture, smaller than `SummaryWriter.add_image` does."""
+def add_picture(board: Board, tag: str, picture: Image.Image, step: int) -> None:
+    """Write a picture; into TensorBoard, a smaller one than `SummaryWriter.add_image` makes."""
+    if not isinstance(board, SummaryWriter):
+        board.add_picture(tag, picture, step)
+        return
     buffer = io.BytesIO()
     stored(picture).save(buffer, format="PNG", optimize=True)
     image = Summary.Image(

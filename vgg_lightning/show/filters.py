@@ -7,8 +7,8 @@ from typing import Any
 import lightning as L
 import torch
 from torch import Tensor, nn
-from torch.utils.tensorboard import SummaryWriter
 
+from vgg_lightning.run.loggers.boards import Board
 from vgg_lightning.show.base import Answers, ValidationShow, some_pictures
 from vgg_lightning.show.drawing import INK, SIGNED, Page, add_picture, colours, enlarged
 
@@ -19,7 +19,7 @@ PICTURE = -1  # which of the pictures: the last one, an ankle boot
 class FirstLayer(ValidationShow):
     """Draws each filter of the first convolution, and below it its answer to one validation picture."""
 
-    def show(self, board: SummaryWriter, step: int, trainer: L.Trainer, model: Any, answers: Answers) -> None:
+    def show(self, board: Board, step: int, trainer: L.Trainer, model: Any, answers: Answers) -> None:
         """Write the picture `val_pictures/first_layer`."""
         layer = next((m for m in model.network.modules() if isinstance(m, nn.Conv2d)), None)
         if layer is None:

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.tensorboard import SummaryWriter
 
+from vgg_lightning.run.loggers.boards import Board
 from vgg_lightning.show.base import Answers, ValidationShow, some_pictures
 from vgg_lightning.show.drawing import BAD, GOOD, HEAT, Array, add_picture, colours, enlarged, gallery
 
@@ -22,7 +22,7 @@ SMALLEST_MAP = 4  # a map of 2 x 2 places, as the last ones of a VGG at 32 x 32,
 class GradCAM(ValidationShow):
     """Lays over a fixed set of validation pictures what speaks for the predicted class."""
 
-    def show(self, board: SummaryWriter, step: int, trainer: L.Trainer, model: Any, answers: Answers) -> None:
+    def show(self, board: Board, step: int, trainer: L.Trainer, model: Any, answers: Answers) -> None:
         """Write the picture `val_pictures/gradcam`."""
         images, labels = some_pictures(trainer, COUNT)
         with torch.inference_mode(False), torch.enable_grad():

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import lightning as L
-from torch.utils.tensorboard import SummaryWriter
 
+from vgg_lightning.run.loggers.boards import Board
 from vgg_lightning.show.base import Answers, ValidationShow, validation_pictures
 from vgg_lightning.show.drawing import BAD, GOOD, add_picture, enlarged, gallery
 
@@ -16,7 +16,7 @@ COUNT, COLUMNS, SIDE = 18, 6, 84
 class Mistakes(ValidationShow):
     """Shows the validation pictures of which the network is surest and wrong, with true and predicted class."""
 
-    def show(self, board: SummaryWriter, step: int, trainer: L.Trainer, model: Any, answers: Answers) -> None:
+    def show(self, board: Board, step: int, trainer: L.Trainer, model: Any, answers: Answers) -> None:
         """Write the picture `val_pictures/mistakes`."""
         confidence, predicted = answers.logits.softmax(dim=1).max(dim=1)
         wrong = (predicted != answers.labels).nonzero().flatten()
