@@ -36,7 +36,7 @@ from vgg_lightning.training.schedules import SCHEDULES, ScheduleName
 from vgg_lightning.training.tta import VIEWS, ViewsName
 
 PACKAGE = Path(vgg_lightning.__file__).parent
-LOWER = ("base", "run", "networks", "data", "training", "loading", "show", "classifier.py", "prepare.py")
+LOWER = ("base", "run", "networks", "data", "training", "loading", "show", "classifier.py", "prepare")
 # What is typed in a shell: the program stands before the option.
 COMMANDS = (
     "fit --ckpt_path",

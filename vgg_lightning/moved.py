@@ -22,7 +22,7 @@ MOVED: dict[str, str | tuple[str, ...]] = {
     "callbacks": ("prepare",),
     "callbacks.averaging": "training.averaging",
     "callbacks.chance": "training.metrics",
-    "callbacks.checkpoints": ("run.checkpoints.callbacks", "prepare"),
+    "callbacks.checkpoints": ("run.checkpoints.callbacks", "prepare.trainer"),
     "callbacks.class_table": "show.class_table",
     "callbacks.csv_log": "run.loggers.csv",
     "callbacks.finite": "run.guards.finite",

@@ -18,7 +18,7 @@ def train(work: Work, clock: Clock) -> None:
     from vgg_lightning.run.progress import Bar
 
     clock.watch_torch()
-    with mock.patch("vgg_lightning.prepare.progress_bar", partial(Bar, refresh_rate=10)):  # as on a terminal
+    with mock.patch("vgg_lightning.run.kit.progress_bar", partial(Bar, refresh_rate=10)):  # as on a terminal
         _fit(work)
 
 
