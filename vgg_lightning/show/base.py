@@ -70,6 +70,9 @@ class ValidationShow(Show):
         """Write to `board`; the model is in evaluation, and holds the averaged weights if there are any."""
         raise NotImplementedError
 
+    def gathered(self, trainer: L.Trainer, answers: Answers) -> None:
+        """Keep of a validation what later ones show as well; on all processes, which save the same checkpoint."""
+
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Forget a validation that was broken off."""
         self._parts = []
@@ -91,6 +94,7 @@ class ValidationShow(Show):
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING or not parts:
             return
         answers = _gather(parts)
+        self.gathered(trainer, answers)
         self.attempt(trainer, lambda board, step: self.show(board, step, trainer, pl_module, answers))
 
 

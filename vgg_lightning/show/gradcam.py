@@ -15,7 +15,7 @@ from vgg_lightning.run.loggers.boards import Board
 from vgg_lightning.show.base import Answers, ValidationShow, some_pictures
 from vgg_lightning.show.drawing import BAD, GOOD, HEAT, Array, add_picture, colours, enlarged, gallery
 
-COUNT, COLUMNS, SIDE = 20, 10, 84
+COUNT, COLUMNS, SIDE = 20, 5, 56
 SMALLEST_MAP = 4  # a map of 2 x 2 places, as the last ones of a VGG at 32 x 32, points nowhere
 
 
@@ -33,9 +33,9 @@ class GradCAM(ValidationShow):
             for p, y, c in zip(predicted.tolist(), labels.tolist(), confidence.tolist(), strict=True)
         ]
         pictures = [overlay(image, h) for image, h in zip(images[:, 0].numpy(), heat.numpy(), strict=True)]
-        order = [i for row in (0, 1) for i in range(row, len(pictures), 2)]  # two of a class above each other
-        title = "what speaks for the predicted class (bright: much); red names are mistakes"
-        page = gallery(title, [pictures[i] for i in order], [captions[i] for i in order], COLUMNS, width=92)
+        order = [i for row in (0, 1) for i in range(row, len(pictures), 2)]  # one of every class, then another
+        title, remark = "what speaks for the predicted class", "bright: much; red names are mistakes"
+        page = gallery(title, remark, [pictures[i] for i in order], [captions[i] for i in order], COLUMNS)
         add_picture(board, "val_pictures/gradcam", page, step)
 
 

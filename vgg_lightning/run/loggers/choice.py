@@ -21,6 +21,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from vgg_lightning.base.errors import UserError, nearest, option
 from vgg_lightning.base.files import read_regular, write_whole
+from vgg_lightning.base.process import seat
 from vgg_lightning.base.progress import say
 from vgg_lightning.base.text import install_line, program
 from vgg_lightning.run.loggers.boards import takes_images
@@ -122,7 +123,7 @@ class RunMLflow(MLFlowLogger):
     """MLFlowLogger that goes on with the run of the launches before, takes images, and outlives a server that fails.
 
     Args:
-        run_folder: of the run; without MLFLOW_TRACKING_URI in the environment, `mlflow.db` beside all runs is the store.
+        run_folder: of the run; without MLFLOW_TRACKING_URI in the environment, the store is `mlflow.db` beside all runs.
         options: of the run beside the hyperparameters of model and data.
     """
 
@@ -183,7 +184,9 @@ def _begun(make: Callable[[Path, dict[str, Any]], Logger]) -> Callable[[Path, in
             _ = logger.experiment  # type: ignore[attr-defined]
         except Exception as error:  # of a library that is not at hand here
             reason = " ".join(str(error).split())[:300]
-            raise UserError(f"{option('logger')}: {make.__name__.removeprefix('Run')} does not begin: {reason}") from error
+            raise UserError(
+                f"{option('logger')}: {make.__name__.removeprefix('Run')} does not begin: {reason}"
+            ) from error
         return logger
 
     return begin
@@ -207,6 +210,6 @@ def _kept(run_folder: Path, logger: str, new: Callable[[], str | None]) -> str |
     if isinstance(known, str) and re.fullmatch(r"\w{1,64}", known):
         return known
     identifier = new()
-    if identifier is not None and rank_zero_only.rank == 0:
+    if identifier is not None and not seat().rank:
         write_whole(file, json.dumps({**found, logger: identifier}) + "\n")
     return identifier

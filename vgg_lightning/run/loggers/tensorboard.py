@@ -111,7 +111,7 @@ class RunTensorBoard(TensorBoardLogger):
             folder = Path(self.log_dir) / name
             if folder.is_symlink():
                 folder.unlink()  # lest the events go where it points to
-            self._parts[name] = SummaryWriter(str(folder), purge_step=self._step)  # type: ignore[no-untyped-call]
+            self._parts[name] = SummaryWriter(str(folder), purge_step=self._step)
         return self._parts[name]
 
     @rank_zero_only
@@ -121,7 +121,7 @@ class RunTensorBoard(TensorBoardLogger):
 
     def _save(self) -> None:
         for writer in (self.experiment, *self._parts.values()):
-            writer.flush()  # type: ignore[no-untyped-call]
+            writer.flush()
         file = Path(self.log_dir) / self.NAME_HPARAMS_FILE
         if file.parent.is_dir() and (file.is_symlink() or not file.is_file()):
             write_whole(file, yaml.safe_dump(_plain(self.hparams)))
