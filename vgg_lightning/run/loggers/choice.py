@@ -105,7 +105,8 @@ class RunWandb(WandbLogger):
     def __init__(self, run_folder: Path, options: dict[str, Any]) -> None:
         self.options = options
         name = f"{run_folder.parent.name}/{run_folder.name}"
-        super().__init__(name=name, save_dir=run_folder, id=_kept(run_folder, "wandb", lambda: uuid.uuid4().hex[:12]))
+        run_id = _kept(run_folder, "wandb", lambda: uuid.uuid4().hex[:12])
+        super().__init__(name=name, save_dir=run_folder, id=run_id, settings={"quiet": True})
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
@@ -142,8 +143,15 @@ class RunMLflow(MLFlowLogger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Send the hyperparameters, with the options of the run."""
-        self._try(super().log_hyperparams, {**dict(params), **self.options})
+        """Send the hyperparameters, with the options of the run; of a resumed run, changed options become tags."""
+        self._try(self._log_hyperparams, {**dict(params), **self.options})
+
+    def _log_hyperparams(self, params: dict[str, Any]) -> None:
+        known = self.experiment.get_run(self.run_id).data.params  # which MLflow lets nobody change
+        super().log_hyperparams({name: value for name, value in params.items() if name not in known})
+        for name, value in self.options.items():
+            if name in known and known[name] != str(value):
+                self.experiment.set_tag(self.run_id, name, str(value))
 
     @rank_zero_only
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
@@ -172,7 +180,7 @@ class RunMLflow(MLFlowLogger):
         except Exception as error:  # whatever a server answers, training goes on
             if not self.unsaved:
                 say(f"MLflow did not take what was logged: {' '.join(str(error).split())[:200]}")
-            self.unsaved = "some of what MLflow was to show"
+            self.unsaved = "some of what was logged to MLflow"
 
 
 def _begun(make: Callable[[Path, dict[str, Any]], Logger]) -> Callable[[Path, int | None, dict[str, Any]], Logger]:
