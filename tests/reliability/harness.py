@@ -159,9 +159,14 @@ def rows(file):
 
 
 def scalars(run):
-    """Return {tag: [(step, value)]} as TensorBoard shows them."""
-    events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
-    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    """Return {tag: [(step, value)]} as TensorBoard shows them: "train/curves/loss" is the line of train in a chart."""
+    found = {}
+    for folder in (run, *(run / split for split in ("train", "val", "test"))):
+        events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload() if folder.is_dir() else None
+        for tag in events.Tags()["scalars"] if events else ():
+            name = tag if folder == run else f"{folder.name}/{tag}"
+            found[name] = [(event.step, event.value) for event in events.Scalars(tag)]
+    return found
 
 
 def differences(a, b, path=""):

@@ -73,11 +73,11 @@ def test_no_cell_of_a_table_is_a_formula(run, tmp_path):
 
 
 def test_tensorboard_has_the_names_with_escapes(run, tmp_path):
-    said = fit(tmp_path, "--ckpt_path", str(run), "--trainer.max_epochs", "3", "--show", "classes")
+    said = fit(tmp_path, "--ckpt_path", str(run), "--trainer.max_epochs", "3", "--show", "curves")
     assert said.code == 0, said
     events = EventAccumulator(str(run))
     events.Reload()
-    tags = [tag for tag in events.Tags()["scalars"] if tag.startswith("val_accuracy/")]
+    tags = [tag for tag in events.Tags()["tensors"] if tag.startswith("val_curve/")]
     assert any("pwned" in tag for tag in tags)
     assert not any(CONTROL.search(tag) for tag in tags)
 

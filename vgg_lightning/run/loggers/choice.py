@@ -124,7 +124,7 @@ class RunMLflow(MLFlowLogger):
     """MLFlowLogger that goes on with the run of the launches before, takes images, and outlives a server that fails.
 
     Args:
-        run_folder: of the run; without MLFLOW_TRACKING_URI in the environment, the store is `mlflow.db` beside all runs.
+        run_folder: of the run; without MLFLOW_TRACKING_URI in the environment, it is in `mlflow.db` beside all runs.
         options: of the run beside the hyperparameters of model and data.
     """
 
