@@ -114,22 +114,20 @@ def wait_until_still(page: Any) -> None:
 
 def open_first_screen(page: Any, address: str) -> Any:
     """Open TensorBoard as a user does, and return the charts of the first group once their lines are drawn."""
-    page.set_viewport_size({"width": 1280, "height": 860})
-    page.goto("about:blank")
-    page.goto(address)
-    charts = page.locator("card-group").first.locator("scalar-card")
+    go_to(page, address, "", height=860)
+    charts = page.locator("metrics-card-groups metrics-card-grid").first.locator("scalar-card-component")
     charts.first.locator("line-chart").wait_for()
     wait_until_still(page)
     return charts
 
 
 def open_hyperparameters(page: Any, address: str) -> list[str]:
-    """Open the tab HPARAMS, and return the headings of its table."""
+    """Open the tab HPARAMS, and return the cells of its table, its headings first."""
     go_to(page, address, "hparams")
-    cells = page.locator("vaadin-grid-cell-content:visible")
+    cells = page.locator("vaadin-grid-cell-content")
     wait_until(page, lambda: "Trial ID" in cells.all_inner_texts(), "the table of hyperparameters")
     wait_until_still(page)
-    return [text.replace("\n", "") for text in cells.all_inner_texts() if text.strip()]
+    return [text for text in cells.all_inner_texts() if text]
 
 
 def open_images(page: Any, address: str) -> Any:
