@@ -23,7 +23,7 @@ from vgg_lightning.loading.load import read_checkpoint
 from vgg_lightning.show import SHOWS, confusion
 from vgg_lightning.show.classes import draw_scores
 from vgg_lightning.show.drawing import WIDTH
-from vgg_lightning.show.gradcam import grad_cam
+from vgg_lightning.show.gradcam import layer_cam
 from vgg_lightning.show.projector import features_of
 
 EPOCHS, STEPS, VAL = 2, 28, 64  # 448 pictures in batches of 16
@@ -240,7 +240,7 @@ def test_an_unknown_name_is_told(tmp_path, show, said):
 def test_networks_of_every_kind_can_be_looked_into(network, size):
     model = build_network(network, image_size=size).eval()
     x = torch.randn(2, 1, size, size)
-    logits, heat = grad_cam(model, x)
+    logits, heat = layer_cam(model, x)
     assert torch.allclose(logits, model(x).detach(), atol=1e-5)
     assert heat.shape == (2, size, size)
     assert heat.min() >= 0
