@@ -86,7 +86,8 @@ def main(args: list[str] | None = None) -> None:
             x = model.preprocess(images)
             parts = x.split(100)
             heat = [layer_cam(model, x)[1] if shown else heat_of(method, model, x, smallest) for x in parts]
-            drop = float((whole - probability(hottest(without_frame(torch.cat(heat), 28), garment))).mean())
+            mapped = torch.from_numpy(without_frame(torch.cat(heat).numpy(), 28).copy())
+            drop = float((whole - probability(hottest(mapped, garment))).mean())
             figures = {"drop": f"{drop:.4f}", "drop_random": f"{by_chance:.4f}", "ratio": f"{drop / by_chance:.2f}"}
             place = {
                 "device": processor(),

@@ -88,7 +88,7 @@ def test_the_page_shows_names_with_escapes(run):
 
     buffer = io.BytesIO()
     Image.linear_gradient("L").save(buffer, "PNG")
-    classes, _ = classify(load_classifier(run), buffer.getvalue())
+    classes, *_ = classify(load_classifier(run), buffer.getvalue())
     assert len(classes) == len(NAMES)
     assert not any(CONTROL.search(name) for name in classes)
 
