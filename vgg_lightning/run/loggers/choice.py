@@ -132,11 +132,11 @@ class RunMLflow(MLFlowLogger):
         self.options = options
         self.unsaved = ""
         root = run_folder.parent.parent
-        uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}"
+        self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}"
         run_id = _kept(run_folder, "mlflow", lambda: None)
-        local = (root / "mlflow_files").as_uri() if uri.startswith("sqlite:") else None
+        local = (root / "mlflow_files").as_uri() if self.uri.startswith("sqlite:") else None
         super().__init__(
-            root.name, f"{run_folder.parent.name}/{run_folder.name}", uri, artifact_location=local, run_id=run_id
+            root.name, f"{run_folder.parent.name}/{run_folder.name}", self.uri, artifact_location=local, run_id=run_id
         )
         if run_id is None:
             _kept(run_folder, "mlflow", lambda: self.run_id)
@@ -172,7 +172,7 @@ class RunMLflow(MLFlowLogger):
     @property
     def next_command(self) -> str:
         """What to type to see the run."""
-        return f"{program('mlflow')} ui --backend-store-uri {shlex.quote(self._tracking_uri)}"
+        return f"{program('mlflow')} ui --backend-store-uri {shlex.quote(self.uri)}"
 
     def _try(self, log: Callable[..., None], *args: Any) -> None:
         try:
