@@ -7,7 +7,7 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 pytho
 	$(shell $(p) -c 'import sys; sys.version_info >= (3, 11) and print("$(p)")' 2>/dev/null)))
 
 .DEFAULT_GOAL := help
-.PHONY: help install fit test lint types tests test-reliability format notebook reference results bench gpu gpu-needs growth screenshots clean
+.PHONY: help install fit check test lint types tests test-reliability format notebook reference results bench gpu gpu-needs growth screenshots clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,10 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 fit: install  ## train VGG-11 on Fashion-MNIST (preset quick: minutes on a laptop)
 	@$(BIN)/vgg-lightning fit
+
+check: install  ## lint, types and the tests that start no process, train nothing and export nothing
+	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --quiet --check . && $(BIN)/mypy
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --check --numprocesses auto --dist worksteal
 
 test: lint types tests  ## lint, types and all tests
 

@@ -176,6 +176,31 @@ def test_the_loader_of_a_data_module_works_without_it(plain):
     assert trainer().test(load_classifier(plain), module.test_dataloader(), verbose=False) == [ours]
 
 
+def test_what_a_loader_without_its_data_module_leaves_out_is_said_once(capsys):
+    module = data(augment=["flip", "shift:1"], normalize=False)
+    module.prepare_data()
+    module.setup("fit")
+    trainer(max_epochs=2, limit_train_batches=2).fit(Classifier(**MODEL), module.train_dataloader())
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "without its data module" in line]
+    assert "a loader without its data module: its augmentation (flip, shift:1) is left out and images are" in line
+    assert "normalized by mean 0.286 and std 0.353, where its own are not normalized; give the data module" in line
+    trainer(limit_train_batches=2).fit(Classifier(**MODEL), data(augment=["flip"]))
+    assert "without" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["fit", "test", "predict"])
+def test_images_that_do_not_look_prepared_are_named_and_others_are_not(capsys, verb):
+    images, labels = data().pictures("test")
+    model, brief = Classifier(**MODEL), dict.fromkeys([f"limit_{each}_batches" for each in ("train", "test")], 2)
+    images[0, 0, 0, 0] = 255
+    for values, said in ((images.float() / 255, "from 0 to 1"), (images.float(), "from 0 to 255"), (None, "")):
+        batches = loader(model.preprocess(images) if values is None else values, labels)
+        getattr(trainer(**brief), verb)(model, batches)
+        notes = [line for line in capsys.readouterr().err.splitlines() if "the loader's images" in line]
+        assert len(notes) == bool(said)
+        assert not said or f"numbers {said}, are taken as they are; uint8 images would be scaled to 0..1" in notes[0]
+
+
 def test_classes_of_a_plain_loader_are_numbers_and_the_file_opens(tmp_path):
     images, labels = data().pictures("train")
     for classes in (10, 26):

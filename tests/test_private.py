@@ -234,6 +234,39 @@ def _(folder):
     assert trainer.max_steps == trainer.global_step == 2
 
 
+def resumed_at_once(folder, file, look):
+    """Go on from a file for no step: return what `look` finds in `on_train_start`, and the Trainer afterwards."""
+    found = []
+
+    def begin(trainer, *_):
+        found.append(look(trainer))
+        lightning_private.set_max_steps(trainer, 1)
+
+    trainer = fit(folder, LambdaCallback(on_train_start=begin), validate=Rows(3), ckpt_path=file, max_epochs=2)
+    return found.pop(), trainer
+
+
+@holds(lightning_private.resumes_before_validation)
+def _(folder):
+    for hook, at, before in (("on_validation_batch_start", 0, True), ("on_train_batch_end", 2, False)):
+        change = lightning_private.before_validation if before else lambda checkpoint: None
+        file = saved(folder, hook, at, change, validate=Rows(3))
+        found, trainer = resumed_at_once(folder, file, lightning_private.resumes_before_validation)
+        assert found is before
+        assert trainer.global_step == 4 if before else 3
+
+
+@holds(lightning_private.end_epoch_at_hand)
+def _(folder):
+    ended = fit(folder, max_epochs=2, max_steps=3)
+    file = saved(folder, "on_train_batch_end", 2, lambda checkpoint: None)
+    _, resumed = resumed_at_once(folder, file, lightning_private.end_epoch_at_hand)
+    for trainer in (ended, resumed):
+        loop = trainer.fit_loop.epoch_loop
+        assert (trainer.current_epoch, trainer.global_step, loop._batches_that_stepped) == (1, 3, 3)
+        assert lightning_private.batches_of_cut_epoch(trainer) == 3
+
+
 @holds(lightning_private.count_validation_batches_anew)
 def _(folder):
     trainer = fit(folder, validate=Rows(3))
@@ -406,6 +439,15 @@ def _(folder):
     note = LambdaCallback(on_train_epoch_end=lambda tr, *_: found.append(lightning_private.ends_epoch_early(tr)))
     fit(folder, note, max_epochs=2, max_steps=6)
     assert found == [False, True]
+
+
+@holds(lightning_private.batches_of_begun_epoch)
+def _(folder):
+    for hook, at, begun in (("on_train_batch_end", 2, 3), ("on_validation_batch_start", 0, 4)):
+        file = saved(folder, hook, at, lambda checkpoint: None, validate=Rows(3))
+        assert lightning_private.batches_of_begun_epoch(torch.load(file, weights_only=False)) == begun
+    fit(folder).save_checkpoint(folder / "ended.ckpt")
+    assert lightning_private.batches_of_begun_epoch(torch.load(folder / "ended.ckpt", weights_only=False)) == 0
 
 
 @holds(lightning_private.take_back_end_of_epoch)

@@ -38,6 +38,14 @@ def test_json_has_the_summarys_and_measured_figures(capsys):
     assert vgg["training_peak_bytes"] - vgg["base_bytes"] > 1.5 * 4 * vgg["params"]
 
 
+def test_it_measures_in_float32_and_says_so(stand_in, capsys):
+    stand_in(figures)
+    assert main(["vgg11", *QUICK, "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["precision"] == "32-true"
+    with pytest.raises(UserError, match=r"--trainer\.precision"):
+        main(["vgg11", *QUICK, "--trainer.precision", "bf16-mixed"])
+
+
 @pytest.fixture
 def stand_in(monkeypatch):
     """Measure by a given function in place of a process."""

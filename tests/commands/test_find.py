@@ -78,6 +78,13 @@ def test_it_leaves_the_model_as_it_was(options, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(("asked", "used"), [(None, "32-true"), ("bf16-mixed", "bf16-mixed"), ("64-true", "64-true")])
+def test_it_measures_in_the_precision_of_the_run_that_it_is_for(asked, used):
+    with scratch() as folder:
+        run = ready([*FIT, *(["--trainer.precision", asked] if asked else [])], folder, 1)
+        assert run.trainer.precision == run.options["trainer"]["precision"] == used
+
+
 def test_lr_of_falling_and_exploding_losses():
     """Made-up curves as Lightning gives them: a running average with weight 0.98."""
 

@@ -91,7 +91,7 @@ def test_a_search_leaves_a_table_hparams_and_a_preset_that_runs(command, tmp_pat
     preset = tmp_path / "lightning_logs/space/best.yaml"
     assert set(header(preset)) == {"about", "command", "cost", "reaches"}
     assert yaml.safe_load(preset.read_text())["model"]["lr"] == float(rows[0]["model.lr"])
-    assert f"fit --config {preset.relative_to(tmp_path)}" in out
+    assert f"fit --config {preset.relative_to(tmp_path)} --data.data_dir {idx}\n" in out
     assert main(["fit", "--config", str(preset), "--data.data_dir", str(idx), "--trainer.accelerator", "cpu"]) == 0
     again = json.loads((tmp_path / "lightning_logs/best/version_0/results.json").read_text())
     assert again["val_acc"] == float(rows[0]["val_acc"])  # the same seed, to the last bit
@@ -102,6 +102,17 @@ def test_a_search_leaves_a_table_hparams_and_a_preset_that_runs(command, tmp_pat
     assert "other options" in capsys.readouterr().err
     assert main(command("--trials", "2", space=SPACE.replace("2e-2", "1e-2"))) == 2
     assert "another space" in capsys.readouterr().err
+
+
+def test_the_precision_of_a_search_is_that_of_its_trials_and_of_its_preset(command, tmp_path, capsys):
+    args = command("--trials", "1", "--trainer.max_epochs", "1")
+    assert main([*args, "--trainer.precision", "bf16-mixed"]) == 0, capsys.readouterr().err
+    logs = tmp_path / "lightning_logs/space"
+    assert json.loads((logs / "version_0/results.json").read_text())["precision"] == "bf16-mixed"
+    for file in (logs / "version_0/config.yaml", logs / "best.yaml"):
+        assert yaml.safe_load(file.read_text())["trainer"]["precision"] == "bf16-mixed"
+    assert main([*args, "--trainer.precision", "32-true"]) == 2
+    assert "was begun with other options" in capsys.readouterr().err
 
 
 def test_a_hopeless_trial_is_pruned_and_a_broken_one_fails(command, tmp_path, monkeypatch, capsys):

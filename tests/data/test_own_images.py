@@ -82,7 +82,9 @@ def test_what_it_chose_is_in_its_config_and_stays_when_it_resumes(first, run, tm
     again = launch(["fit", "--resume", "--trainer.max_epochs", "38"], tmp_path)
     assert again.code == 0, again.err
     assert "training images: --" not in again.out
-    for folder, epochs in ((run, 37), (tmp_path / "lightning_logs/quick/version_0", 38)):
+    assert "note: the data has changed since this run was saved (" in again.err
+    assert "the data has changed" not in launch(["fit", "--resume", "--trainer.max_epochs", "39"], tmp_path).err
+    for folder, epochs in ((run, 37), (tmp_path / "lightning_logs/quick/version_0", 39)):
         config = yaml.safe_load((folder / "config.yaml").read_text())
         assert (config["data"]["val_size"], config["data"]["batch_size"]) == (19, 16)
         assert config["trainer"]["max_epochs"] == epochs

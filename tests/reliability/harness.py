@@ -4,9 +4,11 @@ import csv
 import datetime
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -159,12 +161,21 @@ def rows(file):
 
 
 def scalars(run):
-    """Return {tag: [(step, value)]} as TensorBoard shows them: "train/curves/loss" is the line of train in a chart."""
+    """Return {tag: [(step, value)]} as TensorBoard shows them: "train/curves/loss" is the line of train in a chart.
+
+    TensorBoard takes the files in the order of their names: the second, the process and a count of its files. Launches
+    of tests can share a second and a process, where the tenth file comes before the ninth: here the order is that in
+    which they were written.
+    """
     found = {}
-    for folder in (run, *(run / split for split in ("train", "val", "test"))):
-        events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload() if folder.is_dir() else None
-        for tag in events.Tags()["scalars"] if events else ():
-            name = tag if folder == run else f"{folder.name}/{tag}"
+    for part in (run, *(run / split for split in ("train", "val", "test"))):
+        files = sorted(Path(part).glob("events.*"), key=lambda file: (file.name.split(".")[3], file.stat().st_mtime_ns))
+        with tempfile.TemporaryDirectory() as folder:
+            for number, file in enumerate(files):
+                shutil.copyfile(file, Path(folder) / f"events.out.tfevents.{number:06}")
+            events = EventAccumulator(folder, size_guidance={"scalars": 0}).Reload()
+        for tag in events.Tags()["scalars"]:
+            name = tag if part == run else f"{part.name}/{tag}"
             found[name] = [(event.step, event.value) for event in events.Scalars(tag)]
     return found
 

@@ -259,6 +259,57 @@ def test_a_run_that_max_steps_ended_within_an_epoch_reads_the_other_batches(tmp_
         assert results(whole)[name] == results(cut)[name]
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "why"),
+    [
+        ("--trainer.limit_train_batches", "4", "after 7 batches: give 7 or more"),
+        ("--trainer.accumulate_grad_batches", "4", "after 7 batches: give a divisor of that"),
+    ],
+)
+def test_a_run_within_an_epoch_refuses_what_it_cannot_go_on_with_there(tmp_path, option, value, why):
+    cut = ("--trainer.limit_train_batches", "10", "--trainer.max_epochs", "2", "--trainer.max_steps", "7", *STEADY)
+    assert small.fit(tmp_path, *cut, "--name", "cut").code == 0
+    before = (run_of(tmp_path, "cut") / "config.yaml").read_bytes()
+    refused = resume(tmp_path, "--name", "cut", "--trainer.max_steps", "-1", option, value)
+    assert refused.code == 2
+    assert f"{option} {value}: the run stands within an epoch, {why}" in refused.err
+    assert (run_of(tmp_path, "cut") / "config.yaml").read_bytes() == before
+    went_on = resume(tmp_path, "--name", "cut", "--trainer.max_steps", "-1", "--trainer.accumulate_grad_batches", "7")
+    assert went_on.code == 0, went_on.err
+
+
+def test_an_epoch_that_a_run_of_before_counts_though_it_was_cut_short_is_named(tmp_path):
+    size = ("--trainer.limit_train_batches", "10", "--trainer.max_epochs", "3", *STEADY)
+    assert small.fit(tmp_path, *size, "--name", "cut", "--trainer.max_steps", "14").code == 0
+    file = run_of(tmp_path, "cut") / "checkpoints/last.ckpt"
+    checkpoint = torch.load(file, weights_only=True)
+    loop = checkpoint["loops"]["fit_loop"]  # as before the epoch went on where it had been cut
+    for counts in loop["epoch_progress"].values():
+        counts["processed"] += 1
+    for counts in (loop["epoch_loop.batch_progress"]["total"], loop["epoch_loop.batch_progress"]["current"]):
+        counts["completed"] += 1
+    loop["epoch_loop.state_dict"]["_batches_that_stepped"] += 1
+    torch.save(checkpoint, file)
+    told = resume(tmp_path, "--name", "cut", "--trainer.max_steps", "20")
+    assert told.code == 0, told.err
+    assert "note: epoch 2 of this run ended after 4 of 10 batches and counts as an epoch" in told.err
+
+
+def test_an_average_that_begins_or_ends_on_resume_is_said_and_trains_the_weights_in_training(again):
+    begins = resume(again, "--name", "a", "--model.ema_decay", "0.5", *STEADY, *TWO)
+    assert begins.code == 0, begins.err
+    assert "note: --model.ema_decay 0.5: the average begins with the weights of step 2\n" in begins.err
+    assert "WeightAveraging" not in begins.err
+    averaged = last(run_of(again, "a"))
+    still = ("--model.lr", "1e-30", "--model.momentum", "0", "--model.weight_decay", "0")
+    ends = resume(again, "--name", "a", "--model.ema_decay", "0", *STEADY, *still, "--trainer.max_epochs", "3")
+    assert ends.code == 0, ends.err
+    assert "note: --model.ema_decay 0: training goes on with the weights in training, without their average" in ends.err
+    found, name = last(run_of(again, "a"))["state_dict"], "network.blocks.0.0.weight"
+    assert torch.equal(found[name], averaged["current_model_state"][name])
+    assert not torch.equal(found[name], averaged["state_dict"][name])
+
+
 # config.yaml is a recipe.
 
 

@@ -173,6 +173,18 @@ def test_what_a_run_may_hold_is_not_refused(got, tmp_path, kind):
     assert said.code == 0, said
 
 
+def test_an_infinite_weight_is_refused_whatever_the_file_calls_it(got, tmp_path):
+    file = change(got, ("state_dict", weight), lambda t: torch.full_like(t, -math.inf))
+    name = weight(torch.load(file, weights_only=True))
+    change(got, ("infinite_buffers",), [name])
+    with pytest.raises(UserError, match=f"{name} has an Inf, and the model's own has none"):
+        load_classifier(file)
+    with pytest.raises(UserError, match="has an Inf"):
+        Classifier(network="vgg11", ratio=64, head="gap", batch_norm=True, weights=str(file))
+    refused(["fit", "--trainer.max_epochs", "2"], file, tmp_path)
+    refused(["test"], file, tmp_path)
+
+
 def test_a_fault_of_the_program_is_not_taken_for_one_of_the_file(got, monkeypatch):
     def broken(self, *_):
         raise KeyError("mine")

@@ -13,6 +13,8 @@ from small import data_folder, fit, launch, one_line
 from vgg_lightning import Classifier, FashionMNISTDataModule
 from vgg_lightning.base.errors import NonFiniteError
 from vgg_lightning.run.checkpoints.callbacks import BestCheckpoint
+from vgg_lightning.run.checkpoints.io import VerifiedCheckpointIO
+from vgg_lightning.run.checkpoints.read import read_checkpoint
 from vgg_lightning.run.guards.finite import MOST_SKIPS, FiniteGuard, check_weights
 
 BAD_STEP = 3
@@ -133,6 +135,30 @@ def test_a_checkpoint_with_bad_weights_replaces_no_good_one(tmp_path):
     with pytest.raises(NonFiniteError, match="running_var is not finite"):
         runner.save_checkpoint(file)
     assert file.read_bytes() == good
+
+
+class Masked(Classifier):
+    """Has a buffer that is infinite from the start, as a mask of attention is."""
+
+    def build(self):
+        network = super().build()
+        network.register_buffer("mask", torch.tensor([[0.0, -math.inf], [0.0, 0.0]]))
+        return network
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5])
+def test_a_mask_that_is_infinite_from_the_start_is_trained_with_and_its_file_opens(tmp_path, decay):
+    model, fits = small(Masked, ema_decay=decay), trainer(tmp_path)
+    fits.fit(model, pictures())
+    fits.save_checkpoint(tmp_path / "x.ckpt")
+    found = read_checkpoint(tmp_path / "x.ckpt")["state_dict"]["network.mask"]
+    assert torch.equal(found, torch.tensor([[0.0, -math.inf], [0.0, 0.0]]))
+    again = trainer(tmp_path, max_epochs=2, plugins=[VerifiedCheckpointIO()])
+    again.fit(small(Masked, ema_decay=decay), pictures(), ckpt_path=tmp_path / "x.ckpt")
+    assert again.global_step == 16
+    model.network.mask[0, 0] = math.nan
+    with pytest.raises(NonFiniteError, match=r"network\.mask is not finite"):
+        fits.save_checkpoint(tmp_path / "y.ckpt")
 
 
 def test_large_finite_gradients_pass(tmp_path):

@@ -161,6 +161,19 @@ def test_a_limit_that_leaves_nothing_is_refused_before_training(tmp_path, name, 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("verb", "split", "batches"), [("validate", "val", 4), ("test", "test", 8), ("predict", "", 8)]
+)
+def test_a_limit_that_leaves_nothing_is_refused_by_every_verb_in_the_same_words(tmp_path, verb, split, batches):
+    assert small.fit(tmp_path, "--name", "p", "--test", "false", "--show", "none").code == 0
+    limit = f"--trainer.limit_{split or verb}_batches"
+    line = [verb, "--ckpt_path", "lightning_logs/p/version_0", *DATA, limit, "0.01"]
+    refused = small.launch(line, tmp_path)
+    assert refused.code == 2
+    assert f"{limit} 0.01 of {batches} batches is none: give 1, or {1 / batches:g} or more" in small.one_line(refused)
+    assert "weights:" not in refused.out
+
+
 def test_no_validation_asked_for_is_no_warning():
     line = small.fit_line("--data.val_size", "0", "--test", "false", "--show", "none", "--trainer.fast_dev_run", "true")
     command = [sys.executable, "-m", "vgg_lightning", *line]

@@ -131,11 +131,33 @@ def test_resume_from_every_checkpoint(long, server, options, tmp_path, more):
     assert server.run(whole, *command, snapshots=str(snapshots)) == 0, output(whole)
     unbroken = everything(only_run(whole))
     found = sorted(snapshots.iterdir())
-    chosen = found if long else random.Random(SEED).sample(found, 3)
+    chosen = (
+        found if long else [*random.Random(SEED).sample(found[:-1], 2), found[-1]]
+    )  # after which nothing is trained
     same = sum(resumes_like(unbroken, server, snapshot, options, more) for snapshot in chosen)
     if long:
         record(f"resumed from every checkpoint {' '.join(more)}".strip(), same, len(chosen))
     assert same == len(chosen)
+
+
+@pytest.mark.parametrize(
+    ("more", "step"),
+    [
+        (["--trainer.max_steps", str(EPOCHS * STEPS)], 3 * EPOCHS - 1),
+        (["--trainer.max_steps", "20", "--trainer.val_check_interval", "0.5"], 3 * 5 - 1),
+    ],
+    ids=["at the end of an epoch", "within an epoch"],
+)
+def test_the_last_validation_of_a_run_that_max_steps_ends_is_made_up_for(server, options, tmp_path, more, step):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    whole.mkdir()
+    broken.mkdir()
+    command = ["fit", *NETWORK, *options, *more]
+    assert server.run(whole, *command) == 0, output(whole)
+    at = {"hook": "validation_step", "count": step, "signal": signal.SIGTERM}
+    assert server.run(broken, *command, at=at) == 128 + signal.SIGTERM, output(broken)
+    assert server.run(broken, *command, "--resume") == 0, output(broken)
+    assert not differences(everything(only_run(whole)), everything(only_run(broken)))
 
 
 def resumes_like(unbroken, server, snapshot, options, more):

@@ -390,6 +390,8 @@ BROKEN = {
     "empty": lambda run: "",
     "cut off in a line": lambda run: whole(run)[: len(whole(run)) // 2] + "\n  x: [",
     "cut off after the model": lambda run: "model" + whole(run).split("\nmodel", 1)[1].split("\ndata:")[0] + "\n",
+    "cut off within the data": lambda run: whole(run).split("\n  batch_size:")[0] + "\n",
+    "cut off before its end": lambda run: whole(run).split("\ntest:")[0] + "\n",
     "no text": lambda run: b"\xff\xfe\x00",
     "missing": lambda run: None,
     "a pipe": os.mkfifo,

@@ -36,6 +36,7 @@ from vgg_lightning.training.run_options import FIT, LINKED
 
 __all__ = ["TRAINER_DEFAULTS", "VGGLightningCLI", "main", "quiet", "silence"]
 
+CLASSES = ("logger", "callbacks", "plugins", "strategy", "profiler")  # options that can name classes
 METHODS: dict[str, Callable[[Run], Any]] = {"fit": runs.fit, "validate": runs.validate, "test": runs.test}
 
 
@@ -138,12 +139,25 @@ class VGGLightningCLI(LightningCLI):
             "model": config.model.as_dict(),
             "data": config.data.as_dict(),
             "stage": self.verb,
-            "trainer": dict(self.parser.instantiate_classes(trainer, instantiate_groups=False).trainer),
+            "trainer": self._built(trainer),
             "seed": config.seed_everything,
             "ckpt_path": config.ckpt_path,
             "asked": Asked(self.command, self._default_name(), self._save_config),
             **{name: config[name] for name in NAMES if self.verb == "fit"},
         }
+
+    def _built(self, config: Any) -> dict[str, Any]:
+        """Return the options of the Trainer, with the classes that they name built."""
+        try:
+            return dict(self.parser.instantiate_classes(config, instantiate_groups=False).trainer)
+        except (ValueError, TypeError, ImportError) as error:
+            causes: list[BaseException] = [error]
+            while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
+                causes.append(cause)
+            missing = next((e for e in causes if isinstance(e, ImportError)), causes[-1])
+            named = next((name for name in CLASSES if getattr(config.trainer.get(name), "class_path", None)), "")
+            what = f"--trainer.{named} {config.trainer[named].class_path.rpartition('.')[2]}" if named else "--trainer"
+            raise UserError(f"{what} cannot be built: {' '.join(str(missing).split())[:200]}") from error
 
     def options(self) -> list[help.Option]:
         """Return all options of the subcommand."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import types
 from collections.abc import Iterable
@@ -38,6 +39,9 @@ def plain(message: str, hints: dict[str, Any]) -> str:
         (r"Linked \"([\w.]+)\" must be given via \"([\w.]+)\"", _linked),
         (r"[Aa]rgument (?:-c/)?--([\w.]+): expected (?:one|at least one) argument", _no_value),
         (r"Parser key \"([\w.]+)\".*given class_path '([^']+)': (.*?)(?: - |$)", _no_class),
+        (r"Parser key \"([\w.]+)\".*? arguments are required: ([\w, ]+?) - .*class_path='([\w.]+)'", _class_needs),
+        (r"Parser key \"([\w.]+)\".*? option --(\w+) is unknown(.*?) - .*NestedArg", _unknown_of_class),
+        (r"Parser key \"([\w.]+)\".*Expected a dot import path string: (\S+)", _unknown_class),
         (r"Parser key \"([\w.]+)\"", _wrong_value),
     ):
         if found := re.search(pattern, text):
@@ -102,6 +106,37 @@ def _no_value(found: re.Match[str], text: str, hints: dict[str, Any]) -> str:
 
 def _no_class(found: re.Match[str], text: str, hints: dict[str, Any]) -> str:
     return f"--{found[1]} {found[2]}: {found[3][:150]}"
+
+
+def _class_needs(found: re.Match[str], text: str, hints: dict[str, Any]) -> str:
+    needed = ", ".join(f"--{found[1]}.{name.strip()}" for name in found[2].split(","))
+    return f"--{found[1]} {found[3].rpartition('.')[2]} needs {needed}: give it as well"
+
+
+def _unknown_of_class(found: re.Match[str], text: str, hints: dict[str, Any]) -> str:
+    return f"option --{found[1]}.{found[2]} is unknown{found[3].replace('--', f'--{found[1]}.')}"
+
+
+def _unknown_class(found: re.Match[str], text: str, hints: dict[str, Any]) -> str:
+    key, value = found[1], found[2][:60]
+    names = sorted(_classes_of(hints.get(key)))
+    other = f", or {takes(bool)}" if bool in get_args(hints.get(key)) else ""
+    if not names:
+        return f"--{key} {value!r} is the name of no class"
+    such_as = f"{', '.join(names[:6])}{', ...' if len(names) > 6 else ''}"
+    return f"--{key} {value!r} is the name of no class{nearest(value, names)}: it takes one, as {such_as}{other}"
+
+
+def _classes_of(hint: Any) -> set[str]:
+    """Return the names of the classes that can be given where `hint` is asked for."""
+    if get_origin(hint) is not None:
+        return {name for part in get_args(hint) for name in _classes_of(part)}
+    if not isinstance(hint, type) or hint in (type(None), *KINDS):
+        return set()
+    kinds: list[type] = hint.__subclasses__()
+    usable = {kind for kind in kinds if kind.__module__.startswith("lightning.") and not inspect.isabstract(kind)}
+    names = {kind.__name__ for kind in usable if not kind.__name__.startswith(("_", "Dummy"))}
+    return names.union(*map(_classes_of, kinds))
 
 
 def _wrong_value(found: re.Match[str], text: str, hints: dict[str, Any]) -> str:

@@ -25,6 +25,7 @@ from vgg_lightning.loading.run_data import data_dir_of
 from vgg_lightning.training.run_options import FIT, places
 
 GROUPS = {"model": Classifier, "data": FashionMNISTDataModule}
+LAST = "test"  # the option that every run writes after its groups
 OWN = [name for name, row in FIT.items() if not row.launch]
 
 
@@ -48,8 +49,9 @@ def plain_config(file: Path) -> dict[str, Any]:
         return config
     for name, value in config["trainer"].items():
         _require_plain(f"trainer.{name}", value, file)
-    if absent := [group for group in (*GROUPS, "trainer") if group not in found]:
-        raise BrokenFileError(f"{file} ends before its options of {' and '.join(absent)}")
+    absent = [group for group in (*GROUPS, "trainer") if group not in found]
+    if absent or LAST not in found:
+        raise BrokenFileError(f"{file} ends before its options of {' and '.join(absent) or 'the run'}")
     return config
 
 

@@ -161,7 +161,8 @@ def _note(text: str) -> None:
 def _setting(own: argparse.Namespace, device: str) -> dict[str, object]:
     name = torch.cuda.get_device_name() if device == "cuda" else "cpu"
     threads = own.threads or torch.get_num_threads()
-    return {"batch_size": own.batch_size, "batches": own.batches, "device": name, "threads": threads}
+    batches = {"batch_size": own.batch_size, "batches": own.batches}
+    return {**batches, "device": name, "threads": threads, "precision": "32-true"}
 
 
 def as_table(entries: list[Entry], setting: dict[str, object]) -> str:

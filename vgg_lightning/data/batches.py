@@ -148,6 +148,10 @@ class BatchLoader:
         fewest: smallest number of images in the batch of a process; alone, it has no more than `batch_size`. One that
             would get fewer gets images of the other processes or batches as well, which its `share` does not count.
         fixed: order if it is not shuffled, int64 (N,); by default that of the data.
+
+    Attributes:
+        augment: what its data module does to the batches on the device, names as in `data.augment`; empty without one.
+        preprocessing: how it normalises them, in words; empty without one.
     """
 
     def __init__(
@@ -169,6 +173,8 @@ class BatchLoader:
         self.rank, self.world_size = rank, world_size
         self.fewest = fewest if world_size > 1 else min(fewest, batch_size)
         self.fixed = torch.arange(len(labels)) if fixed is None else fixed
+        self.augment: Sequence[str] = ()
+        self.preprocessing = ""
         self.epoch = 0
         self.position = 0
         self._start = 0

@@ -302,7 +302,10 @@ class FashionMNISTDataModule(L.LightningDataModule):
             images, labels = images.to(device), labels.to(device)
         fewest = FEWEST if split == "train" else 1  # so that no process is without an image
         size, fixed = self.hparams["batch_size"], part_order(self._splits[split][1], self.hparams["batch_size"], limit)
-        return BatchLoader(images, labels, size, shuffle, self.seed, rank, world_size, fewest, fixed)
+        loader = BatchLoader(images, labels, size, shuffle, self.seed, rank, world_size, fewest, fixed)
+        loader.augment = (self.hparams["augment"] or []) if split == "train" else []
+        loader.preprocessing = self.preprocess.describe()
+        return loader
 
     def _limit(self, verb: str) -> float:
         """Return how much of a split the Trainer reads: a share of it, or a whole number of batches."""

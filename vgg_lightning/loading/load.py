@@ -30,7 +30,7 @@ from vgg_lightning.loading.opened import (
     read_checkpoint,
 )
 from vgg_lightning.run.checkpoints.locate import find_checkpoint
-from vgg_lightning.run.checkpoints.read import Checkpoint
+from vgg_lightning.run.checkpoints.read import Checkpoint, foreign_infinite, infinite_buffers
 from vgg_lightning.training.memory import check_one_image
 
 __all__ = [
@@ -186,6 +186,7 @@ def model_of(opened: Opened, owner: type[Model], strict: bool = True, **options:
         model: Any = owner(**{**opened.model_options, **options})
     except UserError as error:
         raise error if options else UserError(f"{file} is refused: {error}") from error
+    _check_masks(opened.file, checkpoint, model)
     try:
         model.load_state_dict(checkpoint["state_dict"], strict)
     except (RuntimeError, TypeError, AttributeError) as error:
@@ -227,6 +228,12 @@ def reopen(
     return load_model(owner, checkpoint_path, map_location or "cpu", strict is not False, **options).train()
 
 
+def _check_masks(file: Path, checkpoint: Checkpoint, model: L.LightningModule) -> None:
+    """Raise UserError for an Inf in what a new model has finite."""
+    if name := foreign_infinite(checkpoint, infinite_buffers(model)):
+        raise UserError(f"{file} is refused: {name} has an Inf, and the model's own has none")
+
+
 def load_weights(classifier: L.LightningModule, path: str | Path) -> list[str]:
     """Start `classifier` from the weights of another run, all that have the same name and shape.
 
@@ -243,7 +250,9 @@ def load_weights(classifier: L.LightningModule, path: str | Path) -> list[str]:
         UserError: if the checkpoint cannot be opened, or nothing fits.
     """
     file = find_checkpoint(path)
-    source = read_checkpoint(file)["state_dict"]
+    checkpoint = read_checkpoint(file)
+    _check_masks(file, checkpoint, classifier)
+    source = checkpoint["state_dict"]
     target = classifier.state_dict()
     fitting = {
         k: v

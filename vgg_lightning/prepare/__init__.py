@@ -37,12 +37,13 @@ from vgg_lightning.prepare.trainer import build_trainer, fit_callbacks
 from vgg_lightning.run import collectives
 from vgg_lightning.run.checkpoints.locate import find_checkpoint, newest_valid
 from vgg_lightning.run.folders import run_folder_of
+from vgg_lightning.run.lightning_private import batches_of_begun_epoch
 from vgg_lightning.run.parallel.devices import check_processes, processes
 from vgg_lightning.run.parallel.rendezvous import meeting_before_trainer
 from vgg_lightning.run.precision import unified
 from vgg_lightning.show.class_table import print_class_table
 from vgg_lightning.show.report import RunReport, in_percent, parts_of, print_next_steps
-from vgg_lightning.training.limits import check_batches, check_sharded
+from vgg_lightning.training.limits import check_batches, check_begun_epoch, check_sharded
 from vgg_lightning.training.memory import check_training_fits
 
 __all__ = [
@@ -141,8 +142,7 @@ def prepare(
             run.folder = run_folder_of(file)
             hold_folder(run, meeting)
         _ready_data(run, record)
-        if stage == "fit":
-            _check_batches(run)
+        _check_batches(run, batches_of_begun_epoch(opened.checkpoint) if opened and stage == "fit" else 0)
         if writes and not run.folder:
             make_folder(run, meeting)
         run.trainer = build_trainer(run, callbacks, meeting)
@@ -254,16 +254,36 @@ def _ready_data(run: Run, record: bool) -> None:
         keep_freed_memory()
 
 
-def _check_batches(run: Run) -> None:
-    """Raise UserError for limits that leave no batch, before the training that would end with them."""
+def _check_batches(run: Run, begun: int) -> None:
+    """Raise UserError for limits that leave no batch, before the training that would end with them.
+
+    Args:
+        run: with its model and data.
+        begun: batches that are done of the epoch within which the run goes on.
+    """
     trainer, size = run.options["trainer"], run.data.hparams["batch_size"]
     if trainer["fast_dev_run"] or trainer["overfit_batches"]:
         return
+    if run.stage != "fit":
+        split = {"validate": "val"}.get(run.stage, run.stage)
+        if _is_part(trainer[f"limit_{split}_batches"]):
+            if run.data.predict_path is None:
+                run.data.prepare_data()
+            run.data.setup(run.stage)
+            check_batches(trainer, {split: len(getattr(run.data, f"{split}_dataloader")())})
+        return
     splits: list[Split] = ["train", "val"]
-    if run.options["test"] and isinstance(trainer["limit_test_batches"], float) and trainer["limit_test_batches"] < 1:
+    if run.options["test"] and _is_part(trainer["limit_test_batches"]):
         run.data.setup("test")
         splits.append("test")
-    check_batches(trainer, {split: math.ceil(len(run.data.pictures(split)[1]) / size) for split in splits})
+    batches: dict[str, int] = {split: math.ceil(len(run.data.pictures(split)[1]) / size) for split in splits}
+    check_batches(trainer, batches)
+    check_begun_epoch(trainer, begun, batches["train"])
+
+
+def _is_part(limit: float | None) -> bool:
+    """Return whether a limit of batches is a share that leaves some out, and may leave out all of few."""
+    return isinstance(limit, float) and limit < 1
 
 
 def _evaluate(run: Run, stage: Literal["validate", "test"]) -> dict[str, float]:

@@ -57,6 +57,27 @@ def set_max_steps(trainer: L.Trainer, steps: int) -> None:
     trainer.fit_loop.epoch_loop.max_steps = steps
 
 
+def resumes_before_validation(trainer: L.Trainer) -> bool:
+    """Return whether the run goes on from before a validation, which is still to come. Call it in `on_train_start`."""
+    return trainer.fit_loop.epoch_loop.val_loop.restarted_mid_evaluation
+
+
+def end_epoch_at_hand(trainer: L.Trainer) -> None:
+    """Count the epoch within which a run goes on as ended: no batch of it is to come. Call it in `on_train_start`.
+
+    Lightning then trains nothing and leaves its counts as if the epoch had not ended: what is logged afterwards, as by
+    a test, would have another epoch and step than in the process that had ended it.
+    """
+    loop = trainer.fit_loop
+    if not loop.restarted_mid_epoch:
+        return
+    loop.epoch_progress.increment_processed()
+    loop.epoch_progress.increment_completed()
+    if loop.epoch_loop.restarted_on_train_batch_end:
+        loop.epoch_loop.batch_progress.increment_completed()
+    loop.epoch_loop._batches_that_stepped += 1
+
+
 def count_validation_batches_anew(trainer: L.Trainer) -> None:
     """Let the batches of a validation that is begun anew, after a resume, count once: Lightning leaves them one off."""
     trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.reset_on_restart()
@@ -182,6 +203,14 @@ def take_back_end_of_epoch(checkpoint: Saved) -> None:
     for batches in (loop["epoch_loop.batch_progress"]["total"], loop["epoch_loop.batch_progress"]["current"]):
         batches["completed"] -= 1  # as in on_train_batch_end, from where Lightning goes on
     loop["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1  # likewise
+
+
+def batches_of_begun_epoch(checkpoint: Saved) -> int:
+    """Return the training batches of the epoch within which a checkpoint was saved; 0 between two epochs."""
+    loop = checkpoint["loops"]["fit_loop"]
+    epochs = loop["epoch_progress"]["current"]
+    begun = epochs["processed"] < epochs["started"]
+    return int(loop["epoch_loop.batch_progress"]["current"]["ready"]) if begun else 0
 
 
 def epochs_done(checkpoint: Saved) -> int:

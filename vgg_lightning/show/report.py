@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import shlex
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,6 +47,7 @@ class RunReport(Callback):
         self.run_folder = run_folder
         self.options = dict(options or {})
         self.checkpoint: Path | None = None
+        self.data: dict[str, str] = {}  # checksums, of `data.files.Prepared`
         self.metrics: dict[str, float] = {}  # of the last epoch in training, of the tested checkpoint else
         self.val_batches = 0.0  # of the last validation, which may have been in a launch before
         self._validation: dict[str, float] = {}  # the newest, of the weights at the step `_validated_at`
@@ -67,6 +69,7 @@ class RunReport(Callback):
             "examples": self.examples,
             "metrics": dict(self.metrics),
             "val_batches": self.val_batches,
+            "data": dict(self.data),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -78,12 +81,14 @@ class RunReport(Callback):
         self.metrics = dict(state_dict["metrics"])
         self.val_batches = state_dict.get("val_batches", 0.0)
         self.seconds = state_dict["seconds"]
+        self.data = dict(state_dict.get("data") or {})
         self.train_seconds = state_dict["train_seconds"]
         self.examples = state_dict["examples"]
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock of fit, say what is about to run, and forget the best epoch if its checkpoint is lost."""
         self._fit_begin = time.monotonic()
+        self._compare_data(trainer)
         if trainer.ckpt_path and getattr(trainer.checkpoint_callback, "best_model_path", None) == "":
             self.metrics = {name: value for name, value in self.metrics.items() if not name.startswith("val_")}
         parameters = sum(p.numel() for p in pl_module.parameters())
@@ -98,6 +103,19 @@ class RunReport(Callback):
             )
             if (words := loss_in_words(hparams)) and trainer.enable_validation:
                 print(words)
+
+    def _compare_data(self, trainer: L.Trainer) -> None:
+        """Say if a resumed run finds other images than it began with, and keep the checksums of those at hand."""
+        prepared = getattr(getattr(trainer, "datamodule", None), "prepared", None)
+        found = dict(prepared.checksums) if prepared else {}
+        changed = sorted(name for name in self.data.keys() & found.keys() if self.data[name] != found[name])
+        if changed and trainer.is_global_zero:
+            say(
+                f"note: the data has changed since this run was saved ({', '.join(changed)}): images that it was "
+                "trained on may now be among those that it is validated on",
+                sys.stderr,
+            )
+        self.data = found
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock of training."""

@@ -225,9 +225,11 @@ class _Sweep:
         if best is None:
             say(f"no trial got to its end; what they printed is in {_short(self.folder / 'output')}")
             return 1
+        place = self.fit.config.data.data_dir  # of this machine, so in no preset
+        data = f" --data.data_dir {shlex.quote(str(place))}" if place else ""
         say(
             f"the best       trial {best.number}, val_acc {best.value:.4f}: {_short(preset)}\n\nnext:\n"
-            f"  {program('vgg-lightning')} fit --config {shlex.quote(_short(preset))}\n"
+            f"  {program('vgg-lightning')} fit --config {shlex.quote(_short(preset))}{data}\n"
             f"  {program('tensorboard')} --logdir {shlex.quote(_short(self.folder / 'hparams'))}"
         )
         return 0

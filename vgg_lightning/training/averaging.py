@@ -6,6 +6,7 @@ The moving average is what is validated, saved as the weights of the checkpoint,
 from __future__ import annotations
 
 import itertools
+import sys
 from typing import Any
 
 import lightning as L
@@ -15,6 +16,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from vgg_lightning.base.errors import option
+from vgg_lightning.base.text import say
 from vgg_lightning.base.torch_private import copy_each
 from vgg_lightning.run.checkpoints.read import first_non_finite, named_tensors
 from vgg_lightning.run.lightning_private import use_average
@@ -36,13 +39,15 @@ class MovingAverage(AveragedModel):
         super().__init__(model, device)
         self._average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
         self._begun = False
+        # Counters are copied, and what is infinite, as a mask: the mean of -inf and -inf is NaN.
+        self._has_mean = [v.is_floating_point() and not bool(v.isinf().any()) for v in _values(self.module)]
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
         """Bring the average nearer to `model`; the first time, copy it."""
         self._begun = self._begun or bool(self.n_averaged > 0)  # a checkpoint may have brought one
         averages, current = _values(self.module), _values(model)
-        averaged = [self._begun and value.is_floating_point() for value in current]  # counters are copied
+        averaged = [self._begun and mean for mean in self._has_mean]
         if any(averaged):
             self._average(*_where(averaged, averages, current), 0)
         if not all(averaged):
@@ -73,6 +78,7 @@ class AveragedWeights(EMAWeightAveraging):
     def __init__(self, decay: float) -> None:
         super().__init__(decay=decay)
         self.decay = decay
+        self._average: MovingAverage | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Make room for the average, before a checkpoint is loaded."""
@@ -80,11 +86,21 @@ class AveragedWeights(EMAWeightAveraging):
             average = MovingAverage(pl_module, trainer.strategy.root_device, self.decay)
             trainer.precision_plugin.convert_module(average)  # as the model will be
             use_average(self, average)
+            self._average = average
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Restore the average and the weights in training, if it is to go on."""
-        if trainer.state.fn == TrainerFn.FITTING:
+        if trainer.state.fn != TrainerFn.FITTING:
+            return
+        if {"current_model_state", "averaging_state"} <= checkpoint.keys():
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
+            return
+        # A run that had no average until now, of which Lightning warns in its own words.
+        if self._average is not None:
+            self._average.module.load_state_dict(checkpoint["state_dict"], strict=False)
+        if trainer.is_global_zero:
+            at = f"the average begins with the weights of step {checkpoint['global_step']:,}"
+            say(f"note: {option('model.ema_decay')} {self.decay:g}: {at}", sys.stderr)
 
 
 class Lookahead(Callback):

@@ -37,6 +37,11 @@ def check_trainer(options: Mapping[str, Any]) -> None:
             _check_name(name, options.get(name), row.choices)
     if options.get("max_epochs") == -1 and options.get("max_steps", -1) == -1:
         raise UserError(f"{option('trainer.max_epochs')} -1 never ends: give {option('trainer.max_steps')} as well")
+    for what in ("epochs", "steps"):
+        least, most = options.get(f"min_{what}"), options.get(f"max_{what}")
+        if least and most is not None and 0 < most < least:
+            named = f"{option(f'trainer.max_{what}')} {most}"
+            raise UserError(f"{option(f'trainer.min_{what}')} {least} contradicts {named}, which ends the run before")
     if (time := options.get("max_time")) is not None and _is_no_time(time):
         raise UserError(f"{option('trainer.max_time')} {time} leaves no time to train: give it as DD:HH:MM:SS")
     _check_name("strategy", options.get("strategy"), ("auto", *StrategyRegistry.available_strategies()))
@@ -53,7 +58,7 @@ def check_batches(options: Mapping[str, Any], batches: Mapping[str, int]) -> Non
 
     Args:
         options: of the Trainer, by name.
-        batches: of each split, "train", "val" and "test".
+        batches: of each split that is read, "train", "val", "test" and "predict".
     """
     left = dict(batches)
     for split, number in batches.items():
@@ -65,10 +70,27 @@ def check_batches(options: Mapping[str, Any], batches: Mapping[str, int]) -> Non
         if number and limit and not left[split]:
             named, least = option(f"trainer.limit_{split}_batches"), math.ceil(1000 / number) / 1000
             raise UserError(f"{named} {limit} of {count(number, 'batch')} is none: give 1, or {least:g} or more")
-    every = options["val_check_interval"]
-    if type(every) is int and options["check_val_every_n_epoch"] is not None and left["val"] and every > left["train"]:
+    every = options["val_check_interval"] if left.get("train") and left.get("val") else None
+    if type(every) is int and options["check_val_every_n_epoch"] is not None and every > left["train"]:
         epoch = f"an epoch has {count(left['train'], 'batch')}"
         raise UserError(f"{option('trainer.val_check_interval')} {every} is out of range: {epoch}")
+
+
+def check_begun_epoch(options: Mapping[str, Any], begun: int, batches: int) -> None:
+    """Raise UserError for options of the Trainer with which a run cannot go on within the epoch that it has begun.
+
+    Args:
+        options: of the Trainer, by name.
+        begun: batches of that epoch which are done; 0 if none is begun.
+        batches: of an epoch, before limits.
+    """
+    limit, accumulated = options["limit_train_batches"], options["accumulate_grad_batches"]
+    left = int(limit * batches) if isinstance(limit, float) else min(batches, limit or batches)
+    stands = f"the run stands within an epoch, after {count(begun, 'batch')}"
+    if begun > left:
+        raise UserError(f"{option('trainer.limit_train_batches')} {limit}: {stands}: give {begun} or more")
+    if begun < left and begun % accumulated:
+        raise UserError(f"{option('trainer.accumulate_grad_batches')} {accumulated}: {stands}: give a divisor of that")
 
 
 def notes(options: Mapping[str, Any]) -> list[str]:

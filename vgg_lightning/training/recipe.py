@@ -10,6 +10,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, GradientAccumulationScheduler
 from lightning.pytorch.plugins import MixedPrecision
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
@@ -17,6 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.base.seeds import derive_seed, seed_device
 from vgg_lightning.base.text import count, say
+from vgg_lightning.data.batches import Batch, BatchLoader
 from vgg_lightning.networks.whitened_vgg import WhiteningConv
 from vgg_lightning.run import collectives
 from vgg_lightning.run.guards.finite import FiniteGuard
@@ -29,6 +31,7 @@ from vgg_lightning.training.optimizers import build_optimizer, take_settings
 from vgg_lightning.training.schedules import build_schedule, restart_schedule
 
 Optimization = OptimizerLRSchedulerConfig
+IN_TRAINING = "current_model_state"  # where Lightning saves these weights beside their average
 WHITENED_FROM = 5000  # images
 
 
@@ -41,7 +44,7 @@ def callbacks_of(options: Mapping[str, Any]) -> list[Callback]:
     decay, steps = options["ema_decay"], options["lookahead_steps"]
     averages = [*([Lookahead(steps)] if steps else []), *([AveragedWeights(decay=decay)] if decay else [])]
     start = Start(options)
-    return lean([FiniteGuard(), ChanceNote(), *averages, start, SeedDropout(), Scores()])
+    return lean([FiniteGuard(), ChanceNote(), LoaderNote(), *averages, start, SeedDropout(), Scores()])
 
 
 class SeedDropout(Callback):
@@ -53,6 +56,70 @@ class SeedDropout(Callback):
         """Seed the device, whatever was drawn before."""
         seed = getattr(getattr(trainer, "datamodule", None), "seed", 0)
         seed_device(pl_module.device, derive_seed(seed, trainer.current_epoch, batch_idx, trainer.global_rank, 1))
+
+
+class LoaderNote(Callback):
+    """Looks at the first batch of every fit, validation, test or prediction, and says what was not done to it.
+
+    A data module augments and normalises on the device, after its loader. The batches of its loader alone are prepared
+    as the model's `preprocess` does it, without augmentation. Images of another loader that are no whole numbers are
+    taken as they are, for nobody knows what was done to them; so those that do not look prepared are named.
+    """
+
+    def __init__(self) -> None:
+        self._looks = True
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Look at the next batch."""
+        self._looks = True
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, *args: Any) -> None:
+        """Look at a batch for training."""
+        if self._looks:
+            self._look(trainer, pl_module, batch)
+
+    def on_validation_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, *args: Any) -> None:
+        """Look at a batch for validation."""
+        if self._looks:
+            self._look(trainer, pl_module, batch)
+
+    def on_test_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, *args: Any) -> None:
+        """Look at a batch for a test."""
+        if self._looks:
+            self._look(trainer, pl_module, batch)
+
+    def on_predict_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, *args: Any) -> None:
+        """Look at a batch for a prediction."""
+        if self._looks:
+            self._look(trainer, pl_module, batch)
+
+    def _look(self, trainer: L.Trainer, module: Any, batch: Any) -> None:
+        self._looks = False
+        if not trainer.is_global_zero:
+            return
+        if isinstance(batch, Batch):
+            if not batch.images.is_floating_point():
+                self._of_module(trainer, module)
+            return
+        found = Batch.of(batch).images
+        if not found.is_floating_point() or not found.numel():
+            return
+        low, high = (float(value) for value in found.aminmax())
+        prepared = low < 0 if module.preprocess.normalize else high <= 1
+        if not prepared:
+            as_they_are = f"the loader's images, numbers from {low:g} to {high:g}, are taken as they are"
+            whole = f"uint8 images would be scaled to 0..1 and {module.preprocess.describe()}"
+            say(f"note: {as_they_are}; {whole}, as predict does", sys.stderr)
+
+    def _of_module(self, trainer: L.Trainer, module: Any) -> None:
+        loader = trainer.train_dataloader if trainer.training else None
+        if not isinstance(loader, BatchLoader):
+            return
+        own, other = module.preprocess.describe(), loader.preprocessing
+        left = [f"its augmentation ({', '.join(loader.augment)}) is left out"] if loader.augment else []
+        left += [f"images are {own}, where its own are {other}"] if other and own != other else []
+        if left:
+            say(f"note: a loader without its data module: {' and '.join(left)}; give the data module", sys.stderr)
 
 
 class Start(Callback):
@@ -97,6 +164,14 @@ class Start(Callback):
         for most, done, what in ends:
             if most is not None and 0 < most <= done and not trainer.ckpt_path:
                 raise UserError(f"this Trainer has trained its {count(most, what)} already: make another one")
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Go on with the weights in training where a run leaves its average out: Lightning would take the average."""
+        if trainer.state.fn == TrainerFn.FITTING and not self.options["ema_decay"] and IN_TRAINING in checkpoint:
+            pl_module.load_state_dict(checkpoint[IN_TRAINING])
+            if trainer.is_global_zero:
+                goes_on = "training goes on with the weights in training, without their average"
+                say(f"note: {option('model.ema_decay')} 0: {goes_on}", sys.stderr)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Compute the filters of a whitening layer from training images, unless loaded weights have them."""

@@ -211,7 +211,12 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock, restore the loaders, and name those that cannot be."""
-        lightning_private.set_max_steps(trainer, self._max_steps)
+        if not 0 <= self._max_steps <= trainer.global_step:
+            lightning_private.set_max_steps(trainer, self._max_steps)
+            _tell_of_cut_epoch(trainer)
+        elif not lightning_private.resumes_before_validation(trainer):  # which comes first, see `on_validation_start`
+            lightning_private.set_max_steps(trainer, self._max_steps)
+            lightning_private.end_epoch_at_hand(trainer)
         self._saved_step = trainer.global_step
         self._due_at = time.monotonic() + self.seconds
         lightning_private.restore_loaders(trainer)
@@ -256,6 +261,7 @@ class LastCheckpoint(Checkpoint):
         """Save before a validation, which may be long, if it is time to."""
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return
+        lightning_private.set_max_steps(trainer, self._max_steps)
         lightning_private.count_validation_batches_anew(trainer)
         self._where = "validation"
         self._save_and_stop_in_validation(trainer, clock=True)
@@ -331,6 +337,16 @@ def _check_run_folder(file: Path) -> None:
     """Raise CheckpointNotWrittenError if the run folder was removed: one made anew would be half of a run."""
     if not file.parent.parent.is_dir():
         raise CheckpointNotWrittenError(file, FileNotFoundError(errno.ENOENT, "the run folder is gone"))
+
+
+def _tell_of_cut_epoch(trainer: L.Trainer) -> None:
+    """Say that a run goes on after an epoch that is counted and was cut short: runs of before did not go on within."""
+    if trainer.ckpt_path and (batches := lightning_private.batches_of_cut_epoch(trainer)):
+        _say(
+            trainer,
+            f"note: epoch {trainer.current_epoch} of this run ended after {batches} of "
+            f"{trainer.num_training_batches} batches and counts as an epoch: its other batches are left out",
+        )
 
 
 def _say(trainer: L.Trainer, line: str) -> None:

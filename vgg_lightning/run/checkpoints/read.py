@@ -10,14 +10,14 @@ import hashlib
 import math
 import pickletools
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vgg_lightning.base.errors import UserError
 from vgg_lightning.base.files import open_regular
@@ -32,6 +32,8 @@ LARGEST = 256  # bits of a whole number: random states have up to 128
 STEPS = 2**53  # more than any run counts
 COUNTS = {"ready", "started", "processed", "completed"}  # what Lightning's loops count
 TRAINED = ("state_dict", "current_model_state", "averaging_state", "optimizer_states")  # a NaN or Inf would spread
+
+INFINITE = "infinite_buffers"  # the key of the names of buffers that may be infinite
 
 Checkpoint = dict[str, Any]
 Stamp = tuple[str, int, int, int]
@@ -256,9 +258,36 @@ def fault_of(checkpoint: Mapping[str, Any], size: int) -> str:
         if math.isnan(number):
             return "optimizer_states has a NaN"
     tensors = {where: tensor for key in TRAINED for where, tensor in named_tensors(checkpoint.get(key), key)}
-    if wrong := first_non_finite(tensors):
+    masks = {f"{key}.{name}" for key in TRAINED[:2] for name in infinite_in(checkpoint)}
+    if wrong := first_non_finite(tensors, masks):
         return f"{wrong} has a NaN or Inf"
     return ""
+
+
+def infinite_in(checkpoint: Mapping[str, Any]) -> list[str]:
+    """Return the names of the buffers that a checkpoint says were infinite before the training, such as masks.
+
+    Whoever builds the model holds them against its own, with `foreign_infinite`.
+    """
+    found = checkpoint.get(INFINITE)
+    return [name for name in found if type(name) is str] if isinstance(found, list) else []
+
+
+def infinite_buffers(module: nn.Module) -> list[str]:
+    """Return the names of the buffers of a module that have an Inf and no NaN, as a mask of attention has."""
+    return [name for name, buffer in module.named_buffers() if _is_mask(buffer)]
+
+
+def foreign_infinite(checkpoint: Mapping[str, Any], known: Collection[str]) -> str:
+    """Return what a checkpoint calls an infinite buffer and a model has not as one, or nothing.
+
+    Args:
+        checkpoint: as it was read.
+        known: names of the model's infinite buffers when it was new, of `infinite_buffers`.
+    """
+    weights = checkpoint["state_dict"]
+    own = {name: weights[name] for name in infinite_in(checkpoint) if name in weights and name not in known}
+    return first_non_finite({name: tensor for name, tensor in own.items() if tensor.is_floating_point()})
 
 
 class _Measure:
@@ -348,8 +377,17 @@ def named_tensors(value: Any, where: str) -> Iterator[tuple[str, Tensor]]:
             yield from named_tensors(part, f"{where}.{str(key)[:80]}")
 
 
-def first_non_finite(tensors: Mapping[str, Tensor]) -> str:
-    """Return the name of the first tensor with a NaN or Inf, or nothing."""
+def first_non_finite(tensors: Mapping[str, Tensor], masks: Collection[str] = ()) -> str:
+    """Return the name of the first tensor with a NaN or Inf, or nothing.
+
+    Args:
+        tensors: by name.
+        masks: names of those that may have an Inf.
+    """
+    for name in masks:
+        if name in tensors and bool(_real(tensors[name]).isnan().any()):
+            return name
+    tensors = {name: tensor for name, tensor in tensors.items() if name not in masks} if masks else tensors
     # A sum is finite if all of its parts are, or overflows; only then each tensor is looked at.
     sums: dict[torch.device, list[Tensor]] = {}
     for tensor in tensors.values():
@@ -357,6 +395,13 @@ def first_non_finite(tensors: Mapping[str, Tensor]) -> str:
     if all(bool(torch.stack(each).sum().isfinite()) for each in sums.values()):
         return ""
     return next((name for name, tensor in tensors.items() if not bool(_real(tensor).isfinite().all())), "")
+
+
+def _is_mask(tensor: Tensor) -> bool:
+    if not tensor.is_floating_point() or tensor.is_meta:
+        return False
+    real = _real(tensor)
+    return bool(real.isinf().any()) and not bool(real.isnan().any())
 
 
 def _real(tensor: Tensor) -> Tensor:

@@ -13,10 +13,16 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor
 
-from vgg_lightning.base.errors import NonFiniteError, option
+from vgg_lightning.base.errors import NonFiniteError, UserError, option
 from vgg_lightning.base.torch_private import has_overflowed, mark_non_finite, skip_if
 from vgg_lightning.run import collectives
-from vgg_lightning.run.checkpoints.read import first_non_finite, named_tensors
+from vgg_lightning.run.checkpoints.read import (
+    INFINITE,
+    first_non_finite,
+    foreign_infinite,
+    infinite_buffers,
+    named_tensors,
+)
 from vgg_lightning.run.collectives import own_part
 
 MOST_SKIPS = 25  # steps in a row that 16-mixed may skip while its scale falls: 2 ** -25 of where it was
@@ -46,6 +52,9 @@ class Pending(NamedTuple):
 class FiniteGuard(Callback):
     """Raises NonFiniteError where a loss, a gradient, a weight or a metric of the validation is not finite.
 
+    A buffer that is infinite before the training, as a mask of attention, may stay so; its name is in the checkpoints,
+    so that `read_checkpoint` knows of it.
+
     On a CPU the check comes right before the optimizer's step. On a GPU that would make the CPU wait for it at
     every step, so the finding stays there: it goes to the fused optimizer, which then leaves the weights alone as it
     does under automatic mixed precision, and the CPU reads it as soon as it has arrived. Once something was found
@@ -66,6 +75,16 @@ class FiniteGuard(Callback):
         self._pending: deque[Pending] = deque()
         self._batch = 0
         self._skips = 0
+        self._masks: list[str] = []
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Note the buffers that are infinite from the start, as a mask of attention is: they stay so."""
+        self._masks = infinite_buffers(pl_module)
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint with an Inf in what was finite when the model was new."""
+        if name := foreign_infinite(checkpoint, self._masks):
+            raise UserError(f"{trainer.ckpt_path} is refused: {name} has an Inf, and the model's own has none")
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Begin with nothing found."""
@@ -121,13 +140,15 @@ class FiniteGuard(Callback):
         """Look at the last step's weights, which no later loss has shown."""
         self._read(trainer, wait=True)
         weights = {name: own_part(tensor) for name, tensor in pl_module.state_dict().items()}
-        check_weights(weights, trainer)
+        check_weights(weights, trainer, self._masks)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Let no checkpoint with weights that are not finite replace a good one."""
         self._read(trainer, wait=True)
         for key in ("state_dict", "current_model_state"):
-            check_weights(checkpoint.get(key, {}), trainer)
+            check_weights(checkpoint.get(key, {}), trainer, self._masks)
+        if self._masks:
+            checkpoint[INFINITE] = list(self._masks)
         check_weights({"the optimizer's state": checkpoint.get("optimizer_states")}, trainer)  # it could not resume
 
     def _defers(self, optimizer: torch.optim.Optimizer) -> bool:
@@ -181,9 +202,9 @@ def look(optimizer: torch.optim.Optimizer, found: Tensor) -> None:
         torch.maximum(found, here.to(found.device), out=found)
 
 
-def check_weights(tensors: dict[str, Any], trainer: L.Trainer) -> None:
-    """Raise NonFiniteError for the first tensor that is not finite."""
-    if name := first_non_finite(dict(named_tensors(tensors, ""))):
+def check_weights(tensors: dict[str, Any], trainer: L.Trainer, masks: Sequence[str] = ()) -> None:
+    """Raise NonFiniteError for the first tensor that is not finite; those in `masks` may have an Inf, and no NaN."""
+    if name := first_non_finite(dict(named_tensors(tensors, "")), {f".{mask}" for mask in masks}):
         raise NonFiniteError(_message(f"{name.removeprefix('.')} is not finite", None, trainer))
 
 
