@@ -171,7 +171,7 @@ def test_what_cannot_be_shown_says_why_with_escapes(capsys):
     trainer = SimpleNamespace(is_global_zero=True, global_step=1, loggers=[logger])
     shows = Show()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vgg_lightning.show.base.write", lambda trainer, log: log(None))
+        patch.setattr("vgg_lightning.show.base.boards.show", lambda trainer, log, *_: log(None))
         shows.attempt(trainer, draw)
     said = capsys.readouterr().err
     assert not CONTROL.search(said)

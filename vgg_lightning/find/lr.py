@@ -31,9 +31,10 @@ SKIPPED = 10  # steps at the start, in which the smoothed loss settles
 BETA = 0.98  # of Lightning's running average of the loss
 MARGIN = 4.0  # how far the first trial stays below a rate that undoes the training
 FACTOR = 2.0  # between the rates that are tried
-TIE = 0.02  # by how much a loss may be above the lowest one and still be as good
+TIE = 0.05  # by how much a loss may be above the lowest one: longer trainings bear a higher rate than short ones
 LAST = 0.2  # share of a short training, at its end, whose mean loss counts
 MOST = 12  # short trainings
+SHOWN = MOST
 FALLEN = 0.8  # of the loss of random answers, above which a short training has not begun to learn
 
 Points = list[tuple[float, float]]
@@ -77,8 +78,9 @@ def search(start: float, loss_of: Callable[[float], float]) -> Points:
         lr = start
         while len(tried) < MOST:
             lr *= factor
+            lowest = min(tried.values())
             tried[lr] = loss_of(lr)
-            if not tried[lr] <= min(tried.values()) * (1 + TIE):
+            if tried[lr] > lowest * (1 + TIE if factor > 1 else 1) or math.isnan(tried[lr]):
                 break
     return sorted(tried.items())
 
@@ -184,6 +186,9 @@ def start_of(points: Points) -> float:
     undone = (rate for (rate, _), loss in zip(points, unsmoothed(points), strict=True) if loss > losses[0])
     edge = next((rate for rate in undone if rate > rates[lowest]), math.inf)
     return float(min(rates[lowest], edge / MARGIN))
+
+
+suggestion = start_of  # its name before there were short trainings
 
 
 def unsmoothed(points: Points) -> list[float]:

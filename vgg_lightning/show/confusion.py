@@ -14,7 +14,7 @@ from vgg_lightning.run.loggers.boards import Board
 from vgg_lightning.show.base import Answers, ValidationShow
 from vgg_lightning.show.drawing import BLUES, GREY, INK, WHITE, WIDTH, Page, add_picture, colours
 
-MARGIN, TOP = 78, 122  # pixels: of the names
+CELL, MARGIN, TOP = 27, 78, 122  # pixels: of a cell of ten classes, and of the names
 SMALLEST_NAME = 10  # pixels of a row below which every other one is named
 MOST_NUMBERS = 12  # classes up to which the counts are written into the cells
 
@@ -38,7 +38,7 @@ def draw_confusion(counts: Tensor, names: Sequence[str]) -> Image.Image:
     """
     classes = len(names)
     writes = classes <= MOST_NUMBERS
-    cell = max(6, (WIDTH - MARGIN - 6) // classes)
+    cell = min(CELL, max(6, (WIDTH - MARGIN - 6) // classes)) if classes >= 10 else CELL
     page = Page(
         max(WIDTH, MARGIN + cell * classes + 6), TOP + cell * classes + 10, "true class (rows), predicted (columns)"
     )

@@ -73,6 +73,9 @@ def layer_cam(model: nn.Module, x: Tensor, smallest: int = SMALLEST_MAP) -> tupl
     return logits.detach().float().cpu(), heat.detach().cpu()
 
 
+grad_cam = layer_cam  # its name when it was another method
+
+
 def without_frame(heat: Array, side: int) -> Array:
     """Return heat (..., H, W) without the black frame that the network sees about an image of `side` pixels.
 

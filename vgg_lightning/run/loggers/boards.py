@@ -61,3 +61,7 @@ def show(trainer: L.Trainer, log: Callable[[Any], None], tensorboard_alone: bool
             log(logger.experiment)
         elif takes_images(logger) and not tensorboard_alone:
             log(LoggerBoard(logger))
+
+
+write = show  # its name when TensorBoard was the only board
+HPARAMS_METRICS = ("val_acc", "val_loss", "test_acc", "test_loss")

@@ -80,9 +80,12 @@ def run_loggers(
     return found
 
 
-def missing_in(loggers: Sequence[Logger]) -> str:
+loggers = run_loggers  # its name when there was no choice
+
+
+def missing_in(found: Sequence[Logger]) -> str:
     """Return what of a run none of its loggers can show, in one line, or nothing."""
-    others = [logger for logger in loggers if not isinstance(logger, RunCSV)]
+    others = [logger for logger in found if not isinstance(logger, RunCSV)]
     if not others or any(isinstance(logger, TensorBoardLogger) for logger in others):
         return ""
     what = ONLY_TENSORBOARD if any(map(takes_images, others)) else f"images, {ONLY_TENSORBOARD}"
