@@ -49,9 +49,11 @@ def cut_down(run: Path) -> None:
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     config["name"], config["trainer"]["default_root_dir"] = "reference", None
     (TARGET / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
-    for i, events in enumerate(sorted(run.glob("events.out.tfevents.*"))):
+    for i, events in enumerate(sorted(run.rglob("events.out.tfevents.*"))):  # those of train, val and test too
         stamp = events.name.split(".")[3]
-        shutil.copy(events, TARGET / f"events.out.tfevents.{stamp}.reference.{i}")
+        target = TARGET / events.parent.relative_to(run) / f"events.out.tfevents.{stamp}.reference.{i}"
+        target.parent.mkdir(exist_ok=True)
+        shutil.copy(events, target)
     copy_projector(run)
     checkpoint = read_checkpoint(run / "checkpoints" / "best.ckpt")
     best = {key: value for key, value in checkpoint.items() if key in KEPT}

@@ -26,7 +26,14 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 FLAGS = ("--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")  # for root, and without a GPU
 WAIT = 180_000  # milliseconds that TensorBoard may take to show something, on a busy machine
 COLOURS = 256  # in a stored picture
-DRAWINGS = ("confusion", "mistakes", "gradcam", "first_layer", "reliability")  # what the callbacks draw
+DRAWINGS = (
+    "confusion",
+    "classes_recall",
+    "mistakes",
+    "gradcam",
+    "first_layer",
+    "reliability",
+)  # what the callbacks draw
 
 
 def browser_path() -> str | None:
@@ -105,27 +112,27 @@ def wait_until_still(page: Any) -> None:
     wait_until(page, still, "a page that keeps still")
 
 
-def open_curves(page: Any, address: str) -> Any:
-    """Open the tab CUSTOM SCALARS, without smoothing, and return its charts once the lines are drawn."""
-    go_to(page, address, "custom_scalars", height=860)
-    charts = page.locator("tf-custom-scalar-multi-line-chart-card vz-line-chart2")
-    charts.first.wait_for()
-    page.get_by_text("Ignore outliers in chart scaling").click()
-    smoothing = page.locator("tf-smoothing-input input").first
-    smoothing.fill("0")
-    smoothing.press("Enter")
-    wait_until_still(page)
-    for button in page.locator('paper-icon-button[icon="settings-overscan"]').all():
-        button.evaluate("button => button.click()")  # fits the axes to all points, and does not scroll
-    page.mouse.move(5, 5)
+def open_first_screen(page: Any, address: str) -> Any:
+    """Open TensorBoard as a user does, and return the charts of the first group once their lines are drawn."""
+    go_to(page, address, "", height=860)
+    charts = page.locator("metrics-card-groups metrics-card-grid").first.locator("scalar-card-component")
+    charts.first.locator("line-chart").wait_for()
     wait_until_still(page)
     return charts
 
 
+def open_hyperparameters(page: Any, address: str) -> list[str]:
+    """Open the tab HPARAMS, and return the cells of its table, its headings first."""
+    go_to(page, address, "hparams")
+    cells = page.locator("vaadin-grid-cell-content")
+    wait_until(page, lambda: "Trial ID" in cells.all_inner_texts(), "the table of hyperparameters")
+    wait_until_still(page)
+    return [text for text in cells.all_inner_texts() if text]
+
+
 def open_images(page: Any, address: str) -> Any:
-    """Open the tab IMAGES in full size, and return its pictures once they are loaded."""
-    go_to(page, address, "images", width=1600, height=1760)  # wide enough for the widest picture
-    page.get_by_text("Show actual image size").click()
+    """Open the tab IMAGES as it opens, and return its pictures once they are loaded."""
+    go_to(page, address, "images", width=1440, height=1760)
     pictures = page.locator("tf-image-loader img")
     pictures.first.wait_for()
     widths = "found => found.map(image => image.complete ? image.naturalWidth : 0)"
@@ -161,7 +168,7 @@ def _take(page: Any, name: str) -> None:
 def take_screenshots(runs: Path) -> None:
     """Take the pictures of TensorBoard's tabs."""
     with tensorboard(runs) as address, browser_page() as page:
-        open_curves(page, address)
+        open_first_screen(page, address)
         _take(page, "tensorboard")
         open_images(page, address)
         _take(page, "tensorboard-images")

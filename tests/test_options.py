@@ -46,6 +46,7 @@ COMMANDS = (
     "data --dataset",
     "sbatch --ntasks",
     "--extract",
+    "ui --backend-store-uri",
 )
 
 

@@ -67,7 +67,9 @@ def finished(tmp_path_factory):
     options += [f"--trainer.{name}={value}" for name, value in TRAINER.items()]
     preset = folder / "empty.yaml"
     preset.write_text("seed_everything: 0\n")
-    launched = launch(["fit", "--config", str(preset), *data_options(), *options, "--name", "theirs"], folder)
+    launched = launch(
+        ["fit", "--config", str(preset), *data_options(), *options, "--name", "theirs", "--show", "none"], folder
+    )
     assert launched.code == 0, launched.err
     return run, results, folder
 

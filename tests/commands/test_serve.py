@@ -115,7 +115,18 @@ def test_a_picture_that_is_dropped_gets_its_class(page, tmp_path, fashion_mnist_
     assert page.inner_text(LABEL).strip() == FashionMNISTDataModule.class_names[labels[2]] == "trouser"
     page.wait_for_selector("#seen img")
     assert page.evaluate("document.querySelector('#seen img').naturalWidth") == 28 * 8
+    page.wait_for_selector("#looked img")
+    assert page.evaluate("document.querySelector('#looked img').naturalWidth") == 28 * 8
+    assert page.locator(".confidence-set").count() == 5  # the next classes stand below
     assert not page.is_visible("#note")
+
+
+def test_an_empty_image_is_named(page, tmp_path):
+    Image.new("RGB", (300, 300), "white").save(tmp_path / "paper.png")
+    page.set_input_files("input[type=file]", tmp_path / "paper.png")
+    page.wait_for_selector("#note")
+    assert "it is empty: nothing in it differs from its background" in page.locator("#note textarea").input_value()
+    assert not page.locator(LABEL).count()
 
 
 def test_a_drawing_gets_its_class_until_it_is_cleared(page):
@@ -395,6 +406,6 @@ def test_a_drawing_may_be_black_on_white_white_on_black_or_on_nothing():
     for pixels in (shape, 255 - shape, clear, white):
         buffer = io.BytesIO()
         Image.fromarray(pixels).save(buffer, "PNG")
-        classes, _ = classify(classifier, buffer.getvalue())
+        classes, *_ = classify(classifier, buffer.getvalue())
         answers.add(max(classes, key=classes.get))
     assert answers == {"trouser"}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from lightning.pytorch.cli import LightningArgumentParser
 
+from vgg_lightning.run.loggers.choice import LOGGERS
 from vgg_lightning.show import SHOWS
 
 # Those of them that `prepare` takes too; `--resume` has become a `--ckpt_path` by then.
-NAMES = ("name", "early_stopping", "checkpoint_every_n_steps", "checkpoint_minutes", "show", "test")
+NAMES = ("name", "early_stopping", "checkpoint_every_n_steps", "checkpoint_minutes", "show", "logger", "test")
 
 
 def add_fit_options(parser: LightningArgumentParser) -> None:
@@ -44,5 +45,12 @@ def add_fit_options(parser: LightningArgumentParser) -> None:
         default="default",
         help="What to show in TensorBoard beside the curves: all, default, none, or a list of "
         f"{', '.join(SHOWS)}; see docs/tensorboard.md.",
+    )
+    parser.add_argument(
+        "--logger",
+        type=str | list[str] | None,
+        default=None,
+        help=f"Where to log beside metrics.csv: one or a list of {', '.join(LOGGERS)} (by default tensorboard); see "
+        "docs/loggers.md.",
     )
     parser.add_argument("--test", type=bool, default=True, help="Test the best checkpoint at the end.")

@@ -76,6 +76,7 @@ def prepare(
     checkpoint_every_n_steps: int = 0,
     checkpoint_minutes: float = 5.0,
     show: str | Sequence[str] | None = "default",
+    logger: str | Sequence[str] | None = None,
     test: bool = True,
     record: bool = True,
     asked: Asked | None = None,
@@ -96,6 +97,8 @@ def prepare(
         checkpoint_every_n_steps: steps between checkpoints within an epoch; 0 is none.
         checkpoint_minutes: minutes between them; 0 is none.
         show: what to show in TensorBoard beside the curves; see `show`.
+        logger: "tensorboard" (by default), "wandb", "mlflow", or several of them; any other logger of Lightning's goes
+            into `trainer`. metrics.csv is written beside each.
         test: test the best checkpoint at the end.
         record: False leaves no trace: no run folder, no checkpoints, no loggers, no report.
         asked: what the command line knows of the run.
@@ -109,7 +112,7 @@ def prepare(
     if model is None:
         model, data = _of_checkpoint(file, stage, data)
     own: Options = {"early_stopping": early_stopping, "checkpoint_every_n_steps": checkpoint_every_n_steps}
-    own |= {"checkpoint_minutes": checkpoint_minutes, "show": show, "test": test}
+    own |= {"checkpoint_minutes": checkpoint_minutes, "show": show, "logger": logger, "test": test}
     options = {"seed_everything": seed, "trainer": dict(trainer or {}), "model": model, "data": data}
     run = Run(stage, {**options, "name": name, **own, "ckpt_path": file and str(file)}, asked, seat())
     with session_of(run):

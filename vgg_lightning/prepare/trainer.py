@@ -11,6 +11,7 @@ from pathlib import Path
 import lightning as L
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import AdvancedProfiler, PyTorchProfiler, SimpleProfiler
 
 from vgg_lightning.base.errors import UserError, option
@@ -24,9 +25,9 @@ from vgg_lightning.prepare.run import Options, Run
 from vgg_lightning.run.checkpoints.callbacks import Restoring
 from vgg_lightning.run.checkpoints.io import VerifiedCheckpointIO
 from vgg_lightning.run.ending import EarlyStopping, Timer
-from vgg_lightning.run.folders import loggers as run_loggers
 from vgg_lightning.run.kit import run_callbacks
 from vgg_lightning.run.lightning_private import lean
+from vgg_lightning.run.loggers.choice import missing_in, run_loggers
 from vgg_lightning.run.parallel.devices import SHARDED, processes
 from vgg_lightning.run.parallel.rendezvous import Meeting, facts
 from vgg_lightning.run.parallel.strategies import choose_strategy
@@ -39,6 +40,9 @@ from vgg_lightning.show.report import RunReport
 from vgg_lightning.training.metrics import LearningRates
 from vgg_lightning.training.run_options import FIT, equal_on_all
 
+COMPARED = (  # of the Trainer's options, those in which runs are compared beside model and data
+    *("max_epochs", "max_steps", "limit_train_batches", "accumulate_grad_batches", "gradient_clip_val", "precision"),
+)
 PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
 SHOWN_METRICS = ("train_loss", "train_acc", "val_loss", "val_acc", "val_acc_tta")  # after every epoch
 
@@ -115,8 +119,8 @@ def build_trainer(run: Run, more: Sequence[Callback], meeting: Meeting | None) -
             options["show"],
             {"seed_everything": options["seed_everything"]},
         )
-        if config["logger"] in (None, True):
-            config["logger"] = run_loggers(run.folder, run.step if options["ckpt_path"] else None)
+        if config["logger"] is not False:
+            config["logger"] = _loggers(run)
     if run.stage == "fit" and config["max_time"] is not None:
         callbacks.append(Timer(config["max_time"]))
         config["max_time"] = None
@@ -138,6 +142,19 @@ def build_trainer(run: Run, more: Sequence[Callback], meeting: Meeting | None) -
     if run.stage == "fit":
         evaluate_in_float32(trainer)
     return trainer
+
+
+def _loggers(run: Run) -> list[Logger]:
+    """Return the loggers of a run, and say what none of them shows."""
+    assert run.folder is not None
+    given = run.options["trainer"]["logger"]
+    given = [] if given in (None, True) else given if isinstance(given, list | tuple) else [given]
+    step = run.step if run.options["ckpt_path"] else None
+    compared = {name: run.options["trainer"][name] for name in COMPARED}
+    found = run_loggers(run.folder, step, compared, run.options["logger"], given)
+    if (missing := missing_in(found)) and not run.seat.rank:
+        say(f"note: {missing}", sys.stderr)
+    return found
 
 
 def _command(run: Run, more: Sequence[Callback]) -> Sequence[str]:

@@ -18,11 +18,11 @@ from vgg_lightning.run.checkpoints.io import VerifiedCheckpointIO
 from vgg_lightning.run.checkpoints.locate import check_writable, newest_valid
 from vgg_lightning.run.exact import SeedSteps
 from vgg_lightning.run.exits import exit_code
-from vgg_lightning.run.folders import loggers
 from vgg_lightning.run.guards.finite import FiniteGuard
 from vgg_lightning.run.lightning_private import lean
 from vgg_lightning.run.loader import ResumableLoader
 from vgg_lightning.run.lock import FolderLock
+from vgg_lightning.run.loggers.choice import run_loggers
 from vgg_lightning.run.progress import EpochLines, progress_bar
 from vgg_lightning.run.stop import StopOnSignal
 
@@ -97,7 +97,7 @@ class RunKit:
                 raise UserError(f"{self.newest} is refused: it does not say how far its run was") from error
         return {
             "callbacks": [*callbacks, *lean(self._callbacks)],
-            "logger": loggers(self.folder, step, self._metrics),
+            "logger": run_loggers(self.folder, step),
             "plugins": [VerifiedCheckpointIO()],
         }
 

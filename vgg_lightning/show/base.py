@@ -10,33 +10,35 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from vgg_lightning.base.errors import UserError
 from vgg_lightning.base.progress import say
 from vgg_lightning.data.batches import Batch
 from vgg_lightning.run import collectives
-from vgg_lightning.run.loggers.tensorboard import write
+from vgg_lightning.run.loggers import boards
+from vgg_lightning.run.loggers.boards import Board
 
 
 class Show(Callback):
-    """A callback that writes into the TensorBoard of a run.
+    """A callback that writes into TensorBoard, and into other loggers that take images.
 
     It draws no random numbers and leaves the network as it was, so that a run ends with the same bits with and
     without it. Where it fails it says so once, and training goes on.
     """
 
+    tensorboard_alone = False  # whether it needs what torch's SummaryWriter alone has
+
     def __init__(self) -> None:
         self._broken = False
 
-    def attempt(self, trainer: L.Trainer, draw: Callable[[SummaryWriter, int], None]) -> None:
-        """Call `draw` with the writer and the step, on the first process of a run that has TensorBoard."""
+    def attempt(self, trainer: L.Trainer, draw: Callable[[Any, int], None]) -> None:
+        """Call `draw` with each board of the run and the step, on the first process."""
         if self._broken or not trainer.is_global_zero:
             return
         step = max(trainer.global_step - 1, 0)  # of the last batch: a resumed run drops what is of later steps
         try:
-            write(trainer, lambda board: draw(board, step))
+            boards.show(trainer, lambda board: draw(board, step), self.tensorboard_alone)
         except Exception as error:  # whatever it is, a picture is not worth a run
             self._broken = True
             reason = " ".join(str(error).split())[:200]
@@ -64,9 +66,12 @@ class ValidationShow(Show):
         super().__init__()
         self._parts: list[Answers] = []
 
-    def show(self, board: SummaryWriter, step: int, trainer: L.Trainer, model: Any, answers: Answers) -> None:
+    def show(self, board: Board, step: int, trainer: L.Trainer, model: Any, answers: Answers) -> None:
         """Write to `board`; the model is in evaluation, and holds the averaged weights if there are any."""
         raise NotImplementedError
+
+    def gathered(self, trainer: L.Trainer, answers: Answers) -> None:
+        """Keep of a validation what later ones show as well; on all processes, which save the same checkpoint."""
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Forget a validation that was broken off."""
@@ -89,6 +94,7 @@ class ValidationShow(Show):
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING or not parts:
             return
         answers = _gather(parts)
+        self.gathered(trainer, answers)
         self.attempt(trainer, lambda board, step: self.show(board, step, trainer, pl_module, answers))
 
 

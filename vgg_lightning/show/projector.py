@@ -20,6 +20,8 @@ MOST_DIMENSIONS = 32  # kept of the features: those in which the pictures differ
 class Projector(Show):
     """Writes features, class, prediction and a small picture of some validation pictures at the end of a run."""
 
+    tensorboard_alone = True
+
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write them, with the weights of the end of the run."""
         if trainer.enable_validation:

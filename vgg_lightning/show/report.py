@@ -27,6 +27,7 @@ from vgg_lightning.run.ending import Ending, ending
 from vgg_lightning.run.lightning_private import epochs_finished
 from vgg_lightning.run.loggers.tensorboard import RunTensorBoard
 from vgg_lightning.show.class_table import class_accuracies
+from vgg_lightning.training.losses import loss_in_words
 
 if TYPE_CHECKING:
     from vgg_lightning.data.datamodule import FashionMNISTDataModule, Split
@@ -100,6 +101,8 @@ class RunReport(Callback):
                 f"{hparams['network']}: {parameters:,} parameters, pictures of {hparams['image_size']} x "
                 f"{hparams['image_size']}, {' or '.join(limits)} on {trainer.strategy.root_device}"
             )
+            if (words := loss_in_words(hparams)) and trainer.enable_validation:
+                print(words)
 
     def _compare_data(self, trainer: L.Trainer) -> None:
         """Say if a resumed run finds other images than it began with, and keep the checksums of those at hand."""
@@ -271,6 +274,7 @@ def _next_commands(report: RunReport, trainer: L.Trainer) -> list[str]:
     all_runs = report.run_folder.parent.parent
     folders = {str(all_runs) if isinstance(board, RunTensorBoard) else board.root_dir for board in boards}
     commands = [f"{program('tensorboard')} --logdir {shlex.quote(folder)}" for folder in sorted(folders)]
+    commands += [found for logger in trainer.loggers if (found := getattr(logger, "next_command", ""))]
     if report.checkpoint:
         commands.append(f"{program('vgg-lightning')} predict --ckpt_path {run}")
         if importlib.util.find_spec("gradio"):

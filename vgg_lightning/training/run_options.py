@@ -25,6 +25,7 @@ FIT: dict[str, Option] = {
     "checkpoint_every_n_steps": Option(),
     "checkpoint_minutes": Option(apart=True),
     "show": Option(apart=True),
+    "logger": Option(apart=True, local=True),
     "test": Option(apart=True),
     "ckpt_path": Option(launch=True),
     "resume": Option(launch=True, apart=True),
