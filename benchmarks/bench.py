@@ -4,6 +4,7 @@
     python -m benchmarks.bench --only load train      some parts, such as start load overhead
     python -m benchmarks.bench --works vgg11-r4-96    some works
     python -m benchmarks.bench --only tricks          what might make a step faster, each alone
+    python -m benchmarks.bench --only command since --rounds 5    beside the project as it was at commit c70e37a
 
 Every measurement is a process of its own. The contenders of a row take turns, round after round, and a ratio is that
 of two measurements of the same round. The rounds are kept in lightning_logs/benchmarks/peers/rounds.csv until all are
@@ -19,14 +20,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from benchmarks.machine import OtherWork
 from benchmarks.peers.bare import TRICKS
 from benchmarks.peers.summary import SUMMARY_COLUMNS, printed, summary
+from benchmarks.peers.work import WORKS
 from benchmarks.peers.worker import job_of
-from benchmarks.plan import EXTRA, PARTS, ROWS, Row
+from benchmarks.plan import BEFORE, COMMIT, EXTRA, PARTS, PROJECT, ROWS, Row
 from benchmarks.runner import RESULTS, ROOT, RUNS, environment, stop_on_sigterm
 from benchmarks.table import Row as Line
 from benchmarks.table import Table
@@ -64,13 +66,15 @@ def take(turn: Measurement, seconds: float, threads: int) -> Line:
     command = command_of(turn, seconds, threads)
     limit, variables = FACTOR * turn.row.cost + 60, _environment(turn.contender)
     try:
-        done = subprocess.run(command, capture_output=True, text=True, env=variables, cwd=ROOT, timeout=limit)
+        place = _before() if turn.contender == BEFORE else ROOT
+        done = subprocess.run(command, capture_output=True, text=True, env=variables, cwd=place, timeout=limit)
     except subprocess.TimeoutExpired:
         return turn.key | {"error": f"not done after {limit:.0f} s"}
     if done.returncode:
         lines = done.stderr.strip().splitlines()
         return turn.key | {"error": (lines[-1] if lines else f"exit code {done.returncode}")[:200]}
-    figures = json.loads(done.stdout.strip().splitlines()[-1]) if turn.contender not in ("help", "import") else {}
+    prints = turn.contender not in ("help", "import") and turn.row.part != "command"
+    figures = json.loads(done.stdout.strip().splitlines()[-1]) if prints else {}
     if turn.row.measure == "seconds" and "seconds" not in figures:
         figures["seconds"] = figures.pop("first_step_at", time.time()) - begin
     if turn.row.measure == "share":
@@ -86,22 +90,41 @@ def command_of(turn: Measurement, seconds: float, threads: int) -> list[str]:
     if turn.contender == "import":
         build = "Classifier(ratio=4, batch_norm=True, head='gap')"
         return [sys.executable, "-c", f"import lightning; from vgg_lightning import Classifier; {build}"]
+    if turn.row.part == "command":
+        place = ("--name", f"{turn.row.work}-{turn.contender}", "--trainer.default_root_dir", str(RUNS / "command"))
+        return [sys.executable, "-m", "vgg_lightning", "fit", *WORKS[turn.row.work].arguments, *place]
     first = turn.contender == "first_step"
     part, contender, work = (
         ("first_step", "project", "quick") if first else (_part(turn), turn.contender, turn.row.work)
     )
-    job = job_of(part, contender, work, seconds, threads)
+    job = job_of(part, PROJECT if contender == BEFORE else contender, work, seconds, threads)
+    if contender == BEFORE:
+        own = {name: value for name, value in job.changes.items() if not name.startswith("trainer.")}
+        job = replace(job, changes=own)
     return [sys.executable, "-m", "benchmarks.peers.worker", json.dumps(asdict(job))]
 
 
 def _part(turn: Measurement) -> str:
-    return {"overhead": "train", "tricks": "train", "int8": "predict"}.get(turn.row.part, turn.row.part)
+    return {"overhead": "train", "tricks": "train", "since": "train", "int8": "predict"}.get(
+        turn.row.part, turn.row.part
+    )
 
 
 def _environment(contender: str) -> dict[str, str]:
     """Return the environment of all contenders, without windows or warnings, and what a trick adds to it."""
     added = TRICKS.get(contender.partition(":")[2], {})
+    added = {"PYTHONPATH": str(_before())} if contender == BEFORE else added
     return {**environment(), "MPLBACKEND": "agg", "KERAS_BACKEND": "torch", "PYTHONWARNINGS": "ignore", **added}
+
+
+def _before() -> Path:
+    """Return a worktree with the project as it was, which is made where there is none."""
+    folder = RUNS / "peers" / COMMIT
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        add = ["git", "worktree", "add", "--detach", str(folder), COMMIT]
+        subprocess.run(add, cwd=ROOT, check=True, capture_output=True)
+    return folder
 
 
 def main(args: list[str] | None = None) -> int:

@@ -19,7 +19,7 @@ TRAINED, TESTED = 512, 64  # pictures that `make_data` makes
 PER_EPOCH = 10  # steps
 BRIEF = (
     "trainer.limit_val_batches=2 trainer.limit_test_batches=1 trainer.log_every_n_steps=1 trainer.accelerator=cpu "
-    "trainer.devices=1 trainer.enable_progress_bar=false show=none"
+    "trainer.devices=1 trainer.enable_progress_bar=false trainer.precision=32-true show=none"
 )
 # Options that are not named are those of the preset `quick`: SGD with momentum, a schedule, flipped pictures.
 # Mean and deviation are given: commit c70e37a took those of Fashion-MNIST for any IDX files.

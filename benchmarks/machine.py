@@ -7,6 +7,8 @@ import platform
 import resource
 from pathlib import Path
 
+import torch
+
 QUIET_SHARE = 0.05  # of the processor that other work may take in a row that counts as quiet
 
 
@@ -17,6 +19,13 @@ def processor() -> str:
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
+
+
+def instruction_set() -> str:
+    """Return the widest vectors of torch on this CPU, and what there is for bfloat16, such as "AVX512 avx512_bf16"."""
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    has = [name for name in ("avx512_bf16", "amx_bf16") if capabilities.get(name)]
+    return " ".join([torch.backends.cpu.get_cpu_capability(), *has])
 
 
 class OtherWork:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from benchmarks.peers.bare import TRICKS
 
 PROJECT = "project"
+BEFORE = "before"  # this project as it was at commit `COMMIT`, in a worktree, in its own defaults
+COMMIT = "c70e37a"
 BARE = "bare"
 PEERS = ("d2l_book", "plain_torch", "plain_lightning", "fastai_learner", "keras_model")
 NO_PICTURES = ("keras_model",)  # Keras has no loader of its own: its fit takes the arrays
@@ -72,8 +74,24 @@ ROWS: tuple[Row, ...] = (
     Row("train", "vgg11-r4-224", BOOK, goals=(("d2l_book", 1.8),), rounds=2, cost=26),
     Row("epoch", "quick", (PROJECT, "plain_torch"), "seconds", rounds=2, cost=45),
 )
-EXTRA: tuple[Row, ...] = tuple(  # only if asked for
-    Row("tricks", work, (BARE, *(f"{BARE}:{trick}" for trick in TRICKS)), cost=15)
-    for work in ("quick", "vgg11-r4-96", "vgg11-r16-224", "lenet-28")
+SINCE: tuple[Row, ...] = (  # beside the project as it was; the goals are floors
+    Row("command", "quick", (PROJECT, BEFORE), "seconds", ((BEFORE, 1.3),), rounds=5, cost=130),
+    Row("command", "speedrun", (PROJECT, BEFORE), "seconds", ((BEFORE, 1.4),), rounds=5, cost=35),
+    Row("command", "speedrun94", (PROJECT, BEFORE), "seconds", ((BEFORE, 1.5),), rounds=5, cost=400),
+    *(
+        Row("since", work, (PROJECT, BEFORE), goals=((BEFORE, goal),) if goal else (), rounds=5, cost=26)
+        for work, goal in (
+            *(("vgg11-r4-96-bf16", 1.9), ("vgg11-r4-224-bf16", 2.0), ("vgg11-r16-224-bf16", 1.45)),
+            *(("resnet18-28-bf16", 0), ("googlenet-96-bf16", 0), ("densenet-96-bf16", 0)),
+            *(("vgg11-r4-96", 1.05), ("vgg11-r4-224", 1.05), ("lenet-28", 0)),
+        )
+    ),
+)
+EXTRA: tuple[Row, ...] = (  # only if asked for
+    *SINCE,
+    *(
+        Row("tricks", work, (BARE, *(f"{BARE}:{trick}" for trick in TRICKS)), cost=15)
+        for work in ("quick", "vgg11-r4-96", "vgg11-r16-224", "lenet-28")
+    ),
 )
 PARTS = tuple(dict.fromkeys(row.part for row in (*ROWS, *EXTRA)))

@@ -36,6 +36,7 @@ def main(args: list[str]) -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "vgg_lightning", "fit", "--name", "reference", "--show", "all"]
+        command += ["--trainer.precision", "32-true"]  # the same on every processor
         subprocess.run(command, cwd=folder, check=True)
         cut_down(Path(folder) / "lightning_logs" / "reference" / "version_0")
 

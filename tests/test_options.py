@@ -155,13 +155,14 @@ def test_processes_compare_what_must_be_equal():
     config = {
         "model": {"lr": 0.1},
         "data": {"batch_size": 8, "data_dir": "/here"},
-        "trainer": {"max_epochs": 2, "devices": 2},
+        "trainer": {"max_epochs": 2, "precision": "32-true", "devices": 2},
         "name": "a",
         "early_stopping": 3,
     }
     compared = equal_on_all(config)
     assert compared == equal_on_all({**config, "name": "b", "data": {"batch_size": 8, "data_dir": "/there"}})
-    for other in ({"early_stopping": 4}, {"data": {"batch_size": 9}}, {"trainer": {"max_epochs": 3}}):
+    trainers = [{**config["trainer"], "max_epochs": 3}, {**config["trainer"], "precision": "bf16-mixed"}]
+    for other in ({"early_stopping": 4}, {"data": {"batch_size": 9}}, *({"trainer": trainer} for trainer in trainers)):
         assert compared != equal_on_all({**config, **other})
 
 

@@ -58,14 +58,15 @@ def train(work: Work, clock: Clock, trick: str = "") -> None:
     kind, nesterov = options.get("optimizer", "sgd"), options.get("nesterov", False)
     optimizer = build_optimizer(kind, network, work.lr, momentum, nesterov, decay)
     schedule = build_schedule(options.get("schedule", "constant"), optimizer, len(loader), 10 * len(loader))
-    smoothing = options.get("label_smoothing", 0.0)
+    smoothing, half = options.get("label_smoothing", 0.0), work.precision == "bf16-mixed"
     while True:
         for pictures, y, indices, _, epoch, position in loader:
             place = Place(0, epoch, position, 0, indices, len(labels))
             x = data.preprocess(data.augment(pictures, place))
             optimizer.zero_grad()
-            logits = network(x.to(memory_format=layout))
-            F.cross_entropy(logits, y, label_smoothing=smoothing).backward()  # type: ignore[no-untyped-call]
+            with torch.autocast("cpu", torch.bfloat16, enabled=half):
+                loss = F.cross_entropy(network(x.to(memory_format=layout)), y, label_smoothing=smoothing)
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
         loader.set_epoch(loader.epoch + 1)

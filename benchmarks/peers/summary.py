@@ -6,7 +6,7 @@ import platform
 import statistics
 from importlib.metadata import PackageNotFoundError, distributions, version
 
-from benchmarks.machine import processor
+from benchmarks.machine import instruction_set, processor
 from benchmarks.peers.worker import PACKAGES
 from benchmarks.plan import Row
 from benchmarks.runner import NOT_MEASURED
@@ -14,7 +14,18 @@ from benchmarks.table import Row as Line
 
 SUMMARY_COLUMNS = (
     *("part", "work", "contender", "measure", "median", "least", "most", "step_median", "rounds"),
-    *("ratio", "ratio_least", "ratio_most", "goal", "peak_mb", "quiet", "device", "versions", "command"),
+    *(
+        "ratio",
+        "ratio_least",
+        "ratio_most",
+        "goal",
+        "peak_mb",
+        "quiet",
+        "device",
+        "instruction_set",
+        "versions",
+        "command",
+    ),
 )
 PACKAGE_OF = {
     "d2l_book": "d2l",
@@ -56,6 +67,7 @@ def _line(row: Row, contender: str, lines: list[Line], threads: int) -> Line:
         "peak_mb": f"{statistics.median(peaks) / 1e6:.0f}" if peaks else "",
         "quiet": "yes" if all(one["quiet"] == "yes" for one in good) else good[0]["quiet"] if len(good) == 1 else "no",
         "device": f"{processor()}, {threads} threads",
+        "instruction_set": instruction_set(),
         "versions": versions_of(contender),
     }
 
@@ -74,7 +86,7 @@ def ratios(row: Row, contender: str, lines: list[Line]) -> list[float]:
         if {row.contenders[0], contender} <= {*one}
     ]
     return [
-        theirs / first if row.measure == "seconds" and row.part == "epoch" else first / theirs
+        theirs / first if row.measure == "seconds" and row.part in ("epoch", "command") else first / theirs
         for first, theirs in pairs
     ]
 

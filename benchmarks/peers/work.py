@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import torch
 import yaml
 from torch import Tensor, nn
 
@@ -13,6 +14,7 @@ from vgg_lightning.data.files import default_data_dir, load
 from vgg_lightning.networks import build_network, network_options
 from vgg_lightning.networks.tracing import trace_layers
 from vgg_lightning.presets import presets
+from vgg_lightning.run.precision import AUTO, DEFAULT, chosen
 
 DATA_DIR = default_data_dir()  # laid out as torchvision lays it out, so that all contenders read the same files
 
@@ -43,6 +45,13 @@ class Work:
         """What to give `vgg-lightning fit`."""
         changes = [f"--{name}={value}" for name, value in self.changes.items()]
         return ("--config", self.preset, *changes)
+
+    @property
+    def precision(self) -> str:
+        """In which this project trains here: what the preset or the changes say, settled as a run settles it."""
+        config = yaml.safe_load(presets()[self.preset].read_text(encoding="utf-8"))
+        asked = self.changes.get("trainer.precision", (config.get("trainer") or {}).get("precision", DEFAULT))
+        return chosen(not torch.cuda.is_available()) if asked == AUTO else str(asked)
 
     @property
     def image_size(self) -> int:
@@ -92,6 +101,17 @@ WORKS: dict[str, Work] = {
     "vgg11-r16-224": Work("sources/s0"),
     "quick": Work("quick"),
     "quick-r1": Work("quick", {"model.ratio": 1}),
+    "quick-float32": Work("quick", {"trainer.precision": "32-true"}),
+    "speedrun": Work("speedrun"),
+    "speedrun94": Work("speedrun94"),
+    **{
+        f"{name}-bf16": Work(preset, {"trainer.precision": "bf16-mixed"})
+        for name, preset in (
+            *(("vgg11-r4-224", "sources/s4-224"), ("vgg11-r4-96", "sources/s4-96"), ("vgg11-r16-224", "sources/s0")),
+            *(("resnet18-28", "sources/s2-resnet"), ("googlenet-96", "sources/s2-googlenet")),
+            *(("densenet-96", "sources/s2-densenet"), ("lenet-28", "sources/s2-lenet")),
+        )
+    },
     "vgg11-r4-32": Work("sources/s4-96", {"data.image_size": 32}),
     "vgg11-r1-32": Work("sources/s4-96", {"data.image_size": 32, "model.ratio": 1}),
     "vgg11-r1-224-b8": Work("sources/s2-vgg", {"data.batch_size": 8}),

@@ -14,7 +14,7 @@ from vgg_lightning.networks.whitened_vgg import WhiteningConv
 STEM = "network.blocks.0.0.weight"
 FIT = [
     *("fit", "--config", "speedrun", *data_options(), "--trainer.accelerator", "cpu", "--model.ratio", "16"),
-    *("--trainer.limit_train_batches", "2"),
+    *("--trainer.limit_train_batches", "2", "--trainer.precision", "32-true"),
 ]
 
 

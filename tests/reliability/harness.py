@@ -32,7 +32,7 @@ OPTIONS = [
     *("--data.augment", "[flip,shift,alternating_flip]"),
     *("--data.dataset", "idx", "--data.batch_size", "16", "--data.val_size", "48"),
     *("--trainer.max_epochs", str(EPOCHS), "--trainer.log_every_n_steps", "1", "--trainer.accelerator", "cpu"),
-    *("--trainer.devices", "1", "--show", "classes,confusion"),
+    *("--trainer.devices", "1", "--trainer.precision", "32-true", "--show", "classes,confusion"),
 ]
 
 

@@ -22,6 +22,7 @@ NETWORK = ["--model.network", "vgg11", "--model.ratio", "64", "--model.head", "g
 BRIEF = [
     *("--trainer.limit_train_batches", "2", "--trainer.limit_val_batches", "1", "--trainer.limit_test_batches", "1"),
     *("--trainer.max_epochs", "1", "--trainer.accelerator", "cpu", "--show", "classes"),
+    *("--trainer.precision", "32-true"),  # the same on every processor, where the preset chooses by it
 ]
 
 
@@ -75,6 +76,13 @@ def fit_line(*options: str) -> list[str]:
     defaults = [*data_options(), *NETWORK, *BRIEF]
     pairs = list(zip(defaults[::2], defaults[1::2], strict=True))
     return ["fit", *(part for pair in pairs if pair[0] not in options for part in pair), *options]
+
+
+def without_precision(folder: Path) -> Path:
+    """Write a configuration that says nothing of precision, and return its file."""
+    file = folder / "plain.yaml"
+    file.write_text("model:\n  network: vgg11\n", encoding="utf-8")
+    return file
 
 
 def fit(cwd: Path, *options: str) -> Launch:

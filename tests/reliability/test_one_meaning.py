@@ -17,7 +17,7 @@ import yaml
 from vgg_lightning.cli.lightning import VGGLightningCLI
 from vgg_lightning.prepare import prepare
 from vgg_lightning.prepare import test as evaluate
-from vgg_lightning.run import precision
+from vgg_lightning.run import bfloat16, precision
 from vgg_lightning.run.progress import EpochLines
 from vgg_lightning.training.run_options import TRAINER
 
@@ -220,7 +220,9 @@ def test_evaluation_is_in_float32_to_the_last_bit(tmp_path):
 
 
 def test_a_run_that_says_nothing_of_precision_is_in_float32(tmp_path):
-    assert small.fit(tmp_path, "--test", "false", "--show", "none", "--name", "p").code == 0
+    line = small.fit_line("--config", str(small.without_precision(tmp_path)), "--show", "none", "--name", "p")
+    del line[(where := line.index("--trainer.precision")) : where + 2]
+    assert small.launch([*line, "--test", "false"], tmp_path).code == 0
     run = run_of(tmp_path, "p")
     file = run / "config.yaml"
     assert "precision: 32-true" in file.read_text()
@@ -237,7 +239,7 @@ def test_a_run_that_says_nothing_of_precision_is_in_float32(tmp_path):
 
 
 def test_emulated_precision_is_said(tmp_path, monkeypatch):
-    monkeypatch.setattr(precision, "processor_has_bfloat16", lambda: False)
+    monkeypatch.setattr(bfloat16, "fault", lambda: bfloat16.EMULATED)
     slow = small.fit(tmp_path, "--trainer.precision", "bf16-mixed", "--name", "slow", "--test", "false")
     assert "note: --trainer.precision bf16-mixed: this cpu only emulates it" in slow.err
     again = small.launch(
@@ -245,7 +247,7 @@ def test_emulated_precision_is_said(tmp_path, monkeypatch):
     )
     assert "note: --trainer.precision bf16-mixed: this cpu only emulates it" in again.err
     monkeypatch.undo()
-    assert not precision.emulates("32-true", torch.device("cpu"))
+    assert not precision.fault("32-true", torch.device("cpu"))
 
 
 def test_mixed_float16_on_a_cpu_is_named_for_what_it_is(tmp_path):

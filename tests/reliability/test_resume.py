@@ -92,12 +92,14 @@ def test_killed_five_times_in_one_run(server, options, unbroken, tmp_path):
     assert steps == list(range(EPOCHS * STEPS))  # each once, none missing
 
 
-def test_killed_with_a_whitening_stem_and_lookahead(server, options, tmp_path):
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_killed_with_a_whitening_stem_and_lookahead(server, options, tmp_path, precision):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     whole.mkdir()
     broken.mkdir()
     network = ["--model.network", "whitened_vgg", "--model.ratio", "32", "--model.tta", "flip"]
     command = ["fit", *network, *options, "--model.lookahead_steps", "3", "--checkpoint_every_n_steps", "1"]
+    command += ["--trainer.precision", precision]
     assert server.run(whole, *command) == 0, output(whole)
     for again in (False, True):  # killed in steps 6 and 11: between two averages
         at = {"hook": "training_step", "count": 6, "signal": signal.SIGKILL}
@@ -120,8 +122,9 @@ def test_killed_with_a_whitening_stem_and_lookahead(server, options, tmp_path):
             *("--data.augment", "[crop,erase,randaugment,cutmix:1:0.5]"),
         ],
         ["--model.sam_rho", "0.05", "--data.augment", "[affine,tone,cutout,mixup]"],
+        ["--trainer.precision", "bf16-mixed"],
     ],
-    ids=["plain", "accumulate", "validate twice", "adam", "no validation", "max_steps", "muon", "sam"],
+    ids=["plain", "accumulate", "validate twice", "adam", "no validation", "max_steps", "muon", "sam", "bfloat16"],
 )
 def test_resume_from_every_checkpoint(long, server, options, tmp_path, more):
     whole = tmp_path / "whole"

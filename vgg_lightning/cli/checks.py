@@ -101,9 +101,10 @@ def device() -> Iterator[Finding]:
     if capability == "DEFAULT":
         yield Finding("slow", "device", "cpu without AVX2", "use another machine, or the preset speedrun")
     else:
-        known = getattr(torch.cpu, "get_capabilities", None)
-        has_bf16 = known is None or known().get("avx512_bf16", False)
-        bf16 = "" if has_bf16 else "; bf16 precision would be slow"
+        from vgg_lightning.run import bfloat16
+
+        why = bfloat16.fault()
+        bf16 = f"; not with bf16-mixed: {why}" if why else ", trains in bf16-mixed where the preset says auto"
         yield Finding("ok", "device", f"cpu with {capability}{bf16}")
 
 

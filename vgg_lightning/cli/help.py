@@ -50,7 +50,7 @@ TEXTS = {  # where an option's own text is too long for two lines, or says more 
     "seed_everything": "seed of weights, order and augmentation",
     "trainer.accelerator": '"cpu", "gpu", "mps" or "auto"',
     "trainer.devices": "number of devices, a list of their indices, or auto",
-    "trainer.precision": "32-true, bf16-mixed, 16-mixed, 64-true or another of Lightning's",
+    "trainer.precision": "32-true, bf16-mixed, 16-mixed ...; auto is bf16-mixed where a CPU has instructions for it",
     "trainer.default_root_dir": "where lightning_logs/ is; by default the current folder",
 }
 

@@ -26,7 +26,7 @@ from vgg_lightning.cli import help, predict
 from vgg_lightning.cli.defaults import config_name, run_name, with_defaults
 from vgg_lightning.cli.fit_options import NAMES, add_fit_options
 from vgg_lightning.cli.jsonargparse_private import explained, type_hints
-from vgg_lightning.cli.parser import Parser, prefer_whole_numbers
+from vgg_lightning.cli.parser import Parser, trainer_hints
 from vgg_lightning.cli.run_config import note_as_own
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
 from vgg_lightning.data.sizes import Sizes
@@ -91,7 +91,7 @@ class VGGLightningCLI(LightningCLI):
     def __init__(self, verb: str, args: list[str]) -> None:
         self.verb = verb
         self.command = [verb, *args, *import_options()]
-        prefer_whole_numbers()
+        trainer_hints()
         description = (inspect.getdoc(getattr(L.Trainer, verb)) or "").partition("\n")[0]
         super().__init__(
             Classifier,

@@ -6,7 +6,7 @@ import functools
 import inspect
 import operator
 import typing
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 from lightning.pytorch.cli import LightningArgumentParser
@@ -16,11 +16,12 @@ from vgg_lightning.cli.jsonargparse_private import type_hints
 from vgg_lightning.cli.messages import plain
 
 
-def prefer_whole_numbers() -> None:
-    """Let `--trainer.limit_train_batches 1` be one batch, whatever else is installed.
+def trainer_hints() -> None:
+    """Let the parser read options of the Trainer as `prepare` takes them.
 
-    typing takes Optional[Union[int, float]] for Optional[Union[float, int]] if some library has asked for that one
-    first; the parser would then read 1 as 1.0, which is the whole epoch.
+    `--trainer.precision auto` is a word of this project. And `--trainer.limit_train_batches 1` is one batch, whatever
+    else is installed: typing takes Optional[Union[int, float]] for Optional[Union[float, int]] if some library has
+    asked for that one first; the parser would then read 1 as 1.0, which is the whole epoch.
     """
     init: Any = L.Trainer.__init__
     hints = inspect.unwrap(init).__annotations__
@@ -29,6 +30,7 @@ def prefer_whole_numbers() -> None:
         if int in kinds and float in kinds:
             ordered = sorted(kinds, key=lambda kind: (kind is type(None), kind not in (int, float), kind is float))
             hints[name] = functools.reduce(operator.or_, ordered)
+    hints["precision"] = hints["precision"] | Literal["auto"]
     init.__annotations__.update(hints)
 
 

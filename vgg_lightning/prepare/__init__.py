@@ -40,7 +40,7 @@ from vgg_lightning.run.folders import run_folder_of
 from vgg_lightning.run.lightning_private import batches_of_begun_epoch
 from vgg_lightning.run.parallel.devices import check_processes, processes
 from vgg_lightning.run.parallel.rendezvous import meeting_before_trainer
-from vgg_lightning.run.precision import unified
+from vgg_lightning.run.precision import AUTO, unified
 from vgg_lightning.show.class_table import print_class_table
 from vgg_lightning.show.report import RunReport, in_percent, parts_of, print_next_steps
 from vgg_lightning.training.limits import check_batches, check_begun_epoch, check_sharded
@@ -118,7 +118,7 @@ def prepare(
     with session_of(run):
         complete(stage, run.options)
         asked, usable_here = (trainer or {}).get("precision"), run.options["trainer"]["precision"]
-        if unified(asked) != usable_here and not run.seat.rank:
+        if unified(asked) not in (usable_here, AUTO) and not run.seat.rank:
             say(f"note: {option('trainer.precision')} {asked}: a CPU computes in {usable_here}", sys.stderr)
         owner = type(model) if isinstance(model, Classifier) else Classifier
         opened = open_checkpoint(file, owner, hand_on=True) if file else None

@@ -20,8 +20,8 @@ from vgg_lightning.data.sources.catalogue import find_dataset
 from vgg_lightning.loading.agreement import run_options
 from vgg_lightning.loading.opened import Opened
 from vgg_lightning.prepare.run import Options, Run, Stage
-from vgg_lightning.run.loggers.choice import chosen
-from vgg_lightning.run.precision import DEFAULT, evaluated_in, usable
+from vgg_lightning.run.loggers.choice import chosen as chosen_loggers
+from vgg_lightning.run.precision import AUTO, DEFAULT, chosen, evaluated_in, usable
 from vgg_lightning.show import shown_names
 from vgg_lightning.training.limits import check_run, check_trainer, notes
 from vgg_lightning.training.options import own_options
@@ -51,11 +51,14 @@ def complete(stage: Stage, options: Options) -> None:
     _check_own_images(stage, options)
     if stage == "fit":
         shown_names(options["show"])
-        chosen(options["logger"])
+        chosen_loggers(options["logger"])
         if options["logger"] is not None and options["trainer"]["logger"] not in (None, True):
             raise UserError(f"{option('logger')} and {option('trainer.logger')} are both given: give one of them")
     has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
     on_cpu = options["trainer"]["accelerator"] == "cpu" or not has_gpu
+    if options["trainer"]["precision"] == AUTO:
+        begins = stage == "fit" and not options.get("ckpt_path") and not options["trainer"]["plugins"]
+        options["trainer"]["precision"] = chosen(on_cpu) if begins else None  # else that of the run, or of the plugin
     options["trainer"]["precision"] = usable(options["trainer"]["precision"], on_cpu)
     check_trainer(options["trainer"])
 

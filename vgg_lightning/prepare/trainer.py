@@ -31,7 +31,8 @@ from vgg_lightning.run.loggers.choice import missing_in, run_loggers
 from vgg_lightning.run.parallel.devices import SHARDED, processes
 from vgg_lightning.run.parallel.rendezvous import Meeting, facts
 from vgg_lightning.run.parallel.strategies import choose_strategy
-from vgg_lightning.run.precision import emulates, evaluate_in_float32
+from vgg_lightning.run.precision import evaluate_in_float32, fault
+from vgg_lightning.run.profiler import NoProfiler
 from vgg_lightning.run.progress import progress_bar
 from vgg_lightning.run.stop import StopOnSignal
 from vgg_lightning.show import show_callbacks
@@ -126,6 +127,7 @@ def build_trainer(run: Run, more: Sequence[Callback], meeting: Meeting | None) -
         config["max_time"] = None
     if run.folder and config["profiler"] in PROFILERS:
         config["profiler"] = PROFILERS[config["profiler"]](dirpath=run.folder, filename="profile")
+    config["profiler"] = config["profiler"] or NoProfiler()
     config["callbacks"] = callbacks
     checksums = run.data.prepared.checksums if run.data.prepared else {}
     command = _command(run, more) if processes(config, run.seat) > 1 else ()
@@ -136,9 +138,8 @@ def build_trainer(run: Run, more: Sequence[Callback], meeting: Meeting | None) -
         if isinstance(error, UserError | MisconfigurationException):
             raise
         raise UserError(f"the Trainer refuses its options: {' '.join(str(error).split())[:300]}") from error
-    if emulates(trainer.precision, trainer.strategy.root_device) and not run.seat.rank:
-        slow = f"this {trainer.strategy.root_device.type} only emulates it, and is faster with 32-true"
-        say(f"note: {option('trainer.precision')} {trainer.precision}: {slow}", sys.stderr)
+    if (why := fault(trainer.precision, trainer.strategy.root_device)) and not run.seat.rank:
+        say(f"note: {option('trainer.precision')} {trainer.precision}: {why}", sys.stderr)
     if run.stage == "fit":
         evaluate_in_float32(trainer)
     return trainer

@@ -7,6 +7,8 @@ so that a number is the same wherever it is printed; who wants another one asks 
 from __future__ import annotations
 
 import contextlib
+import functools
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +17,13 @@ import torch
 from lightning.pytorch.plugins import HalfPrecision, MixedPrecision
 from torchmetrics import Metric
 
+from vgg_lightning.base.errors import option
+from vgg_lightning.base.process import seat
+from vgg_lightning.base.text import say
+from vgg_lightning.run import bfloat16
+
 DEFAULT = "32-true"
+AUTO = "auto"  # bf16-mixed where the processor has instructions for it, else DEFAULT: what presets ask for
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true")
 SHORT = {"16": "16-mixed", "32": "32-true", "64": "64-true", "bf16": "bf16-mixed"}  # as Lightning reads them
 
@@ -29,6 +37,18 @@ def usable(precision: Any, on_cpu: bool) -> Any:
     """Return the precision that a device computes in when it is asked for this one: no CPU has mixed float16."""
     precision = unified(precision)
     return "bf16-mixed" if on_cpu and precision == "16-mixed" else precision
+
+
+@functools.cache
+def chosen(on_cpu: bool) -> str:
+    """Return what `AUTO` stands for here: bf16-mixed on a CPU with instructions for it, unless they err; else DEFAULT.
+
+    An error of theirs is said, once.
+    """
+    why = bfloat16.fault() if on_cpu else bfloat16.EMULATED
+    if why not in ("", bfloat16.EMULATED) and not seat().rank:
+        say(f"note: {option('trainer.precision')} {AUTO} is {DEFAULT}, not bf16-mixed: {why}", sys.stderr)
+    return DEFAULT if why else "bf16-mixed"
 
 
 def evaluated_in(precision: str) -> str:
@@ -64,19 +84,11 @@ def _in_float32(module: L.LightningModule) -> Iterator[None]:
                 setattr(metric, name, value)
 
 
-def emulates(precision: str, device: torch.device) -> bool:
-    """Return whether a device only emulates bfloat16, which is slower there than float32."""
+def fault(precision: str, device: torch.device) -> str:
+    """Return why a device should not compute in a precision: it emulates bfloat16, or errs; nothing if it may."""
     if not precision.startswith("bf16"):
-        return False
+        return ""
     if device.type == "cuda":
-        return not torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and not processor_has_bfloat16()
-
-
-def processor_has_bfloat16() -> bool:
-    """Return whether the processor computes in bfloat16 (AVX-512 BF16, AMX); True where torch cannot tell."""
-    capabilities = getattr(torch.cpu, "get_capabilities", None)
-    if capabilities is None:
-        return True
-    found = capabilities()
-    return any(found.get(name, False) for name in ("avx512_bf16", "amx_bf16", "amx_tile", "bf16"))
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return "" if native else "this cuda only emulates it, and is faster with 32-true"
+    return bfloat16.fault() if device.type == "cpu" else ""

@@ -97,9 +97,10 @@ class RunReport(Callback):
             epochs, steps = trainer.max_epochs, trainer.max_steps
             limits = [count(epochs, "epoch")] if epochs is not None and epochs >= 0 else []
             limits += [count(steps, "step")] if steps >= 0 else []
+            place = f"{trainer.strategy.root_device} in {trainer.precision}"
             print(
                 f"{hparams['network']}: {parameters:,} parameters, pictures of {hparams['image_size']} x "
-                f"{hparams['image_size']}, {' or '.join(limits)} on {trainer.strategy.root_device}"
+                f"{hparams['image_size']}, {' or '.join(limits)} on {place}"
             )
             if (words := loss_in_words(hparams)) and trainer.enable_validation:
                 print(words)

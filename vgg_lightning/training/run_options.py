@@ -119,4 +119,4 @@ def equal_on_all(config: Mapping[str, Any]) -> dict[str, Any]:
         for group in ("model", "data")
     }
     own = {name: config.get(name) for name, row in FIT.items() if not row.apart}
-    return {**groups, **own, "max_epochs": config["trainer"]["max_epochs"]}
+    return {**groups, **own, **{name: config["trainer"][name] for name in ("max_epochs", "precision")}}
