@@ -80,7 +80,7 @@ def test_a_search_leaves_a_table_hparams_and_a_preset_that_runs(command, tmp_pat
     assert out.count("\ntrial ") == 3  # a line each, and the head of the table
     for row in rows:
         results = json.loads((tmp_path / row["run_folder"] / "results.json").read_text())
-        assert results["test_acc"] is None  # the test pictures are left alone
+        assert results["test_acc"] is None  # the test images are left alone
         assert results["val_acc"] == float(row["val_acc"])
         options, scalars = hparams(tmp_path / f"lightning_logs/space/hparams/trial_{row['trial']}")
         assert options["model.lr"] == pytest.approx(float(row["model.lr"]))
@@ -228,7 +228,7 @@ def test_bad_spaces_get_one_line(space, says, command, tmp_path, capsys):
         (["--prune", "maybe"], "--prune takes true or false"),
         (["--name", "a/b"], "is no name for a folder"),
         (["--storage", "nonsense"], "--storage nonsense cannot be opened"),
-        (["--test", "true"], "never looks at the test pictures"),
+        (["--test", "true"], "never looks at the test images"),
         (["--ckpt_path", "x"], "--ckpt_path is set by sweep itself"),
         (["--trainer.devices", "2"], "a trial runs on one device"),
         (["--trainer.fast_dev_run", "true"], "writes no run folder"),

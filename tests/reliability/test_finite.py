@@ -29,7 +29,7 @@ class Fused(Classifier):
 
 
 class Faulty(FashionMNISTDataModule):
-    """Puts a value into a batch of preprocessed pictures."""
+    """Puts a value into a batch of preprocessed images."""
 
     bad_value = None
 

@@ -104,7 +104,7 @@ OTHERS = {
     "validate": "validate needs weights --ckpt_path",
     "predict": "predict needs weights --ckpt_path",
     "fit test": "'test' is no option",
-    "--model.lr 3 fit": "--model.lr stands before the verb fit",
+    "--model.lr 3 fit": "--model.lr must come after the subcommand fit",
     "fitt": "'fitt' did you mean fit?",
     "export": "checkpoint",
     "export nope.ckpt": "nope.ckpt does not exist",

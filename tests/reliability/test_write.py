@@ -114,8 +114,8 @@ def test_a_damaged_best_checkpoint_does_not_end_a_run(server, copy, options, tmp
 def test_a_damaged_file_by_name_is_refused_with_the_newest_valid_one(server, copy, tmp_path):
     file = copy / "checkpoints" / "last.ckpt"
     flip(file, 5000, 3)
-    for verb in ("fit", "test"):
-        assert server.run(tmp_path, verb, "--ckpt_path", file) == 2
+    for subcommand in ("fit", "test"):
+        assert server.run(tmp_path, subcommand, "--ckpt_path", file) == 2
         line = output(tmp_path).strip()
         assert "\n" not in line
         assert "last-prev.ckpt" in line or "best.ckpt" in line

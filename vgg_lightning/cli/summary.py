@@ -1,4 +1,4 @@
-"""The verb `summary`: what a network costs, layer by layer."""
+"""The subcommand `summary`: what a network costs, layer by layer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def main(args: list[str]) -> int:
     parser = Parser("summary", main.__doc__ or "")
     parser.add_argument("network", help=", ".join(NETWORKS))
     parser.add_argument("--format", choices=render.FORMATS, default="table")
-    parser.add_argument("--batch_size", type=positive, default=1, help="pictures in a batch, for the memory")
+    parser.add_argument("--batch_size", type=positive, default=1, help="images in a batch, for the memory")
     parser.add_network_options()
     own, options = parser.parse(args)
     summary = summarize(own.network, batch_size=own.batch_size, **options)
@@ -58,7 +58,7 @@ FORMATS = {"table": as_table, "json": as_json, "csv": as_csv, "markdown": as_mar
 def title_of(summary: Summary) -> str:
     """Return the network and its options in one line."""
     options = ", ".join(f"{option} {value}" for option, value in summary.options.items())
-    return f"{summary.network}: {options}; counts are for one picture"
+    return f"{summary.network}: {options}; counts are for one image"
 
 
 def rows_of(summary: Summary, block_mark: str = "", layer_prefix: str = "") -> list[render.Row]:

@@ -25,7 +25,7 @@ from vgg_lightning.networks import build_network
 
 @dataclass(frozen=True)
 class Job:
-    """What to measure: `batches` batches of random pictures, after one that is not counted."""
+    """What to measure: `batches` batches of random images, after one that is not counted."""
 
     network: str
     options: dict[str, Any]

@@ -82,7 +82,7 @@ def load_of(summary: Summary, batch_size: int, flops: float, examples_per_second
 
     Args:
         summary: of the network.
-        batch_size: pictures on each GPU.
+        batch_size: images on each GPU.
         flops: floating-point operations a second that a GPU sustains; a multiply-add is two.
         examples_per_second: of one GPU in training, if it was measured: it takes the place of `flops`.
     """

@@ -198,7 +198,7 @@ def some_pixels(prepared: Prepared, dataset: str, each: int) -> list[list[NDArra
 
 
 def _own_folder(data_dir: str | Path | None) -> Path:
-    """Return the folder of the user's own pictures, which has no default."""
+    """Return the folder of the user's own images, which has no default."""
     if not data_dir:
         place = option("data.data_dir")
         raise UserError(f"dataset folder reads images of your own: give {place} the folder that holds them")

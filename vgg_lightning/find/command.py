@@ -13,7 +13,7 @@ from vgg_lightning.base.text import install_line
 
 USAGE = """usage: vgg-lightning find lr|batch_size [options]
 
-Nothing is saved: no run folder is written, and the test pictures are not looked at.
+Nothing is saved: no run folder is written, and the test images are not looked at.
 
 find lr trains for some steps with a learning rate that grows, and suggests one:
   --min_lr X      the first rate (default: 0.0001)

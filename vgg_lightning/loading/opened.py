@@ -123,7 +123,7 @@ def data_options(checkpoint: Checkpoint) -> dict[str, Any]:
     options = checked_options(found, DataOptions)
     if not options:
         return {}
-    # Checkpoints of the first version do not say by what their pictures were normalised: it was always this.
+    # Checkpoints of the first version do not say by what their images were normalised: it was always this.
     old = {"mean": MEAN, "std": STD, **({"classes": names} if fits(names, list[str]) else {})}
     try:
         check("data", {name: DATA_OPTIONS[name] for name in ("mean", "std") if name in options}, options)
@@ -144,7 +144,7 @@ def preprocess_of(checkpoint: Checkpoint, options: Mapping[str, Any]) -> Preproc
         return None
     size, channels = options["image_size"], options["in_channels"]
     if (data.get("image_size", size), data.get("in_channels", channels)) != (size, channels):
-        raise UserError("the checkpoint is refused: its pictures have another size than its network takes")
+        raise UserError("the checkpoint is refused: its images have another size than its network takes")
     mean, std = (data.get(name) for name in ("mean", "std"))
     normalize = data.get("normalize", True)
     return Preprocess(size, normalize, channels, MEAN if mean is None else mean, STD if std is None else std)
@@ -287,7 +287,7 @@ def read_shared(file: Path) -> dict[str, Any]:
         raise UserError(f"{file} is refused: its checksum is not the one in {card_of(file).name}; fetch both again")
     preprocessing = card.get("preprocessing")
     if not isinstance(preprocessing, dict):
-        raise UserError(f"{card_of(file)} is refused: it does not say how pictures are prepared")
+        raise UserError(f"{card_of(file)} is refused: it does not say how images are prepared")
     weights = _parse(content, file)
     if fault := fault_of({"state_dict": weights}, len(content)):
         raise UserError(f"{file} is refused: {fault}")

@@ -22,7 +22,7 @@ VGG_BLOCKS: dict[str, tuple[tuple[int, int], ...]] = {
     "vgg19": ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512)),
 }
 
-# Not of the paper: for pictures of 28 pixels, with most of the work where they are still large.
+# Not of the paper: for images of 28 pixels, with most of the work where they are still large.
 OWN_BLOCKS: dict[str, tuple[tuple[int, int], ...]] = {
     "vgg_small": ((2, 32), (2, 64), (2, 128)),
     "vgg_wide": ((2, 128), (2, 256), (3, 512)),
@@ -98,7 +98,7 @@ class VGG(nn.Module):
 
     Args:
         arch: (num_convs, out_channels) of each block.
-        in_channels: channels of the input, 1 for grey pictures.
+        in_channels: channels of the input, 1 for grey images.
         num_classes: number of logits.
         image_size: height and width of the input in pixels; every pooling halves it.
         ratio: divides the channels of every block.
@@ -152,7 +152,7 @@ class VGG(nn.Module):
         self.head = heads[head]()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits (N, num_classes) of pictures (N, in_channels, image_size, image_size)."""
+        """Return logits (N, num_classes) of images (N, in_channels, image_size, image_size)."""
         logits: Tensor = self.head(self.blocks(x))
         return logits
 

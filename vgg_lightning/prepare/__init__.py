@@ -245,7 +245,7 @@ def _ready_data(run: Run, record: bool) -> None:
     run.data.setup("fit")
     if not record:
         return
-    batch_size = min(run.data.hparams["batch_size"], len(run.data.pictures("train")[1]))
+    batch_size = min(run.data.hparams["batch_size"], len(run.data.images("train")[1]))
     needed = check_training_fits(run.model.hparams, batch_size, str(trainer["precision"]))
     if 0 < ROOM_TO_KEEP * needed < free_memory():
         keep_freed_memory()
@@ -260,7 +260,7 @@ def _check_batches(run: Run) -> None:
     if run.options["test"] and isinstance(trainer["limit_test_batches"], float) and trainer["limit_test_batches"] < 1:
         run.data.setup("test")
         splits.append("test")
-    check_batches(trainer, {split: math.ceil(len(run.data.pictures(split)[1]) / size) for split in splits})
+    check_batches(trainer, {split: math.ceil(len(run.data.images(split)[1]) / size) for split in splits})
 
 
 def _evaluate(run: Run, stage: Literal["validate", "test"]) -> dict[str, float]:

@@ -16,7 +16,7 @@ from vgg_lightning.show.base import Answers, ValidationShow
 class ClassScores(ValidationShow):
     """Writes the scores of every class after every validation.
 
-    The accuracy of a class is the share of its pictures that are recognised, which is its recall.
+    The accuracy of a class is the share of its images that are recognised, which is its recall.
     """
 
     def show(self, board: SummaryWriter, step: int, trainer: L.Trainer, model: Any, answers: Answers) -> None:

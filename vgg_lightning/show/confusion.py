@@ -22,14 +22,14 @@ class ConfusionMatrix(ValidationShow):
     """Draws the confusion matrix of every validation."""
 
     def show(self, board: SummaryWriter, step: int, trainer: L.Trainer, model: Any, answers: Answers) -> None:
-        """Write the picture `val_pictures/confusion`."""
+        """Write the image `val_pictures/confusion`."""
         classes = answers.logits.shape[1]
         counts = multiclass_confusion_matrix(answers.logits, answers.labels, classes, validate_args=False)
         add_picture(board, "val_pictures/confusion", draw_confusion(counts, model.class_names), step)
 
 
 def draw_confusion(counts: Tensor, names: Sequence[str]) -> Image.Image:
-    """Return a picture of a confusion matrix.
+    """Return an image of a confusion matrix.
 
     Args:
         counts: int64 (num_classes, num_classes); a row is a true class, a column a predicted one.
@@ -39,7 +39,7 @@ def draw_confusion(counts: Tensor, names: Sequence[str]) -> Image.Image:
     cell = CELL if classes <= MOST_NUMBERS else 16
     size = cell * classes
     page = Page(MARGIN + size + 20, TOP + size + 20, "true class (rows) and predicted class (columns)")
-    page.text((14, 36), "pictures in each cell; the shade is their share of the row", anchor="la", ink=GREY)
+    page.text((14, 36), "images in each cell; the shade is their share of the row", anchor="la", ink=GREY)
     shares = (counts / counts.sum(dim=1, keepdim=True).clamp(min=1)).numpy()
     shades = colours(shares**0.5, BLUES)  # the root, lest the few mistakes vanish beside the diagonal
     for row in range(classes):

@@ -1,4 +1,4 @@
-"""The filters of the first layer, and what they make of a picture."""
+"""The filters of the first layer, and what they make of an image."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ import torch
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
-from vgg_lightning.show.base import Answers, ValidationShow, some_pictures
+from vgg_lightning.show.base import Answers, ValidationShow, some_images
 from vgg_lightning.show.drawing import INK, SIGNED, Page, add_picture, colours, enlarged
 
 MOST, COLUMNS, SIDE, GAP = 32, 16, 56, 8
-PICTURE = -1  # which of the pictures: the last one, an ankle boot
+PICTURE = -1  # which of the images: the last one, an ankle boot
 
 
 class FirstLayer(ValidationShow):
-    """Draws each filter of the first convolution, and below it its answer to one validation picture."""
+    """Draws each filter of the first convolution, and below it its answer to one validation image."""
 
     def show(self, board: SummaryWriter, step: int, trainer: L.Trainer, model: Any, answers: Answers) -> None:
-        """Write the picture `val_pictures/first_layer`."""
+        """Write the image `val_pictures/first_layer`."""
         layer = next((m for m in model.network.modules() if isinstance(m, nn.Conv2d)), None)
         if layer is None:
             return
-        image = some_pictures(trainer, 10)[0][PICTURE:]
+        image = some_images(trainer, 10)[0][PICTURE:]
         maps: list[Tensor] = []
         handle = layer.register_forward_hook(lambda module, args, output: maps.append(output))
         try:
             model(model.preprocess(image.to(model.device)))
         finally:
             handle.remove()
-        filters = layer.weight.detach().sum(dim=1)  # over the channels, which hold the same grey picture
+        filters = layer.weight.detach().sum(dim=1)  # over the channels, which hold the same grey image
         page = _draw(filters.float().cpu()[:MOST], maps[0][0].detach().float().cpu()[:MOST], image[0, 0])
         add_picture(board, "val_pictures/first_layer", page.picture, step)
 
@@ -46,7 +46,7 @@ def _draw(filters: Tensor, maps: Tensor, image: Tensor) -> Page:
         page.paste(_signed(answer, maps.abs().amax()), (x, y + SIDE + GAP // 2))
     y = 44 + rows * pair
     page.paste(enlarged(image.numpy(), SIDE), (14, y))
-    text = "the picture; red is positive, blue negative; each filter on a scale of its own, the answers on one"
+    text = "the image; red is positive, blue negative; each filter on a scale of its own, the answers on one"
     page.text((14 + SIDE + 12, y + SIDE / 2), text, anchor="lm", ink=INK)
     return page
 

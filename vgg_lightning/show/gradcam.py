@@ -1,4 +1,4 @@
-"""Grad-CAM: which part of a picture speaks for the class that the network names."""
+"""Grad-CAM: which part of an image speaks for the class that the network names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.tensorboard import SummaryWriter
 
-from vgg_lightning.show.base import Answers, ValidationShow, some_pictures
+from vgg_lightning.show.base import Answers, ValidationShow, some_images
 from vgg_lightning.show.drawing import BAD, GOOD, HEAT, Array, add_picture, colours, enlarged, gallery
 
 COUNT, COLUMNS, SIDE = 20, 10, 84
@@ -20,11 +20,11 @@ SMALLEST_MAP = 4  # a map of 2 x 2 places, as the last ones of a VGG at 32 x 32,
 
 
 class GradCAM(ValidationShow):
-    """Lays over a fixed set of validation pictures what speaks for the predicted class."""
+    """Lays over a fixed set of validation images what speaks for the predicted class."""
 
     def show(self, board: SummaryWriter, step: int, trainer: L.Trainer, model: Any, answers: Answers) -> None:
-        """Write the picture `val_pictures/gradcam`."""
-        images, labels = some_pictures(trainer, COUNT)
+        """Write the image `val_pictures/gradcam`."""
+        images, labels = some_images(trainer, COUNT)
         with torch.inference_mode(False), torch.enable_grad():
             logits, heat = grad_cam(model, model.preprocess(images.to(model.device)))
         confidence, predicted = logits.softmax(dim=1).max(dim=1)
@@ -45,12 +45,12 @@ def grad_cam(model: nn.Module, x: Tensor, smallest: int = SMALLEST_MAP) -> tuple
     Grad-CAM (Selvaraju et al., https://arxiv.org/abs/1610.02391) adds the channels of a map, each weighted by the
     gradient of the class's logit, and cuts off what is below zero. The gradient is taken place by place, as in
     HiResCAM (Draelos and Carin, "Use HiResCAM instead of Grad-CAM for faithful explanations of convolutional neural
-    networks", https://arxiv.org/abs/2011.08891): its mean over the places, as in the first paper, leaves most pictures
+    networks", https://arxiv.org/abs/2011.08891): its mean over the places, as in the first paper, leaves most images
     dark here. The map is the last one in the network that has at least `smallest` places in height and width.
 
     Args:
         model: in evaluation.
-        x: preprocessed pictures (N, C, H, W).
+        x: preprocessed images (N, C, H, W).
         smallest: places.
     """
     maps: list[Tensor] = []
@@ -65,7 +65,7 @@ def grad_cam(model: nn.Module, x: Tensor, smallest: int = SMALLEST_MAP) -> tuple
     finally:
         for handle in handles:
             handle.remove()
-    best = logits.max(dim=1).values.sum()  # a picture's logit depends on that picture alone
+    best = logits.max(dim=1).values.sum()  # an image's logit depends on that image alone
     (gradient,) = torch.autograd.grad(best, maps[0])
     heat = F.relu((gradient * maps[0]).sum(dim=1, keepdim=True).float())
     heat = F.interpolate(heat, size=x.shape[2:], mode="bilinear", align_corners=False)[:, 0]
@@ -74,7 +74,7 @@ def grad_cam(model: nn.Module, x: Tensor, smallest: int = SMALLEST_MAP) -> tuple
 
 
 def overlay(image: Array, heat: Array, side: int = SIDE) -> Image.Image:
-    """Return a uint8 picture (28, 28) in the colours of its heat (H, W).
+    """Return a uint8 image (28, 28) in the colours of its heat (H, W).
 
     A heat of up to 32 x 32 places has the black frame that the network sees; it is cut off.
     """

@@ -92,7 +92,7 @@ class RunReport(Callback):
             limits = [count(epochs, "epoch")] if epochs is not None and epochs >= 0 else []
             limits += [count(steps, "step")] if steps >= 0 else []
             print(
-                f"{hparams['network']}: {parameters:,} parameters, pictures of {hparams['image_size']} x "
+                f"{hparams['network']}: {parameters:,} parameters, images of {hparams['image_size']} x "
                 f"{hparams['image_size']}, {' or '.join(limits)} on {trainer.strategy.root_device}"
             )
 

@@ -30,7 +30,7 @@ OWN = ("--trials", "--storage", "--name", "--prune")
 
 
 def main(args: list[str]) -> int:
-    """Search for the options with the best val_acc; the test pictures are left alone."""
+    """Search for the options with the best val_acc; the test images are left alone."""
     own, options = _parse(args)
     try:
         import optuna  # noqa: F401

@@ -148,6 +148,6 @@ def _refuse(options: list[str]) -> None:
     for option in options:
         name = option.partition("=")[0].lstrip("-")
         if name == "test":
-            raise UserError("--test: a search never looks at the test pictures; test the best configuration, once")
+            raise UserError("--test: a search never looks at the test images; test the best configuration, once")
         if option.startswith("--") and name in SET_BY_SWEEP:
             raise UserError(f"{option.partition('=')[0]} is set by sweep itself: leave it out")

@@ -21,7 +21,7 @@ def label_loss(logits: Tensor, y: Tensor, label_smoothing: float) -> Tensor:
     """Return the mean cross-entropy of logits (N, num_classes), in no less than float32.
 
     Args:
-        logits: of the pictures.
+        logits: of the images.
         y: labels, int64 (N,), or the shares of the classes, floating (N, num_classes).
         label_smoothing: share of each target that is spread over all classes, also where labels are mixed already.
     """

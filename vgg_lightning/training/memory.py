@@ -86,7 +86,7 @@ def check_one_image(options: Mapping[str, Any]) -> None:
 
 
 def _kept(network: nn.Module, picture: torch.Tensor) -> int:
-    """Return how many numbers the backward pass needs of one picture at least."""
+    """Return how many numbers the backward pass needs of one image at least."""
     kept = 0
 
     def count(layer: nn.Module, inputs: object, output: torch.Tensor) -> None:

@@ -14,5 +14,5 @@ class Place(NamedTuple):
     epoch: int
     batch: int
     rank: int
-    indices: Tensor  # of its pictures in the training set, int64 (N,)
+    indices: Tensor  # of its images in the training set, int64 (N,)
     size: int  # of the training set

@@ -136,7 +136,7 @@ def open_image(content: bytes) -> Image.Image:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
     except UnidentifiedImageError as error:
         known = "PNG, JPEG, WebP, GIF, BMP, TIFF"
-        raise ValueError(f"it is no picture of a format that is read here ({known}), or damaged") from error
+        raise ValueError(f"it is no image of a format that is read here ({known}), or damaged") from error
     check_size(image)
     if image.format == "TIFF" and image.info.get("compression") != "raw":  # libtiff prints, and is often attacked
         raise ValueError("it is a compressed TIFF, which is not decoded here: save it as PNG")

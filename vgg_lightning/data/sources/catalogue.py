@@ -44,12 +44,12 @@ class Archive:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Where the pictures of a data set come from, and what they show.
+    """Where the images of a data set come from, and what they show.
 
     Attributes:
         title: Its name in sentences.
         folder: Where the raw files lie, below the data folder.
-        files: Train images, train labels, test images, test labels; none for a folder of pictures.
+        files: Train images, train labels, test images, test labels; none for a folder of images.
         classes: The names of the labels, from 0 on; none where they are not known before the data is seen.
         package: The Debian package that holds the files.
         torchvision: The class in `torchvision.datasets` that knows the mirrors; None for files that are
@@ -57,7 +57,7 @@ class Dataset:
         archive: The zip file in which the mirrors keep the .gz files; None if each lies there by itself.
         transposed: Whether the files hold columns where others hold rows.
         mirrors_well: Whether an image and its mirror image are of the same class; None if only the user knows.
-        mean: Of the pixels of the training pictures, scaled to 0..1; None to have it computed.
+        mean: Of the pixels of the training images, scaled to 0..1; None to have it computed.
         std: Their standard deviation.
     """
 

@@ -41,7 +41,7 @@ def check_processes(trainer: Options, batch_size: int, seat: Seat) -> None:
 
     Args:
         trainer: options of the Trainer.
-        batch_size: pictures in a batch, over all processes.
+        batch_size: images in a batch, over all processes.
         seat: of this process.
     """
     count = processes(trainer, seat)

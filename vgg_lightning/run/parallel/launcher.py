@@ -40,7 +40,7 @@ class Launcher(ScriptLauncher):
         environment: says who the first process is.
         num_processes: on this machine.
         num_nodes: machines.
-        command: the verb and its options.
+        command: the subcommand and its options.
     """
 
     def __init__(
