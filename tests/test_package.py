@@ -33,7 +33,7 @@ def test_help_names_every_subcommand(capsys):
     assert all(f"  {subcommand} " in text for subcommand in SUBCOMMANDS)
 
 
-def test_unknown_verb_suggests_the_nearest(capsys):
+def test_unknown_subcommand_suggests_the_nearest(capsys):
     assert main(["tset"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1

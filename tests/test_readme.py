@@ -20,7 +20,7 @@ def tree():
     return {name for indent, name in names if indent == 2}, {name for indent, name in names if indent == 0}
 
 
-def test_every_verb_is_told_of():
+def test_every_subcommand_is_told_of():
     told = set(re.findall(r"`vgg-lightning ([a-z]+)", TEXT))
     assert set(SUBCOMMANDS) - told <= {"validate"}
 

@@ -60,7 +60,7 @@ def test_zsh_has_the_same_words(scripts):
         assert word in scripts["zsh"]
 
 
-def test_every_verb_has_options():
+def test_every_subcommand_has_options():
     assert all(options_of(subcommand) for subcommand in SUBCOMMANDS if subcommand not in ("presets", "find"))
 
 

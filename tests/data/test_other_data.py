@@ -320,7 +320,7 @@ def test_what_does_not_fit_into_memory_is_refused(divided, monkeypatch):
         load(divided, "train", "folder")
 
 
-def test_a_folder_is_reported_by_the_verb_data(divided, capsys, tmp_path, monkeypatch):
+def test_a_folder_is_reported_by_the_subcommand_data(divided, capsys, tmp_path, monkeypatch):
     from vgg_lightning.__main__ import main
 
     monkeypatch.chdir(tmp_path)  # where the contact sheet goes

@@ -1,4 +1,4 @@
-"""SIGTERM, SIGINT and SIGUSR1 end every subcommand in order, and fit with a checkpoint to go on from."""
+"""SIGTERM, SIGINT and SIGUSR1 end every subcommand in order, and fit with a checkpoint to resume from."""
 
 import random
 import re

@@ -79,5 +79,5 @@ def _number(name: str, default: int | None = None) -> int:
     if text.isdigit():
         return int(text)
     if text and default is None:
-        raise UserError(f"{name} is {text!r} in the environment, which is no number: start the run with torchrun")
+        raise UserError(f"{name} is {text!r} in the environment, which is not a number: start the run with torchrun")
     return default or 0

@@ -69,7 +69,7 @@ def with_defaults(subcommand: str, options: list[str], needs_weights: bool = Tru
 
 
 def _without_launch(options: list[str]) -> list[str]:
-    """Let the config.yaml of a run be a recipe: those of before say what their own launch has resumed."""
+    """Make a recipe of the config.yaml of a run: that of earlier versions names the checkpoint that was resumed."""
     found: list[str] = []
     for option, value in zip(["", *options], [*options, ""], strict=True):
         if option in ("--config", "-c") and (folder := Path(value).parent / "checkpoints").is_dir():

@@ -26,14 +26,14 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "test": (TRAINER, "accuracy of a checkpoint on the test images"),
     "predict": (TRAINER, "classes of your own images, or of the test images"),
     "summary": ("vgg_lightning.cli.summary", "layers, shapes, parameters and multiply-adds of a network"),
-    "compare": ("vgg_lightning.compare.command", "networks side by side, with speed and memory measured here"),
-    "serve": ("vgg_lightning.serve.command", "a page on this machine that classifies an image one drops or draws"),
+    "compare": ("vgg_lightning.compare.command", "compare networks, with speed and memory measured on this machine"),
+    "serve": ("vgg_lightning.serve.command", "start a local page that classifies an image you drop or draw"),
     "sweep": ("vgg_lightning.sweep.command", "search for good options, each trial a run of fit"),
-    "export": ("vgg_lightning.export.command", "write a model in a form that others can open"),
-    "data": ("vgg_lightning.cli.data", "fetch and verify a data set, or show what is in one of your own"),
+    "export": ("vgg_lightning.export.command", "write a model in a format for other programs"),
+    "data": ("vgg_lightning.cli.data", "download and verify a data set, or describe your own"),
     "presets": ("vgg_lightning.cli.presets", "list the shipped configurations"),
     "find": ("vgg_lightning.find.command", "find a learning rate or a batch size before a run"),
-    "doctor": ("vgg_lightning.cli.doctor", "say what would be slow or broken here, and the remedy"),
+    "doctor": ("vgg_lightning.cli.doctor", "check this machine and print a fix for each problem"),
 }
 VERBS = SUBCOMMANDS  # the former name
 
@@ -48,13 +48,13 @@ def usage() -> str:
         "options:\n"
         "  --version  print the version\n"
         "  --print_shtab bash|zsh  print the tab completion of a shell\n"
-        "  --debug    print a traceback where there would be one line\n\n"
+        "  --debug    print a traceback instead of a one-line error\n\n"
         "vgg-lightning SUBCOMMAND --help lists the options of a subcommand. Try: vgg-lightning fit"
     )
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0 done, 1 failed, 2 bad input, 3 not finite, 4 not all read."""
+    """Run the command line and return its exit code: 0 done, 1 failed, 2 bad input, 3 NaN or Inf, 4 unread images."""
     args = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]

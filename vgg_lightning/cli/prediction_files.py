@@ -1,6 +1,6 @@
-"""What is said of your own images: a table on the screen, predictions.csv, predictions.json.
+"""Predictions for your own images: a table on the screen, predictions.csv, predictions.json.
 
-Names of files and classes are shown with escapes in place of what would write to the terminal or break a line; the
+Names of files and classes are shown with escapes instead of control characters and line breaks; the
 exact ones are in predictions.json. In predictions.csv a name that a spreadsheet would take for a formula gets something
 in front: that of a file "./", which means the same file, that of a class an apostrophe.
 """

@@ -134,7 +134,7 @@ def _device(name: str) -> str:
 
 
 def _measure(entry: Entry, own: argparse.Namespace, device: str) -> None:
-    """Measure in a fresh process; a failure is noted in `entry`, so that the others go on."""
+    """Measure in a fresh process; a failure is noted in `entry`, so that the others continue."""
     job = Job(entry.summary.network, entry.summary.options, own.batch_size, own.batches, device, own.threads)
     command = [sys.executable, "-m", "vgg_lightning.compare.measure", json.dumps(asdict(job))]
     package = str(Path(__file__).parents[2])  # the same one, installed or not

@@ -223,7 +223,7 @@ class FashionMNISTDataModule(L.LightningDataModule):
         return self._train_loader.state_dict() if self._train_loader else {}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Let the next training loader go on from there."""
+        """Let the next training loader resume from there."""
         if state_dict:
             place_of(state_dict)
         self._resume_at = dict(state_dict)

@@ -78,7 +78,7 @@ def class_names(
 
     Args:
         dataset: A name out of `DATASETS`.
-        classes: Names in place of its own, for data of the user's own.
+        classes: Names instead of its own, for data of the user's own.
         data_dir: The data folder; looked into only for the data set "folder" without `classes`.
 
     Raises:
@@ -100,7 +100,7 @@ def prepare(
         data_dir: The data folder; None means `default_data_dir()`.
         dataset: A name out of `DATASETS`; "idx" is four files of the user's own in the data folder, "folder"
             images of the user's own, which are read once for their checksums and for `load`.
-        classes: Names of the classes in place of the data set's own.
+        classes: Names of the classes instead of the data set's own.
 
     Raises:
         UserError: No source works, the folder cannot be written to, or one's own files are not sound.

@@ -31,7 +31,7 @@ def agree(subcommand: str, config: Mapping[str, Any], owner: type[L.LightningMod
         owner: the class of the model.
 
     Returns:
-        The step at which a run goes on; None if the subcommand is not fit.
+        The step at which a run resumes; None if the subcommand is not fit.
 
     Raises:
         UserError: if an option contradicts the checkpoint, or the checkpoint cannot be used.
@@ -72,7 +72,7 @@ def agree(subcommand: str, config: Mapping[str, Any], owner: type[L.LightningMod
 
 
 def run_options(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """Return the options of the run in a checkpoint, `precision` and `seed_everything`; of before, it has none."""
+    """Return the options `precision` and `seed_everything` in a checkpoint; earlier versions saved none."""
     found = checkpoint.get("run_options")
     if not isinstance(found, dict):
         return {}
@@ -91,7 +91,7 @@ def saved_config(run_folder: Path) -> dict[str, Any]:
 
 
 def _of_run(opened: Opened) -> dict[str, dict[str, Any]]:
-    """Return the options of the run itself: those in the checkpoint, or in files of before those in config.yaml."""
+    """Return the options of the run: those in the checkpoint, or for earlier versions those in config.yaml."""
     folder = run_folder_of(opened.file)
     config = saved_config(folder) if folder else {}
     of_file = config.get("trainer")

@@ -187,7 +187,7 @@ def class_names_of(checkpoint: Checkpoint, num_classes: int) -> list[str]:
 
 
 def _complete(options: dict[str, Plain], owner: type[L.LightningModule]) -> dict[str, Any]:
-    """Return options with the defaults of those that a checkpoint of before does not have."""
+    """Return options with the defaults of those that a checkpoint of an earlier version does not have."""
     return {name: default for name, (default, _) in declared(owner).items()} | options
 
 
@@ -220,7 +220,7 @@ def checked_options(found: Any, owner: type, where: str = "the checkpoint") -> d
     """Return `found` if it is a table of options of `owner`.
 
     Args:
-        found: what a file holds in the place of its options.
+        found: the value that a file has for its options.
         owner: the class whose `__init__` takes them, or a TypedDict of them.
         where: what to call the file.
 
@@ -307,7 +307,7 @@ def _read_card(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"cannot read {file}, the card of the weights beside it: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{file} is not the card of a model: it is no JSON") from error
+        raise UserError(f"{file} is not the card of a model: it is not JSON") from error
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         raise UserError(f"{file} is not the card of a model of vgg_lightning: its format is not {FORMAT!r}")
     return card

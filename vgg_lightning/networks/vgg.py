@@ -73,7 +73,7 @@ def classic_head(in_features: int, hidden_units: int, num_classes: int, dropout:
 
 
 def batchnorm_head(in_features: int, hidden_units: int, num_classes: int) -> nn.Sequential:
-    """Return the classic head with BatchNorm1d before each ReLU in place of the dropout."""
+    """Return the classic head with BatchNorm1d before each ReLU instead of the dropout."""
     return nn.Sequential(
         nn.Flatten(),
         nn.Linear(in_features, hidden_units),
@@ -104,7 +104,7 @@ class VGG(nn.Module):
         ratio: divides the channels of every block.
         hidden_units: width of the two hidden layers of the heads "classic" and "batchnorm".
         batch_norm: BatchNorm with every convolution.
-        norm_after_relu: BatchNorm after the ReLU in place of before it.
+        norm_after_relu: BatchNorm after the ReLU instead of before it.
         head: "classic" (Linear layers with dropout), "batchnorm" or "gap" (global average pooling).
         dropout: probability with which the head drops a feature; the head "batchnorm" has none.
         poolings: how many blocks end in a pooling, the first ones; 3 leave 3 x 3 of 28 pixels.
@@ -196,7 +196,7 @@ def load_torchvision_weights(network: VGG, state_dict: dict[str, Tensor]) -> VGG
             bias = weights.pop("bias", None)
         elif isinstance(module, nn.BatchNorm2d) and bias is not None and "running_mean" in weights:
             weights["running_mean"] = weights["running_mean"] - bias
-            weights.setdefault("num_batches_tracked", torch.tensor(0))  # files of before 2018 lack it
+            weights.setdefault("num_batches_tracked", torch.tensor(0))  # files from before 2018 lack it
         carried |= {f"{path}.{name}": value for name, value in weights.items()}
     _load(network, carried)
     return network

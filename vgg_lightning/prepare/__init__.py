@@ -91,10 +91,10 @@ def prepare(
         name: of the run: its folder is `lightning_logs/NAME/version_N`. By default that of the network.
         seed: of initial weights, order and augmentation; by default 0, or that of the run that is resumed.
         ckpt_path: a checkpoint or run folder: what fit resumes, or whose weights are validated or tested.
-        early_stopping: validations in a row without a better val_acc after which to stop; 0 never stops early.
-        checkpoint_every_n_steps: steps between checkpoints within an epoch; 0 is none.
-        checkpoint_minutes: minutes between them; 0 is none.
-        show: what to show in TensorBoard beside the curves; see `show`.
+        early_stopping: stop after N validations in a row without a better val_acc; 0 disables it.
+        checkpoint_every_n_steps: steps between checkpoints within an epoch; 0 disables them.
+        checkpoint_minutes: minutes between them; 0 disables them.
+        show: additional output in TensorBoard; see `show`.
         test: test the best checkpoint at the end.
         record: False leaves no trace: no run folder, no checkpoints, no loggers, no report.
         asked: what the command line knows of the run.

@@ -88,7 +88,7 @@ def loggers(run_folder: Path, step: int | None, metrics: Sequence[str] = HPARAMS
 
     Args:
         run_folder: of the run.
-        step: at which the run goes on, or None for a new one.
+        step: at which the run resumes, or None for a new one.
         metrics: that TensorBoard shows beside the hyperparameters.
     """
     run_folder = run_folder.absolute()

@@ -24,7 +24,7 @@ class Show(Callback):
     """A callback that writes into the TensorBoard of a run.
 
     It draws no random numbers and leaves the network as it was, so that a run ends with the same bits with and
-    without it. Where it fails it says so once, and training goes on.
+    without it. Where it fails it says so once, and training continues.
     """
 
     def __init__(self) -> None:

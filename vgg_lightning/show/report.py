@@ -69,7 +69,7 @@ class RunReport(Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from the launch before; but once fit is over, what is loaded is the checkpoint that is tested."""
+        """Continue from the previous launch; but once fit is over, what is loaded is the checkpoint that is tested."""
         if self.checkpoint is not None:
             if self.checkpoint.name == "best.ckpt" and (found := state_dict.get("validation")):
                 self._take_validation(found)
@@ -100,7 +100,7 @@ class RunReport(Callback):
         """Start the clock of training."""
         self._train_begin, self._training = time.monotonic(), True
 
-    on_train_epoch_start = on_train_start  # which is left out where a run goes on within an epoch
+    on_train_epoch_start = on_train_start  # which is left out if a run resumes within an epoch
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -160,7 +160,7 @@ def _fit(job: Job) -> int:
     options = list(job.options)
     run = trial.user_attrs.get("run_folder")
     if run and Path(run).is_dir() and newest_valid(Path(run)):
-        options += ["--ckpt_path", run]  # it was cut off, and goes on as if it had not been
+        options += ["--ckpt_path", run]  # it was interrupted, and resumes exactly
     try:
         with session():
             return fit_trial(trial, options)

@@ -82,13 +82,13 @@ class AveragedWeights(EMAWeightAveraging):
             use_average(self, average)
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Restore the average and the weights in training, if it is to go on."""
+        """Restore the average and the weights in training, if training continues."""
         if trainer.state.fn == TrainerFn.FITTING:
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
 
 
 class Lookahead(Callback):
-    """Averages the weights every few steps, and lets training go on from the average.
+    """Averages the weights every few steps, and continues training from the average.
 
     Zhang et al., https://arxiv.org/abs/1907.08610, with a decay that grows during the run, as in Jordan,
     https://arxiv.org/abs/2404.00498. Unlike a moving average beside the training it calms the training itself.

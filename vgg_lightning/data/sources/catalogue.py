@@ -101,7 +101,7 @@ def find_dataset(name: str, classes: Sequence[str] | None = None) -> Dataset:
 
     Args:
         name: A key of `DATASETS`.
-        classes: Names of its classes in place of its own, for data of the user's own.
+        classes: Names of its classes instead of its own, for data of the user's own.
 
     Raises:
         UserError: There is none of that name, or it has other classes.

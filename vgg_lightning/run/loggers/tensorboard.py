@@ -25,12 +25,12 @@ HPARAMS_METRICS = ("val_acc", "val_loss", "test_acc", "test_loss")
 
 
 class RunTensorBoard(TensorBoardLogger):
-    """TensorBoardLogger whose HPARAMS tab shows the metrics that the run logs, in place of a -1.
+    """TensorBoardLogger whose HPARAMS tab shows the metrics that the run logs, instead of a -1.
 
-    Where nothing can be written, as on a full disk, that is said once, and training goes on.
+    Where nothing can be written, as on a full disk, that is said once, and training continues.
 
     Args:
-        step: the run goes on here; TensorBoard drops what was logged at this step and later.
+        step: the run resumes here; TensorBoard drops what was logged at this step and later.
         metrics: that the HPARAMS tab shows.
         kwargs: of TensorBoardLogger.
     """
