@@ -1,4 +1,4 @@
-"""What a signature cannot say of an option: one row for each, beside the class or the parser that takes it."""
+"""Metadata of options: one row for each, in addition to the signature of the class or the parser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which process of a run this is. Nothing heavy is imported: errors and signals ask before torch is there."""
+"""Rank, world size and launcher of this process. Loads no torch, since errors and signals use it early."""
 
 from __future__ import annotations
 

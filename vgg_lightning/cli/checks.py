@@ -1,4 +1,4 @@
-"""What the doctor looks at: each check returns findings, and whoever has a remedy says it in one line."""
+"""The checks of `vgg-lightning doctor`: each returns findings, with a one-line fix if there is one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the user's options stand on: a preset, or the options in a checkpoint, put in front of them."""
+"""Default options: from a preset or from the checkpoint, placed before the user's options."""
 
 from __future__ import annotations
 

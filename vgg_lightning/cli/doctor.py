@@ -1,4 +1,4 @@
-"""Say what would be slow or broken on this machine, and what to do about it. Nothing is downloaded or changed."""
+"""Check this machine and print a fix for each problem. Nothing is downloaded or changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The options of `vgg-lightning fit` beside those of the model, the data and the Trainer."""
+"""The options of `vgg-lightning fit` in addition to those of the model, the data and the Trainer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What jsonargparse says of a mistake, said in the words of the command line: the option, and what it takes."""
+"""Rewrites jsonargparse's error messages for users: the option, and the values that it takes."""
 
 from __future__ import annotations
 

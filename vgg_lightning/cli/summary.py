@@ -1,4 +1,4 @@
-"""The subcommand `summary`: what a network costs, layer by layer."""
+"""The subcommand `summary`: the cost of a network, layer by layer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The subcommand `compare`: what networks cost, side by side, computed and measured on this machine."""
+"""The subcommand `compare`: the cost of several networks, computed and measured on this machine."""
 
 from __future__ import annotations
 

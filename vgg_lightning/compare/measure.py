@@ -1,4 +1,4 @@
-"""Measures one network in a process of its own, which prints one line of JSON.
+"""Measures one network in a separate process, which prints one line of JSON.
 
 Its own, because the peak memory of a process never falls again.
 """

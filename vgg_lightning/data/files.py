@@ -1,4 +1,4 @@
-"""The files of a data set: made sure of by `prepare`, read by `load`."""
+"""The files of a data set: downloaded and verified by `prepare`, read by `load`."""
 
 from __future__ import annotations
 

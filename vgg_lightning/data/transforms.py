@@ -1,4 +1,4 @@
-"""What every image goes through before the network, whole batches on the device where they lie: resize, normalise."""
+"""Preprocessing of every image: resize and normalise whole batches on their device."""
 
 from __future__ import annotations
 

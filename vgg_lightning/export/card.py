@@ -1,4 +1,4 @@
-"""The card of an exported model: what it is, how images are prepared for it, and how good it was found to be."""
+"""The card of an exported model: its options, the preparation of images, and its measured accuracy."""
 
 from __future__ import annotations
 

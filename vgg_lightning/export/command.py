@@ -1,4 +1,4 @@
-"""Write a model in a form that others can open: safetensors, ONNX, int8 ONNX or a torch.export archive."""
+"""Write a model in a format for other programs: safetensors, ONNX, int8 ONNX or a torch.export archive."""
 
 from __future__ import annotations
 

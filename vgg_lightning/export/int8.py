@@ -1,4 +1,4 @@
-"""A classifier as an ONNX model of 8-bit numbers, with the accuracy that it was found to have."""
+"""A classifier as an ONNX model of 8-bit numbers, with its measured accuracy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`vgg-lightning find batch_size`: speed and memory of training steps by the size of the batch.
+"""`vgg-lightning find batch_size`: speed and memory of training steps by batch size.
 
 Lightning's own finder doubles the batch until memory runs out. On a CPU that ends the process, or the machine; so
 here the next size is tried only if the memory that it will take, by what the sizes before it took, is there.

@@ -1,4 +1,4 @@
-"""Find a learning rate, or how large a batch may be, before a run: `vgg-lightning find lr`, `find batch_size`."""
+"""Find a learning rate or a batch size before a run: `vgg-lightning find lr`, `find batch_size`."""
 
 from __future__ import annotations
 

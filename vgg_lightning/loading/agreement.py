@@ -1,4 +1,4 @@
-"""What a resumed run does with the options that it is given, as their rows say (`base.options.RESUMED`)."""
+"""Compares the options of a resumed run with its checkpoint, as their rows say (`base.options.RESUMED`)."""
 
 from __future__ import annotations
 

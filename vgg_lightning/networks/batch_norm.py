@@ -1,4 +1,4 @@
-"""Batch normalisation written with tensors alone, to be read beside the paper; equal to `nn.BatchNorm1d/2d`.
+"""Batch normalisation written with tensor operations, to be read along with the paper; equal to `nn.BatchNorm1d/2d`.
 
 Ioffe and Szegedy, "Batch Normalization: Accelerating Deep Network Training by Reducing Internal Covariate
 Shift", https://arxiv.org/abs/1502.03167, algorithms 1 and 2.

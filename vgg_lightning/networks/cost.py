@@ -1,4 +1,4 @@
-"""What a network costs, layer by layer: parameters, multiply-adds, activation memory, receptive field.
+"""The cost of a network, layer by layer: parameters, multiply-adds, activation memory, receptive field.
 
 The network runs on torch's meta device: shapes are computed, numbers are not, and no memory is taken.
 

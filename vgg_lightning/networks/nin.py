@@ -1,4 +1,4 @@
-"""NiN: a small network, made of 1x1 convolutions, at every place of the feature map; no Linear layer.
+"""NiN: a small network, made of 1x1 convolutions, at every position of the feature map; no Linear layer.
 
 Lin, Chen and Yan, "Network In Network", https://arxiv.org/abs/1312.4400.
 """

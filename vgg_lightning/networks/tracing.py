@@ -1,4 +1,4 @@
-"""Runs a network on torch's meta device and notes its layers: shapes are computed, numbers are not."""
+"""Runs a network on torch's meta device and records its layers: computes shapes, but no values."""
 
 from __future__ import annotations
 

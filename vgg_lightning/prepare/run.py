@@ -1,4 +1,4 @@
-"""A run that is prepared, and the session in which it is prepared and runs."""
+"""A prepared run, and the session in which it is prepared and runs."""
 
 from __future__ import annotations
 

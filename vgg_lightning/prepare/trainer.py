@@ -1,4 +1,4 @@
-"""The Trainer of a run, with what saves, guards, shows and resumes it."""
+"""The Trainer of a run, with its callbacks, loggers, plugins and strategy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a run ends, and why: what its user asked for decides, not what a checkpoint brings along."""
+"""When a run ends, and why: the options of the user decide, not those in a checkpoint."""
 
 from __future__ import annotations
 

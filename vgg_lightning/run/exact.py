@@ -1,4 +1,4 @@
-"""Lets a resumed run draw the random numbers that the unbroken one drew."""
+"""Seeds each step, so that a resumed run draws the same random numbers as an uninterrupted one."""
 
 from __future__ import annotations
 

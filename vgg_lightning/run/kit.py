@@ -1,4 +1,4 @@
-"""The run kit in a few names: what a Lightning project takes along (docs/kit.md)."""
+"""The run kit for other Lightning projects (docs/kit.md)."""
 
 from __future__ import annotations
 

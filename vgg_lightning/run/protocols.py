@@ -1,4 +1,4 @@
-"""What the run kit expects of the parts of a project, beyond Lightning's hooks. Of a model it expects nothing more."""
+"""The interfaces that the run kit requires beyond Lightning's hooks. A model needs none of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds around a run, from its preparation to its end: signals, the other processes, and a quiet screen."""
+"""The context of a run, from its preparation to its end: signals, other processes, and suppressed warnings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`vgg-lightning serve`: a page on this machine that says what is in an image that one drops or draws.
+"""`vgg-lightning serve`: a local page that classifies an image you drop or draw.
 
 The page comes from Gradio, with all of its ways to the outside shut: no analytics, no share link, no fonts or scripts
 from elsewhere. What the browser sends is read by the code that reads files for `predict`, not by Gradio's.

@@ -1,4 +1,4 @@
-"""What the callbacks of --show have in common: when they are called, and that none of them can end a run."""
+"""The base classes of the callbacks of --show: when they are called, and that their errors do not end a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How well each class is recognised in the test: a table on the screen, and numbers for results.json."""
+"""The test accuracy of each class: a table on the screen, and numbers for results.json."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The confusion matrix: which classes are taken for which."""
+"""The confusion matrix: true and predicted classes."""
 
 from __future__ import annotations
 

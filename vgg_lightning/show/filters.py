@@ -1,4 +1,4 @@
-"""The filters of the first layer, and what they make of an image."""
+"""The filters of the first layer, and their outputs for an image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Grad-CAM: which part of an image speaks for the class that the network names."""
+"""Grad-CAM: which part of an image is evidence for the predicted class."""
 
 from __future__ import annotations
 

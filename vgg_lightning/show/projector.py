@@ -1,4 +1,4 @@
-"""The features of some images for TensorBoard's PROJECTOR, which shows them as a cloud that one can turn."""
+"""The features of some images for TensorBoard's PROJECTOR, which shows them as a point cloud."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a finished run says: results.json, and the lines at the end of fit."""
+"""The report of a run: results.json, and the lines at the end of fit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The options of `fit`, as a search needs them: their kinds, which can be used, what differs from the defaults."""
+"""The options of `fit` for a search: their types, which can be used, and which differ from the defaults."""
 
 from __future__ import annotations
 

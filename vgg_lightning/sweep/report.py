@@ -1,4 +1,4 @@
-"""What a search leaves: a table, trials.csv, TensorBoard's HPARAMS tab, and the best configuration as a preset."""
+"""The results of a search: a table, trials.csv, TensorBoard's HPARAMS tab, and the best configuration as a preset."""
 
 from __future__ import annotations
 

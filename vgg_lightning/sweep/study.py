@@ -1,4 +1,4 @@
-"""The study in its storage: opened by several processes, counted, gone on with after a kill. All of it is Optuna's."""
+"""The Optuna study in its storage: shared by several processes, and resumed after a kill."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One trial: a run of `vgg-lightning fit` in a process of its own, which the search outlives whatever happens there."""
+"""One trial: a run of `vgg-lightning fit` in a separate process, so that its failure does not end the search."""
 
 from __future__ import annotations
 

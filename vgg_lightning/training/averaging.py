@@ -1,4 +1,4 @@
-"""Averages of the weights: a moving one beside the training, and Lookahead, from which training continues.
+"""Weight averaging: a moving average, and Lookahead, which continues training from the average.
 
 The moving average is what is validated, saved as the weights of the checkpoint, and tested.
 """

@@ -1,4 +1,4 @@
-"""The legal values of the Trainer's options and of a run's own, checked before anything is written."""
+"""Checks the values of the Trainer's options and of a run's own before anything is written."""
 
 from __future__ import annotations
 

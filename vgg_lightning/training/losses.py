@@ -1,4 +1,4 @@
-"""The loss of a batch: of labels or of targets that mix them, and of a teacher's answers."""
+"""The loss of a batch: for labels or mixed targets, and for the outputs of a teacher."""
 
 from __future__ import annotations
 

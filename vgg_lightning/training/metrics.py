@@ -1,4 +1,4 @@
-"""The numbers of a run: loss and accuracy in training, validation and test, and where they are logged."""
+"""The metrics of a run: loss and accuracy in training, validation and test, and their logging."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rows of fit's own options and of what the project looks at of the Trainer's; all rows by group."""
+"""The rows of fit's own options and of the Trainer options that the project checks; all rows by group."""
 
 from __future__ import annotations
 

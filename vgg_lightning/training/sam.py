@@ -1,4 +1,4 @@
-"""Sharpness-aware minimization: the gradient of a step is that of the worst place near by.
+"""Sharpness-aware minimization: the gradient of a step is taken at the worst point nearby.
 
 Foret et al., https://arxiv.org/abs/2010.01412. It takes two passes over every batch.
 """

@@ -1,4 +1,4 @@
-"""Where in a run a batch stands: all that its augmentation depends on."""
+"""The position of a batch in a run, on which its augmentation depends."""
 
 from __future__ import annotations
 

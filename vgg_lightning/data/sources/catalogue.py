@@ -1,4 +1,4 @@
-"""The data sets: their files, checksums, classes and where they can be had."""
+"""The data sets: their files, checksums, classes and sources."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files from folders of this machine: laid by hand, or part of a package."""
+"""Files from folders of this machine: placed by hand, or part of a package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Write checkpoints so that there is a valid one at any moment, whatever happens to process, machine or disk."""
+"""Writes checkpoints atomically: a valid one exists at any moment, whatever happens to process, machine or disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which checkpoint file is meant: by a file, a folder, a run folder or "last"; and from which one a run resumes."""
+"""Finds the checkpoint file for a file, a folder, a run folder or "last", and the one from which a run resumes."""
 
 from __future__ import annotations
 

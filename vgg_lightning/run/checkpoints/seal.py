@@ -1,4 +1,4 @@
-"""The seal of a checkpoint file: a SHA-256 of all of it in the comment of its zip archive, so any changed bit shows.
+"""The seal of a checkpoint file: a SHA-256 of all of it in the comment of its zip archive, to detect any change.
 
 torch.load checks no checksum at all, and those of the zip format leave its headers out. A sealed file stays an
 ordinary checkpoint that torch.load and Lightning open.

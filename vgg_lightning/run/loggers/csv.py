@@ -1,4 +1,4 @@
-"""The logger of metrics.csv: a row for everything that is logged, kept when a run resumes."""
+"""The logger of metrics.csv: one row for each logged step; rows are kept when a run resumes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The TensorBoard logger of a run: hyperparameters beside the final metrics, each step once."""
+"""The TensorBoard logger of a run: hyperparameters with the final metrics, and each step once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many processes a run has, and whether they can work together: looked at before anything is written."""
+"""The number of processes of a run, and whether they can work together: checked before anything is written."""
 
 from __future__ import annotations
 

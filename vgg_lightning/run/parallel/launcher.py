@@ -1,4 +1,4 @@
-"""Starts the other processes of a run on this machine, and sees to it that all of them end together."""
+"""Starts the other processes of a run on this machine, and makes them end together."""
 
 from __future__ import annotations
 
