@@ -67,7 +67,7 @@ def main(args: list[str] | None = None) -> None:
     model, data = load_classifier("reference"), FashionMNISTDataModule()
     data.prepare_data()
     data.setup("fit")
-    images = data.pictures("val")[0][:count]
+    images = data.images("val")[0][:count]
     garment = images[:, 0] > DARK
 
     def probability(mask: Tensor | None = None) -> Tensor:

@@ -22,7 +22,7 @@ from vgg_lightning.run.checkpoints.io import VerifiedCheckpointIO
 ROOT = Path(__file__).parents[1]
 TARGET = ROOT / "lightning_logs" / "reference" / "version_0"
 SHIPPED = ROOT / "vgg_lightning" / "reference"  # what an installed package brings along; git stores equal files once
-GREYS = 24  # of the small pictures
+GREYS = 24  # of the small images
 KEPT = {
     *("state_dict", "hyper_parameters", "datamodule_hyper_parameters", "class_names", "hparams_name"),
     *("datamodule_hparams_name", "epoch", "global_step", "pytorch-lightning_version"),
@@ -73,7 +73,7 @@ def ship() -> None:
 
 
 def copy_projector(run: Path) -> None:
-    """Copy the features and their small pictures, which TensorBoard stores in three times the space they need."""
+    """Copy the features and their small images, which TensorBoard stores in three times the space they need."""
     config = run / "projector_config.pbtxt"
     if not config.is_file():
         return

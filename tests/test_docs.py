@@ -2,8 +2,8 @@
 
 For who writes a page: a command is what stands in a ```bash block or in `inline code` and begins with one of PROGRAMS.
 `vgg-lightning` commands are run in a folder like a clone (see `clone`), shortened by SHORTER. A command with a word in
-capitals, such as RUN, is a form, and so is a lone verb on a page in docs/: only the verb is looked at. What cannot be
-run here goes into a ```text block.
+capitals, such as RUN, is a form, and so is a lone subcommand on a page in docs/: only its name is looked at. What
+cannot be run here goes into a ```text block.
 """
 
 import importlib.util
@@ -19,7 +19,7 @@ from pages import ROOT, blocks_of, lines_of
 from PIL import Image
 from shapes import draw_shapes
 
-from vgg_lightning.__main__ import VERBS, main
+from vgg_lightning.__main__ import SUBCOMMANDS, main
 from vgg_lightning.data.files import DATASETS
 from vgg_lightning.networks import NETWORKS
 
@@ -34,7 +34,7 @@ PROGRAMS = {
     *("tensorboard", "jupyter", "pip", "source", "cd", "git", "export", "eval", "sudo", "ls", "cat", "curl", "ruff"),
     *("torchrun", "sbatch", "docker", "python"),
 }
-# verb, alone or with the word behind it -> options that make it quick; what is not here is run as it stands.
+# subcommand, alone or with the word behind it -> options that make it quick; what is not here is run as it stands.
 SHORTER: dict[str, list[str]] = {
     "fit": ["--trainer.fast_dev_run", "true", "--data.batch_size", "4"],
     "test": ["--trainer.limit_test_batches", "1"],
@@ -107,22 +107,22 @@ def clone(tmp_path, monkeypatch, fashion_mnist_dir):
 
 def shortened(args: list[str]) -> list[str]:
     """Return the arguments of `vgg-lightning` so that they take seconds."""
-    verb = args[0]
-    if verb in ONLY_HELP or "--help" in args:
-        return [verb, "--help"]
-    if verb == "fit" and re.search(ONLY_PARSED, " ".join(args)):
+    subcommand = args[0]
+    if subcommand in ONLY_HELP or "--help" in args:
+        return [subcommand, "--help"]
+    if subcommand == "fit" and re.search(ONLY_PARSED, " ".join(args)):
         return [*args, "--print_config"]
-    if verb == "fit" and "--resume" in args:
+    if subcommand == "fit" and "--resume" in args:
         return [*args, *BRIEF]
-    if verb == "fit" and re.search(VGG, " ".join(args)):
+    if subcommand == "fit" and re.search(VGG, " ".join(args)):
         args = [*args, "--model.ratio", "4"]
-    return [*args, *SHORTER.get(" ".join(args[:2]), SHORTER.get(verb, []))]
+    return [*args, *SHORTER.get(" ".join(args[:2]), SHORTER.get(subcommand, []))]
 
 
 def run(text: str, in_readme: bool) -> int:
     args = shlex.split(text)
     args = args[3:] if args[:3] == ["python", "-m", "vgg_lightning"] else args[1:]
-    assert args[0] in VERBS or args[0].startswith("-"), f"there is no verb {args[0]!r}"
+    assert args[0] in SUBCOMMANDS or args[0].startswith("-"), f"there is no subcommand {args[0]!r}"
     if any(re.fullmatch(r"[A-Z][A-Z_]+(/.*)?", arg) for arg in args) or (len(args) == 1 and not in_readme):
         return 0
     if "--resume" in args:  # with something to resume: a run that is finished says so

@@ -194,7 +194,7 @@ class Photographs:
 def test_a_data_set_of_images_of_any_size(folder):
     DATASETS["photographs"] = Photographs
     data = FashionMNISTDataModule(dataset="photographs", image_size=28)
-    images, labels = data.pictures("test")
+    images, labels = data.images("test")
     assert images.shape == (10, 1, 28, 28)
     assert labels.tolist() == [0, 1] * 5
     assert data.class_names == ("dark", "light")

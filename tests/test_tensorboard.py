@@ -1,4 +1,4 @@
-"""TensorBoard in a real browser: headless Chromium sees the charts, pictures and the projector of a run."""
+"""TensorBoard in a real browser: headless Chromium sees the charts, images and the projector of a run."""
 
 import io
 import re
@@ -76,7 +76,7 @@ def look(runs):
             frame = open_projector(page, address)
             rows = next(run.glob("*/features/metadata.tsv")).read_text().splitlines()[1:]
             assert frame.get_by_text(re.compile(rf"Points: *{len(rows)}\b")).count()
-            assert dark(frame.locator("canvas").first.screenshot()) > 0.005  # the black of the little pictures
+            assert dark(frame.locator("canvas").first.screenshot()) > 0.005  # the black of the little images
         assert not problems
 
 

@@ -25,7 +25,7 @@ from vgg_lightning.training.tta import Predictions, ViewsName, average_views
 
 
 class Classifier(L.LightningModule):
-    """A network that is trained to tell the classes of images apart.
+    """An image classifier.
 
     Arguments are keywords, sorted by theme; one that is unknown or out of its range raises UserError.
 
@@ -50,16 +50,16 @@ class Classifier(L.LightningModule):
         nesterov: Nesterov's momentum for SGD and Muon.
         weight_decay: on the weights of convolutions and Linear layers, not on biases and BatchNorm.
         bias_lr_factor: factor of the learning rate of biases and BatchNorm.
-        sam_rho: how far uphill sharpness-aware minimization takes its gradient, in two passes a batch; 0 is off.
+        sam_rho: radius of sharpness-aware minimization (SAM), with two passes a batch; 0 disables it.
         schedule: of the learning rate: "constant", "cosine" or "linear" (to zero at the end of the run).
         schedule_end: share of the learning rate at which the schedule ends, instead of zero.
         warmup_epochs: epochs, or parts of one, in which the learning rate rises to `lr`.
         label_smoothing: share of the target that is spread over all classes.
         teacher: run folder or checkpoint of a network to learn from; no checkpoint contains it.
-        distill: share of the loss that the teacher's answers have; the labels have the rest.
-        distill_temperature: softens the answers of both.
-        ema_decay: decay per step of a moving average of the weights, which is validated and saved; 0 is none.
-        lookahead_steps: steps after which training continues from an average of the weights; 0 is never.
+        distill: weight of the distillation loss; the loss of the labels has the rest.
+        distill_temperature: temperature of the outputs of both networks.
+        ema_decay: decay per step of a moving average of the weights, which is validated and saved; 0 disables it.
+        lookahead_steps: Lookahead: continue from an average of the weights every N steps; 0 disables it.
         tta: test-time augmentation, over which logits are averaged: "none", "flip" (2 views) or "flip_shift" (6).
         channels_last: memory layout in which convolutions are faster.
         compile: torch.compile in training: "none", "default", "reduce-overhead", "max-autotune" or "aot_eager".

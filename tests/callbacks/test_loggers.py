@@ -95,8 +95,8 @@ def test_a_disk_that_takes_half_a_row_keeps_whole_rows(logger, monkeypatch):
 @pytest.mark.parametrize(
     ("content", "kept", "says"),
     [
-        (b"step,epoch,loss\n0,0,1\n1,0,\xff\xfe\n2,0,3\n5,0,6\n7,0", ["0", "2"], "1 of its lines are no text"),
-        (b"\xff\xfe\x00garbage\n0,0,1\n", [], "1 of its lines are no text"),
+        (b"step,epoch,loss\n0,0,1\n1,0,\xff\xfe\n2,0,3\n5,0,6\n7,0", ["0", "2"], "1 of its lines are not text"),
+        (b"\xff\xfe\x00garbage\n0,0,1\n", [], "1 of its lines are not text"),
         (b"step,epoch,loss\n0,0,1,2,3,4\n1\n", ["0", "1"], ""),
         (b"step,epoch,loss\n" + b"9" * 30 + b",0,1\n\xc2\xb2,0,1\n-1,0,1\n", [], ""),
         (b"", [], ""),
@@ -260,6 +260,6 @@ def test_a_run_folder_that_is_removed_is_not_made_again_in_part(tmp_path, monkey
     monkeypatch.setattr(RunCSV, "log_metrics", logs)
     said = fit(tmp_path)
     assert said.code == 1
-    assert "the run folder is gone; training goes on" in said.err
+    assert "the run folder is gone; training continues" in said.err
     assert "test accuracy" in said.out
     assert not list(run.rglob("*.ckpt"))

@@ -26,7 +26,7 @@ from vgg_lightning.show.drawing import WIDTH
 from vgg_lightning.show.gradcam import layer_cam
 from vgg_lightning.show.projector import features_of
 
-EPOCHS, STEPS, VAL = 2, 28, 64  # 448 pictures in batches of 16
+EPOCHS, STEPS, VAL = 2, 28, 64  # 448 images in batches of 16
 PICTURES = {
     "val_pictures/classes_f1",
     "val_pictures/classes_precision",
@@ -40,7 +40,7 @@ PICTURES = {
 TEXTS = [f"run/{name}/text_summary" for name in ("configuration", "loss", "network")]
 RANDOM = ["--model.dropout", "0.2", "--model.ema_decay", "0.7", "--data.augment", "[flip,shift]"]
 
-CLASSES = DATASETS["idx"].classes  # of the pictures that these runs are given
+CLASSES = DATASETS["idx"].classes  # of the images that these runs are given
 
 
 def fit(folder, *options, code=0):

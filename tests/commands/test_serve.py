@@ -105,7 +105,7 @@ def page(browser, server):
 
 
 def test_a_picture_that_is_dropped_gets_its_class(page, tmp_path, fashion_mnist_dir):
-    images, labels = FashionMNISTDataModule().pictures("test")
+    images, labels = FashionMNISTDataModule().images("test")
     file = tmp_path / "shop.jpg"
     sheet = Image.new("RGB", (500, 400), "white")
     sheet.paste(Image.fromarray(255 - images[2, 0].numpy()).resize((320, 320)).convert("RGB"), (90, 40))
@@ -158,7 +158,7 @@ def test_a_tab_shows_the_answer_for_its_own_picture(page, tmp_path):
     page.wait_for_selector(LABEL)
     page.get_by_role("tab", name="Draw one").click()
     page.locator(LABEL).wait_for(state="detached")
-    page.get_by_role("tab", name="Drop a picture").click()
+    page.get_by_role("tab", name="Drop an image").click()
     page.wait_for_selector(LABEL)
 
 
@@ -167,7 +167,7 @@ def test_what_is_no_picture_gets_one_line(page, tmp_path):
     file.write_bytes(b"<script>alert(1)</script>")
     page.set_input_files("input[type=file]", file)
     page.wait_for_selector("#note textarea")
-    assert page.input_value("#note textarea").startswith("it is no picture of a format")
+    assert page.input_value("#note textarea").startswith("it is no image of a format")
     assert page.locator(LABEL).count() == 0 or not page.inner_text(LABEL).strip()
 
 
@@ -194,7 +194,7 @@ def test_a_call_made_by_hand_opens_no_file_and_no_address(server, tmp_path, page
     file = tmp_path / "private.png"
     Image.new("L", (60, 60)).save(file)
     for path in (str(file), "http://127.0.0.1:9/private.png", "data:image/png;base64,A", "a\0b"):
-        assert "it is no picture of a format" in call(server, page_part, {"path": path, **meta})
+        assert "it is no image of a format" in call(server, page_part, {"path": path, **meta})
 
 
 def call(address, name, value):

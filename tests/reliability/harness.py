@@ -37,7 +37,7 @@ OPTIONS = [
 
 
 def make_data(folder):
-    """Write pictures of 10 classes as IDX files: 8 batches to train, 3 to validate, 3 to test."""
+    """Write images of 10 classes as IDX files: 8 batches to train, 3 to validate, 3 to test."""
     random = np.random.default_rng(0)
     folder.mkdir(parents=True)
     patterns = random.integers(0, 200, (10, 28, 28))
@@ -58,7 +58,7 @@ def once(args):
         if arg.startswith("--"):
             key, table[arg] = arg, []
         elif not table:
-            table[arg] = []  # the verb
+            table[arg] = []  # the subcommand
         else:
             table[key] = [arg]
     return [part for key, values in table.items() for part in (key, *values)]

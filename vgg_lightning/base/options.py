@@ -1,4 +1,4 @@
-"""What a signature cannot say of an option: one row for each, beside the class or the parser that takes it."""
+"""Metadata of options: one row for each, in addition to the signature of the class or the parser."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Range(NamedTuple):
 Resumed = Literal["obeyed", "kept", "refused", "ignored"]
 # What a resumed run does with an option, in the words of the docs.
 RESUMED: dict[Resumed, str] = {
-    "obeyed": "what is given now counts from here on",
+    "obeyed": "the new value is used from here on",
     "kept": "the checkpoint decides, for `validate`, `test` and `predict` too; another value is refused",
     "refused": "the run decides; another value is refused",
-    "ignored": "has done its part when the run began; another value is said to change nothing",
+    "ignored": "applied only when the run began; a message says that another value changes nothing",
 }
 
 

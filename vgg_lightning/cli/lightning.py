@@ -50,37 +50,37 @@ METHODS: dict[str, Callable[[Run], Any]] = {"fit": runs.fit, "validate": runs.va
 
 def main(args: list[str]) -> int:
     """Run one of Trainer's subcommands: `args` is its name and its options. Return the exit code."""
-    verb, *options = args
+    subcommand, *options = args
     what, options = help.asked(options)
     with session():
         if what:
-            cli = VGGLightningCLI(verb, with_defaults(verb, options, needs_weights=False))
-            print(help.text(verb, what, cli.options(), cli.value_of))
+            cli = VGGLightningCLI(subcommand, with_defaults(subcommand, options, needs_weights=False))
+            print(help.text(subcommand, what, cli.options(), cli.value_of))
             return 0
         try:
             if any(option.startswith("--print_config") for option in options):
                 print(UNSAID)  # above what the parser prints
-            cli = VGGLightningCLI(verb, with_defaults(verb, options))
+            cli = VGGLightningCLI(subcommand, with_defaults(subcommand, options))
             run = prepare(**cli.arguments())
-            if verb == "predict":
+            if subcommand == "predict":
                 return predict.predict(run, cli.config)
-            METHODS[verb](run)
+            METHODS[subcommand](run)
         except RunFinished as finished:
             say(str(finished))
             return 0
     return 1 if run.problems else 0
 
 
-def options_of(verb: str) -> list[help.Option]:
+def options_of(subcommand: str) -> list[help.Option]:
     """Return all options of one of Trainer's subcommands."""
-    return VGGLightningCLI(verb, with_defaults(verb, [], needs_weights=False)).options()
+    return VGGLightningCLI(subcommand, with_defaults(subcommand, [], needs_weights=False)).options()
 
 
 class VGGLightningCLI(LightningCLI):
     """The parser of one subcommand, and what it has read.
 
     Args:
-        verb: "fit", "validate", "test" or "predict".
+        subcommand: "fit", "validate", "test" or "predict".
         args: its options.
 
     Attributes:
@@ -88,11 +88,11 @@ class VGGLightningCLI(LightningCLI):
         config: the options.
     """
 
-    def __init__(self, verb: str, args: list[str]) -> None:
-        self.verb = verb
-        self.command = [verb, *args, *import_options()]
+    def __init__(self, subcommand: str, args: list[str]) -> None:
+        self.stage = subcommand  # `subcommand` is an attribute of LightningCLI
+        self.command = [subcommand, *args, *import_options()]
         trainer_hints()
-        description = (inspect.getdoc(getattr(L.Trainer, verb)) or "").partition("\n")[0]
+        description = (inspect.getdoc(getattr(L.Trainer, subcommand)) or "").partition("\n")[0]
         super().__init__(
             Classifier,
             FashionMNISTDataModule,
@@ -100,7 +100,7 @@ class VGGLightningCLI(LightningCLI):
             trainer_defaults=TRAINER_DEFAULTS,
             seed_everything_default=0,
             parser_kwargs={
-                "prog": f"{Path(sys.argv[0]).name} [options] {verb}",
+                "prog": f"{Path(sys.argv[0]).name} [options] {subcommand}",
                 "description": description,
                 "allow_abbrev": False,
             },
@@ -116,21 +116,21 @@ class VGGLightningCLI(LightningCLI):
         for target, source in LINKED.items():
             parser.link_arguments(source, target)
         parser.set_defaults({"model.num_classes": None})  # it follows the data
-        if self.verb == "predict":
+        if self.stage == "predict":
             predict.add_options(parser)
-        if self.verb == "fit":
+        if self.stage == "fit":
             add_fit_options(parser)
         skip: set[str | int] = {"model", "datamodule", "dataloaders", "train_dataloaders", "val_dataloaders"}
         skip |= {"weights_only", "return_predictions"}
-        parser.add_method_arguments(L.Trainer, self.verb, skip=skip)
+        parser.add_method_arguments(L.Trainer, self.stage, skip=skip)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse `args` without Lightning's warning that sys.argv is there too."""
         self.config = parser.parse_args(args)
-        if self.verb == "fit" and self.config.resume:
+        if self.stage == "fit" and self.config.resume:
             raise UserError("resume in a configuration does nothing, which is for every run alike: type --resume")
         check_run(self.config)  # the seed, before Lightning sets it
-        predict.check_options(self.verb, self.config)
+        predict.check_options(self.stage, self.config)
 
     def instantiate_classes(self) -> None:
         """Build nothing: `prepare` does."""
@@ -148,12 +148,12 @@ class VGGLightningCLI(LightningCLI):
         return {
             "model": config.model.as_dict(),
             "data": config.data.as_dict(),
-            "stage": self.verb,
+            "stage": self.stage,
             "trainer": self._built(trainer),
             "seed": config.seed_everything,
             "ckpt_path": config.ckpt_path,
             "asked": Asked(self.command, self._default_name(), self._save_config),
-            **{name: config[name] for name in NAMES if self.verb == "fit"},
+            **{name: config[name] for name in NAMES if self.stage == "fit"},
         }
 
     def _built(self, config: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Arguments of the verbs that take a network and its options: `NETWORK --ratio 4 --batch_norm`."""
+"""Arguments of the subcommands that take a network and its options: `NETWORK --ratio 4 --batch_norm`."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ BOOLS = {"true": True, "false": False}
 class Parser(OneLineParser):
     """A parser that knows the options of every network."""
 
-    def __init__(self, verb: str, description: str) -> None:
-        super().__init__(f"vgg-lightning {verb}", description=description, allow_abbrev=False)
+    def __init__(self, subcommand: str, description: str) -> None:
+        super().__init__(f"vgg-lightning {subcommand}", description=description, allow_abbrev=False)
         self._flags: set[str] = set()
 
     def add_network_options(self) -> None:
@@ -39,7 +39,7 @@ class Parser(OneLineParser):
                 self._flags.add(f"--{option}")
 
     def parse(self, args: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
-        """Return the verb's own arguments, and the options of the networks that were given.
+        """Return the subcommand's own arguments, and the options of the networks that were given.
 
         Raises:
             UserError: if an argument is unknown, missing or of the wrong kind.

@@ -1,4 +1,4 @@
-"""`vgg-lightning predict`: the classes of the test pictures, or of your own, on the screen and in files."""
+"""`vgg-lightning predict`: the classes of the test images, or of your own, on the screen and in files."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ SOME_NOT_READ = 4  # exit code
 
 
 def add_options(parser: LightningArgumentParser) -> None:
-    """Add the options of the verb that are not the Trainer's."""
+    """Add the options of the subcommand that are not the Trainer's."""
     parser.add_argument(
         "--output",
         type=str | None,
         default=None,
-        help="Folder for predictions.csv, made if missing; else the run folder, for own pictures the current one.",
+        help="Folder for predictions.csv, made if missing; else the run folder, for own images the current one.",
     )
     parser.add_argument(
-        "--top_k", type=int | None, default=None, help=f"How many classes to name for an own picture; else {TOP_K}."
+        "--top_k", type=int | None, default=None, help=f"How many classes to name for an own image; else {TOP_K}."
     )
 
 
-def check_options(verb: str, config: Any) -> None:
+def check_options(subcommand: str, config: Any) -> None:
     """Raise UserError for options that do not go together."""
-    if verb == "predict" and config.top_k is not None and config.data.predict_path is None:
-        raise UserError("--top_k goes with --data.predict_path: give your own pictures, or leave it out")
+    if subcommand == "predict" and config.top_k is not None and config.data.predict_path is None:
+        raise UserError("--top_k goes with --data.predict_path: give your own images, or leave it out")
 
 
 def predict(run: Run, options: Any) -> int:
@@ -62,7 +62,7 @@ def predict(run: Run, options: Any) -> int:
         The exit code.
 
     Raises:
-        UserError: if there is no picture or no place to write, which is found out before the work.
+        UserError: if there is no image or no place to write, which is found out before the work.
     """
     data, checkpoint = run.data, Path(options.ckpt_path)
     if data.predict_path is None:
@@ -136,7 +136,7 @@ def held(folder: Path) -> AbstractContextManager[None]:
 def write_predictions(
     batches: Any, class_names: Sequence[str], folder: Path, part: str = "", order: Tensor | None = None
 ) -> Path:
-    """Write predictions.csv of the test pictures, and print how many are right.
+    """Write predictions.csv of the test images, and print how many are right.
 
     Args:
         batches: (probabilities (N, num_classes), labels (N,)) of every batch.

@@ -86,7 +86,7 @@ def _read(file: Path) -> dict[str, Any]:
 def _group(found: dict[str, Any], group: str) -> dict[str, Any]:
     options = found.get(group) or {}
     if not isinstance(options, dict):
-        raise UserError(f"{group} in the configuration of the run is no table of options")
+        raise UserError(f"{group} in the configuration of the run is not a table of options")
     return {name: value for name, value in options.items() if name not in places(group)}
 
 

@@ -1,4 +1,4 @@
-"""The verb `summary`: what a network costs, layer by layer."""
+"""The subcommand `summary`: the cost of a network, layer by layer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def main(args: list[str]) -> int:
     parser = Parser("summary", main.__doc__ or "")
     parser.add_argument("network", help=", ".join(NETWORKS))
     parser.add_argument("--format", choices=render.FORMATS, default="table")
-    parser.add_argument("--batch_size", type=positive, default=1, help="pictures in a batch, for the memory")
+    parser.add_argument("--batch_size", type=positive, default=1, help="images in a batch, for the memory")
     parser.add_network_options()
     own, options = parser.parse(args)
     summary = summarize(own.network, batch_size=own.batch_size, **options)

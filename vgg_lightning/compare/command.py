@@ -1,4 +1,4 @@
-"""The verb `compare`: what networks cost, side by side, computed and measured on this machine."""
+"""The subcommand `compare`: the cost of several networks, computed and measured on this machine."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ FIGURES: dict[str, tuple[str, Callable[[float], str]]] = {
     "params": ("parameters", render.scaled),
     "macs": ("multiply-adds, forward", render.scaled),
     "training_macs": ("multiply-adds, forward and backward", render.scaled),
-    "activation_bytes": ("activations of one picture", render.memory),
+    "activation_bytes": ("activations of one image", render.memory),
     "kept_bytes": ("computed: kept for backward", render.memory),
     "training_bytes": ("computed: training memory", render.memory),
     "inference_bytes": ("computed: inference memory", render.memory),
@@ -82,7 +82,7 @@ def main(args: list[str]) -> int:
     parser = Parser("compare", main.__doc__ or "")
     parser.add_argument("networks", nargs="+", metavar="network", help=", ".join(NETWORKS))
     parser.add_argument("--format", choices=render.FORMATS, default="table")
-    parser.add_argument("--batch_size", type=positive, default=16, help="pictures in a batch")
+    parser.add_argument("--batch_size", type=positive, default=16, help="images in a batch")
     parser.add_argument("--batches", type=positive, default=3, help="batches that are measured")
     parser.add_argument("--threads", type=positive, help="of the CPU; as many as torch takes if not given")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -135,7 +135,7 @@ def _device(name: str) -> str:
 
 
 def _measure(entry: Entry, own: argparse.Namespace, device: str) -> None:
-    """Measure in a fresh process; a failure is noted in `entry`, so that the others go on."""
+    """Measure in a fresh process; a failure is noted in `entry`, so that the others continue."""
     what = entry.summary.network, entry.summary.options, own.batch_size, own.batches, device, own.threads
     job = Job(*what, imports())
     command = [sys.executable, "-m", "vgg_lightning.compare.measure", json.dumps(asdict(job))]

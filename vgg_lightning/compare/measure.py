@@ -1,4 +1,4 @@
-"""Measures one network in a process of its own, which prints one line of JSON.
+"""Measures one network in a separate process, which prints one line of JSON.
 
 Its own, because the peak memory of a process never falls again.
 """
@@ -26,7 +26,7 @@ from vgg_lightning.networks import build_network
 
 @dataclass(frozen=True)
 class Job:
-    """What to measure: `batches` batches of random pictures, after one that is not counted; and what to import."""
+    """What to measure: `batches` batches of random images, after one that is not counted; and what to import."""
 
     network: str
     options: dict[str, Any]

@@ -1,4 +1,4 @@
-"""The files of a data set: made sure of by `prepare`, read by `load`."""
+"""The files of a data set: downloaded and verified by `prepare`, read by `load`."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def class_names(
 
     Args:
         dataset: A name out of `DATASETS`.
-        classes: Names in place of its own, for data of the user's own.
+        classes: Names instead of its own, for data of the user's own.
         data_dir: The data folder; looked into only for the data set "folder" without `classes`.
 
     Raises:
@@ -102,7 +102,7 @@ def prepare(
         data_dir: The data folder; None means `default_data_dir()`.
         dataset: A name out of `DATASETS`; "idx" is four files of the user's own in the data folder, "folder"
             images of the user's own, which are read once for their checksums and for `load`.
-        classes: Names of the classes in place of the data set's own.
+        classes: Names of the classes instead of the data set's own.
 
     Raises:
         UserError: No source works, the folder cannot be written to, or one's own files are not sound.
@@ -220,7 +220,7 @@ def _counts(known: Dataset, labels: NDArray[np.integer[Any]]) -> list[int]:
 
 
 def _own_folder(data_dir: str | Path | None) -> Path:
-    """Return the folder of the user's own pictures, which has no default."""
+    """Return the folder of the user's own images, which has no default."""
     if not data_dir:
         place = option("data.data_dir")
         raise UserError(f"dataset folder reads images of your own: give {place} the folder that holds them")

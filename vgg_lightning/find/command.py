@@ -1,4 +1,4 @@
-"""Find a learning rate, or how large a batch may be, before a run: `vgg-lightning find lr`, `find batch_size`."""
+"""Find a learning rate or a batch size before a run: `vgg-lightning find lr`, `find batch_size`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vgg_lightning.base.text import install_line
 
 USAGE = """usage: vgg-lightning find lr|batch_size [options]
 
-Nothing is saved: no run folder is written, and the test pictures are not looked at.
+Nothing is saved: no run folder is written, and the test images are not looked at.
 
 find lr trains for some steps with a learning rate that grows, then tries rates about the one at which the loss was
 lowest, each in a short training with the schedule of the run, and suggests the largest of the best:

@@ -1,4 +1,4 @@
-"""fit up to the point where training would begin: model, data and a Trainer that leaves no trace."""
+"""Prepares a run as fit does, but with a Trainer that writes no files."""
 
 from __future__ import annotations
 

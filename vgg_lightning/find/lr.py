@@ -109,7 +109,7 @@ def try_rate(options: list[str], folder: str, run: Run, lr: float, steps: int) -
     """
     trainer, model = run.options["trainer"], run.options["model"]
     accumulated = trainer["accumulate_grad_batches"]
-    batches = math.ceil(len(run.data.pictures("train")[1]) / run.data.hparams["batch_size"])
+    batches = math.ceil(len(run.data.images("train")[1]) / run.data.hparams["batch_size"])
     epochs = math.ceil(steps * accumulated / batches)
     share = model["warmup_epochs"] / epochs_of(options, batches / accumulated)
     losses = Losses()

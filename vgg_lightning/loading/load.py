@@ -73,7 +73,7 @@ class Known(NamedTuple):
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, options: Mapping[str, Any], preprocess: Preprocess) -> Known:
-        """Return what a checkpoint of a model with these options says; files of before say it elsewhere."""
+        """Return what a checkpoint of a model with these options says; files of earlier versions say it elsewhere."""
         names = class_names_of(checkpoint, options["num_classes"])
         return cls(preprocess_of(checkpoint, options) or preprocess, names, True)
 
@@ -173,7 +173,7 @@ def load_model(
             "reference", the small run of the preset quick that comes with this package.
         map_location: the device to put it on.
         strict: the weights must be those of the network.
-        options: to use in place of those in the checkpoint.
+        options: to use instead of those in the checkpoint.
 
     Raises:
         UserError: if there is no such checkpoint, or it is damaged or foreign.

@@ -127,7 +127,7 @@ def data_options(checkpoint: Checkpoint) -> dict[str, Any]:
     options = checked_options(found, DataOptions)
     if not options:
         return {}
-    # Checkpoints of the first version do not say by what their pictures were normalised: it was always this.
+    # Checkpoints of the first version do not say by what their images were normalised: it was always this.
     old = {"mean": MEAN, "std": STD, **({"classes": names} if fits(names, list[str]) else {})}
     try:
         check("data", {name: DATA_OPTIONS[name] for name in ("mean", "std") if name in options}, options)
@@ -148,7 +148,7 @@ def preprocess_of(checkpoint: Checkpoint, options: Mapping[str, Any]) -> Preproc
         return None
     size, channels = options["image_size"], options["in_channels"]
     if (data.get("image_size", size), data.get("in_channels", channels)) != (size, channels):
-        raise UserError("the checkpoint is refused: its pictures have another size than its network takes")
+        raise UserError("the checkpoint is refused: its images have another size than its network takes")
     mean, std = (data.get(name) for name in ("mean", "std"))
     normalize = data.get("normalize", True)
     return Preprocess(size, normalize, channels, MEAN if mean is None else mean, STD if std is None else std)
@@ -195,7 +195,7 @@ def class_names_of(checkpoint: Checkpoint, num_classes: int) -> list[str]:
 
 
 def _complete(options: dict[str, Plain], owner: type[L.LightningModule]) -> dict[str, Any]:
-    """Return options with the defaults of those that a checkpoint of before does not have."""
+    """Return options with the defaults of those that a checkpoint of an earlier version does not have."""
     return {name: default for name, (default, _) in declared(owner).items()} | options
 
 
@@ -227,7 +227,7 @@ def checked_options(found: Any, owner: type, where: str = "the checkpoint") -> d
     """Return `found` if it is a table of options of `owner`.
 
     Args:
-        found: what a file holds in the place of its options.
+        found: the value that a file has for its options.
         owner: the class whose `__init__` takes them, or a TypedDict of them.
         where: what to call the file.
 
@@ -279,7 +279,7 @@ def read_shared(file: Path) -> dict[str, Any]:
         raise UserError(f"{file} is refused: its checksum is not the one in {card_of(file).name}; fetch both again")
     preprocessing = card.get("preprocessing")
     if not isinstance(preprocessing, dict):
-        raise UserError(f"{card_of(file)} is refused: it does not say how pictures are prepared")
+        raise UserError(f"{card_of(file)} is refused: it does not say how images are prepared")
     weights = _parse(content, file)
     if fault := fault_of({"state_dict": weights}, len(content)):
         raise UserError(f"{file} is refused: {fault}")
@@ -299,7 +299,7 @@ def _read_card(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"cannot read {file}, the card of the weights beside it: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{file} is not the card of a model: it is no JSON") from error
+        raise UserError(f"{file} is not the card of a model: it is not JSON") from error
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         raise UserError(f"{file} is not the card of a model of vgg_lightning: its format is not {FORMAT!r}")
     return card

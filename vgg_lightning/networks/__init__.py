@@ -132,13 +132,13 @@ def build_network(
     image_size: int = 224,
     **options: object,
 ) -> nn.Module:
-    """Return the network `name`, which maps pictures to logits (N, num_classes).
+    """Return the network `name`, which maps images to logits (N, num_classes).
 
-    The pictures have the shape (N, in_channels, image_size, image_size).
+    The images have the shape (N, in_channels, image_size, image_size).
 
     Args:
         name: a key of `NETWORKS`, such as "vgg11".
-        in_channels: channels of the input, 1 for grey pictures.
+        in_channels: channels of the input, 1 for grey images.
         num_classes: number of logits.
         image_size: height and width of the input in pixels.
         options: what else the network's class takes, such as `ratio` and `batch_norm` of a VGG.

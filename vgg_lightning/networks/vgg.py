@@ -23,7 +23,7 @@ VGG_BLOCKS: dict[str, tuple[tuple[int, int], ...]] = {
     "vgg19": ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512)),
 }
 
-# Not of the paper: for pictures of 28 pixels, with most of the work where they are still large.
+# Not of the paper: for images of 28 pixels, with most of the work where they are still large.
 OWN_BLOCKS: dict[str, tuple[tuple[int, int], ...]] = {
     "vgg_small": ((2, 32), (2, 64), (2, 128)),
     "vgg_wide": ((2, 128), (2, 256), (3, 512)),
@@ -74,7 +74,7 @@ def classic_head(in_features: int, hidden_units: int, num_classes: int, dropout:
 
 
 def batchnorm_head(in_features: int, hidden_units: int, num_classes: int) -> nn.Sequential:
-    """Return the classic head with BatchNorm1d before each ReLU in place of the dropout."""
+    """Return the classic head with BatchNorm1d before each ReLU instead of the dropout."""
     return nn.Sequential(
         nn.Flatten(),
         nn.Linear(in_features, hidden_units),
@@ -99,13 +99,13 @@ class VGG(nn.Module):
 
     Args:
         arch: (num_convs, out_channels) of each block.
-        in_channels: channels of the input, 1 for grey pictures.
+        in_channels: channels of the input, 1 for grey images.
         num_classes: number of logits.
         image_size: height and width of the input in pixels; every pooling halves it.
         ratio: divides the channels of every block.
         hidden_units: width of the two hidden layers of the heads "classic" and "batchnorm".
         batch_norm: BatchNorm with every convolution.
-        norm_after_relu: BatchNorm after the ReLU in place of before it.
+        norm_after_relu: BatchNorm after the ReLU instead of before it.
         head: "classic" (Linear layers with dropout), "batchnorm" or "gap" (global average pooling).
         dropout: probability with which the head drops a feature; the head "batchnorm" has none.
         poolings: how many blocks end in a pooling, the first ones; 3 leave 3 x 3 of 28 pixels.
@@ -153,7 +153,7 @@ class VGG(nn.Module):
         self.head = heads[head]()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits (N, num_classes) of pictures (N, in_channels, image_size, image_size)."""
+        """Return logits (N, num_classes) of images (N, in_channels, image_size, image_size)."""
         logits: Tensor = self.head(self.blocks(x))
         return logits
 
@@ -243,7 +243,7 @@ def _renamed(
             bias = weights.pop("bias", None)
         elif isinstance(module, nn.BatchNorm2d) and bias is not None and "running_mean" in weights:
             weights["running_mean"] = weights["running_mean"] - bias
-            weights.setdefault("num_batches_tracked", torch.tensor(0))  # files of before 2018 lack it
+            weights.setdefault("num_batches_tracked", torch.tensor(0))  # files from before 2018 lack it
         carried |= {f"{prefix}{path}.{name}": value for name, value in weights.items()}
     return carried
 

@@ -1,4 +1,4 @@
-"""The recipe of a run: config.yaml, and what its other processes are started with."""
+"""The recipe of a run: config.yaml, and the command that starts its other processes."""
 
 from __future__ import annotations
 

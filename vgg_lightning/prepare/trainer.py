@@ -1,4 +1,4 @@
-"""The Trainer of a run, with what saves, guards, shows and resumes it."""
+"""The Trainer of a run, with its callbacks, loggers, plugins and strategy."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def fit_callbacks(
         run_folder: where the run writes.
         data: decides whether there is a val_acc to watch.
         trainer: the options of the Trainer, which can switch parts off.
-        early_stopping: validations in a row without a better val_acc after which to stop; 0 never stops early.
+        early_stopping: stop after N validations in a row without a better val_acc; 0 disables it.
         every_n_steps: steps between checkpoints within an epoch; 0 is none.
         minutes: minutes between them; 0 is none.
         show: what to show in TensorBoard beside the curves (see `show`).

@@ -1,4 +1,4 @@
-"""The presets: configurations that are shipped with the package and go by name.
+"""The presets: named configurations that are shipped with the package.
 
 Imports `base`.
 """

@@ -1,4 +1,4 @@
-"""Run folders: `lightning_logs/<name>/version_N`, one for everything that a run writes."""
+"""Run folders: `lightning_logs/<name>/version_N`, which contain everything that a run writes."""
 
 from __future__ import annotations
 

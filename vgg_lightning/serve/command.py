@@ -1,4 +1,4 @@
-"""`vgg-lightning serve`: a page on this machine that says what is in a picture that one drops or draws.
+"""`vgg-lightning serve`: a local page that classifies an image you drop or draw.
 
 The page comes from Gradio, with all of its ways to the outside shut: no analytics, no share link, no fonts or scripts
 from elsewhere. What the browser sends is read by the code that reads files for `predict`, not by Gradio's.
@@ -68,7 +68,7 @@ class Answer(NamedTuple):
 
 
 def main(args: list[str]) -> int:
-    """Serve a page on which a checkpoint classifies pictures, until Ctrl-C or SIGTERM."""
+    """Serve a page on which a checkpoint classifies images, until Ctrl-C or SIGTERM."""
     parser = Parser("serve", main.__doc__ or "")
     parser.add_argument("--ckpt_path", required=True, metavar="FILE_OR_RUN_FOLDER", help="whose weights to use")
     parser.add_argument("--host", default=LOCAL[0], help="address to listen at (default: this machine only)")
@@ -162,7 +162,7 @@ def _page(gr: Any, classifier: Classifier, uploads: Uploads[Answer]) -> Any:
         gr.Markdown(hello(classifier.class_names))
         with gr.Row():
             with gr.Column():
-                with gr.Tab("Drop a picture") as drop:
+                with gr.Tab("Drop an image") as drop:
                     dropped = gr.Image(sources=["upload", "clipboard"], show_label=False, height=400, buttons=[])
                 with gr.Tab("Draw one") as draw:
                     drawn = gr.HTML(
@@ -199,7 +199,7 @@ def _sketch() -> str:
 
 
 def _upload(folder: Path) -> Callable[[Any], str | bytes | None]:
-    """Return what takes the path out of what the browser sends; a path to other than uploads is no picture."""
+    """Return what takes the path out of what the browser sends; a path to other than uploads is no image."""
 
     def preprocess(payload: Any) -> str | bytes | None:
         if not payload or not payload.path:
@@ -214,7 +214,7 @@ def _upload(folder: Path) -> Callable[[Any], str | bytes | None]:
 
 
 def _drawing(payload: Any) -> bytes | None:
-    """Return the file in what the canvas sends, a data URL; without strokes nothing, and of nonsense no picture."""
+    """Return the file in what the canvas sends, a data URL; without strokes nothing, and of nonsense no image."""
     if not payload:
         return None
     try:

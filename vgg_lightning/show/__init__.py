@@ -1,4 +1,4 @@
-"""What a run shows in TensorBoard beside its curves: a table name -> callback, one a file, and the option --show.
+"""TensorBoard output of a run in addition to its curves: a table name -> callback, one a file, and the option --show.
 
 Imports `networks`, `data`, `run` and `base`.
 """

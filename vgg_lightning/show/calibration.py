@@ -23,7 +23,7 @@ class Calibration(ValidationShow):
     """Draws accuracy over confidence after every validation, and writes the calibration error as a curve."""
 
     def show(self, board: Board, step: int, trainer: L.Trainer, model: Any, answers: Answers) -> None:
-        """Write `val_scores/calibration_error` and the picture `val_pictures/reliability`."""
+        """Write `val_scores/calibration_error` and the image `val_pictures/reliability`."""
         probabilities = answers.logits.softmax(dim=1)
         error = multiclass_calibration_error(probabilities, answers.labels, probabilities.shape[1], n_bins=BINS)
         board.add_scalar("val_scores/calibration_error", float(error), step)
@@ -33,7 +33,7 @@ class Calibration(ValidationShow):
 
 
 def draw_reliability(confidence: Tensor, right: Tensor, error: float) -> Image.Image:
-    """Return a reliability diagram, and below it how many pictures have which confidence.
+    """Return a reliability diagram, and below it how many images have which confidence.
 
     Args:
         confidence: float32 (N,), of the predicted class.

@@ -1,4 +1,4 @@
-"""The confusion matrix: which classes are taken for which."""
+"""The confusion matrix: true and predicted classes."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class ConfusionMatrix(ValidationShow):
     """Draws the confusion matrix of every validation."""
 
     def show(self, board: Board, step: int, trainer: L.Trainer, model: Any, answers: Answers) -> None:
-        """Write the picture `val_pictures/confusion`."""
+        """Write the image `val_pictures/confusion`."""
         classes = answers.logits.shape[1]
         counts = multiclass_confusion_matrix(answers.logits, answers.labels, classes, validate_args=False)
         add_picture(board, "val_pictures/confusion", draw_confusion(counts, model.class_names), step)
 
 
 def draw_confusion(counts: Tensor, names: Sequence[str]) -> Image.Image:
-    """Return a picture of a confusion matrix.
+    """Return an image of a confusion matrix.
 
     Args:
         counts: int64 (num_classes, num_classes); a row is a true class, a column a predicted one.

@@ -1,4 +1,4 @@
-"""Draws with Pillow alone: in milliseconds, where matplotlib takes a second to be imported."""
+"""Draws with Pillow, in milliseconds; importing matplotlib alone would take a second."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ BLUES = ((255, 255, 255), (222, 235, 247), (158, 202, 225), (66, 146, 198), (8, 
 HEAT = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))
 SIGNED = ((33, 102, 172), (146, 197, 222), (247, 247, 247), (244, 165, 130), (178, 24, 43))  # 0.5 is zero
 WIDTH = 350  # pixels of a page: what TensorBoard has for an image beside others; wider ones it shrinks, with their text
-COLOURS = 96  # in a stored picture: a PNG is a third of the size then, and looks the same
+COLOURS = 96  # in a stored image: a PNG is a third of the size then, and looks the same
 
 
 def add_picture(board: Board, tag: str, picture: Image.Image, step: int) -> None:
-    """Write a picture; into TensorBoard, a smaller one than `SummaryWriter.add_image` makes."""
+    """Write an image; into TensorBoard, a smaller one than `SummaryWriter.add_image` makes."""
     if not isinstance(board, SummaryWriter):
         board.add_picture(tag, picture, step)
         return
@@ -47,7 +47,7 @@ def add_picture(board: Board, tag: str, picture: Image.Image, step: int) -> None
 
 
 def stored(picture: Image.Image) -> Image.Image:
-    """Return a picture in few colours, the rare ones among them: the red of a name, the black of a small picture."""
+    """Return an image in few colours, the rare ones among them: the red of a name, the black of a small image."""
     return picture.quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
 
 
@@ -59,7 +59,7 @@ def colours(values: Array, ramp: Sequence[Colour]) -> Array:
 
 
 def enlarged(pixels: Array, side: int) -> Image.Image:
-    """Return uint8 pixels (H, W) or (H, W, 3) as a picture of about `side` pixels; small ones keep square pixels."""
+    """Return uint8 pixels (H, W) or (H, W, 3) as an image of about `side` pixels; small ones keep square pixels."""
     picture = Image.fromarray(pixels).convert("RGB")
     times = side // max(picture.size)
     if times < 1:
@@ -68,7 +68,7 @@ def enlarged(pixels: Array, side: int) -> Image.Image:
 
 
 class Page:
-    """A white picture to write on.
+    """A white image to write on.
 
     Args:
         width: in pixels.
@@ -112,7 +112,7 @@ class Page:
         self.draw.rectangle(corners, fill=fill, outline=line)
 
     def paste(self, picture: Image.Image, place: tuple[int, int]) -> None:
-        """Put a picture with its upper left corner at `place`."""
+        """Put an image with its upper left corner at `place`."""
         self.picture.paste(picture, place)
 
 
@@ -122,14 +122,14 @@ Caption: TypeAlias = Sequence[tuple[str, Colour]]
 def gallery(
     title: str, remark: str, pictures: Sequence[Image.Image], captions: Sequence[Caption], columns: int
 ) -> Image.Image:
-    """Return pictures side by side, each with lines of text below it.
+    """Return images side by side, each with lines of text below it.
 
     Args:
         title: at the top.
         remark: below the title.
-        pictures: of the same size.
-        captions: for each picture its lines and their colours.
-        columns: pictures in a row.
+        pictures: images of the same size.
+        captions: for each image its lines and their colours.
+        columns: images in a row.
     """
     side = pictures[0].height if pictures else 0
     lines = max((len(caption) for caption in captions), default=0)

@@ -1,4 +1,4 @@
-"""The filters of the first layer, and what they make of a picture."""
+"""The filters of the first layer, and their outputs for an image."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ import torch
 from torch import Tensor, nn
 
 from vgg_lightning.run.loggers.boards import Board
-from vgg_lightning.show.base import Answers, ValidationShow, some_pictures
+from vgg_lightning.show.base import Answers, ValidationShow, some_images
 from vgg_lightning.show.drawing import GREY, SIGNED, WIDTH, Page, add_picture, colours, enlarged
 
 MOST, COLUMNS, SIDE, GAP = 32, 8, 36, 6
-PICTURE = -1  # which of the pictures: the last one, an ankle boot
+PICTURE = -1  # which of the images: the last one, an ankle boot
 
 
 class FirstLayer(ValidationShow):
-    """Draws each filter of the first convolution, and below it its answer to one validation picture."""
+    """Draws each filter of the first convolution, and below it its answer to one validation image."""
 
     def show(self, board: Board, step: int, trainer: L.Trainer, model: Any, answers: Answers) -> None:
-        """Write the picture `val_pictures/first_layer`."""
+        """Write the image `val_pictures/first_layer`."""
         layer = next((m for m in model.network.modules() if isinstance(m, nn.Conv2d)), None)
         if layer is None:
             return
-        image = some_pictures(trainer, 10)[0][PICTURE:]
+        image = some_images(trainer, 10)[0][PICTURE:]
         maps: list[Tensor] = []
         handle = layer.register_forward_hook(lambda module, args, output: maps.append(output))
         try:
             model(model.preprocess(image.to(model.device)))
         finally:
             handle.remove()
-        filters = layer.weight.detach().sum(dim=1)  # over the channels, which hold the same grey picture
+        filters = layer.weight.detach().sum(dim=1)  # over the channels, which hold the same grey image
         page = _draw(filters.float().cpu()[:MOST], maps[0][0].detach().float().cpu()[:MOST], image[0, 0])
         add_picture(board, "val_pictures/first_layer", page.picture, step)
 

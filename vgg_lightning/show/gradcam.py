@@ -1,4 +1,4 @@
-"""Layer-CAM, a kind of Grad-CAM: which part of an image speaks for the class that the network predicts."""
+"""Layer-CAM, a kind of Grad-CAM: which part of an image is evidence for the predicted class."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vgg_lightning.run.loggers.boards import Board
-from vgg_lightning.show.base import Answers, ValidationShow, some_pictures
+from vgg_lightning.show.base import Answers, ValidationShow, some_images
 from vgg_lightning.show.drawing import BAD, GOOD, HEAT, Array, add_picture, colours, enlarged, gallery
 
 COUNT, COLUMNS, SIDE = 20, 5, 56
@@ -20,11 +20,11 @@ SMALLEST_MAP = 8  # positions: a coarser map does not localise at 32 x 32 (bench
 
 
 class GradCAM(ValidationShow):
-    """Lays over a fixed set of validation pictures what speaks for the predicted class."""
+    """Lays over a fixed set of validation images what speaks for the predicted class."""
 
     def show(self, board: Board, step: int, trainer: L.Trainer, model: Any, answers: Answers) -> None:
-        """Write the picture `val_pictures/gradcam`."""
-        images, labels = some_pictures(trainer, COUNT)
+        """Write the image `val_pictures/gradcam`."""
+        images, labels = some_images(trainer, COUNT)
         with torch.inference_mode(False), torch.enable_grad():
             logits, heat = layer_cam(model, model.preprocess(images.to(model.device)))
         confidence, predicted = logits.softmax(dim=1).max(dim=1)

@@ -7,21 +7,21 @@ from typing import Any
 import lightning as L
 
 from vgg_lightning.run.loggers.boards import Board
-from vgg_lightning.show.base import Answers, ValidationShow, validation_pictures
+from vgg_lightning.show.base import Answers, ValidationShow, validation_images
 from vgg_lightning.show.drawing import BAD, GOOD, add_picture, enlarged, gallery
 
 COUNT, COLUMNS, SIDE = 12, 4, 56
 
 
 class Mistakes(ValidationShow):
-    """Shows the validation pictures of which the network is surest and wrong, with true and predicted class."""
+    """Shows the validation images of which the network is surest and wrong, with true and predicted class."""
 
     def show(self, board: Board, step: int, trainer: L.Trainer, model: Any, answers: Answers) -> None:
-        """Write the picture `val_pictures/mistakes`."""
+        """Write the image `val_pictures/mistakes`."""
         confidence, predicted = answers.logits.softmax(dim=1).max(dim=1)
         wrong = (predicted != answers.labels).nonzero().flatten()
         worst = wrong[confidence[wrong].argsort(descending=True, stable=True)][:COUNT]
-        images = validation_pictures(trainer)[0][answers.indices[worst], 0].numpy()
+        images = validation_images(trainer)[0][answers.indices[worst], 0].numpy()
         captions = [
             (
                 (model.class_names[answers.labels[i]], GOOD),

@@ -1,4 +1,4 @@
-"""Examples per second, and how much of the processor's peak the network uses."""
+"""Examples per second, and the share of the processor's peak that the network uses."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ OWN = ("--trials", "--storage", "--name", "--prune")
 
 
 def main(args: list[str]) -> int:
-    """Search for the options with the best val_acc; the test pictures are left alone."""
+    """Search for the options with the best val_acc; the test images are left alone."""
     own, options = _parse(args)
     try:
         import optuna  # noqa: F401
@@ -93,7 +93,7 @@ class _Sweep:
     Args:
         own: the options of sweep.
         options: those of fit.
-        args: all, to print the command that goes on.
+        args: all, to print the command that resumes.
     """
 
     def __init__(self, own: argparse.Namespace, options: list[str], args: list[str]) -> None:
@@ -136,7 +136,7 @@ class _Sweep:
                 self._run_trials(study)
         except (signals.Interrupted, KeyboardInterrupt) as stop:
             code = getattr(stop, "code", 130)
-            raise signals.Interrupted(code - 128, f"go on with: {self._again()}") from stop
+            raise signals.Interrupted(code - 128, f"resume with: {self._again()}") from stop
         return self._report(study)
 
     def _prepare(self) -> None:

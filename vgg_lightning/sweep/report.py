@@ -1,4 +1,4 @@
-"""What a search leaves: a table, trials.csv, TensorBoard's HPARAMS tab, and the best configuration as a preset."""
+"""The results of a search: a table, trials.csv, TensorBoard's HPARAMS tab, and the best configuration as a preset."""
 
 from __future__ import annotations
 
@@ -126,9 +126,9 @@ def write_preset(study: Study, best: FrozenTrial, options: dict[str, Any], file:
         f"# command: vgg-lightning fit --config {_below(file)}",
         f"# cost: {attrs.get('seconds')} seconds of fit without the test, {epochs_of(best)} epochs, "
         f"on {attrs.get('device')}, threads: {attrs.get('threads')}",
-        f"# reaches: {100 * float(best.value or 0):.2f} % on the validation pictures in its best epoch, trial "
+        f"# reaches: {100 * float(best.value or 0):.2f} % on the validation images in its best epoch, trial "
         f"{best.number}, one seed; the best of all trials, so a new seed will reach less; not measured on the test "
-        "pictures",
+        "images",
     ]
     write_whole(file, "\n".join(lines) + "\n" + yaml.safe_dump(options, sort_keys=False))
 

@@ -1,4 +1,4 @@
-"""One trial: a run of `vgg-lightning fit` in a process of its own, which the search outlives whatever happens there."""
+"""One trial: a run of `vgg-lightning fit` in a separate process, so that its failure does not end the search."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def _fit(job: Job) -> int:
     options = list(job.options)
     run = trial.user_attrs.get("run_folder")
     if run and Path(run).is_dir() and newest_valid(Path(run)):
-        options += ["--ckpt_path", run]  # it was cut off, and goes on as if it had not been
+        options += ["--ckpt_path", run]  # it was interrupted, and resumes exactly
     try:
         with imported(job.imports), session():
             return fit_trial(trial, options)

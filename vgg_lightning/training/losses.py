@@ -1,4 +1,4 @@
-"""The loss of a batch: of labels or of targets that mix them, and of a teacher's answers."""
+"""The loss of a batch: for labels or mixed targets, and for the outputs of a teacher."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def label_loss(logits: Tensor, y: Tensor, label_smoothing: float) -> Tensor:
     """Return the mean cross-entropy of logits (N, num_classes), in no less than float32.
 
     Args:
-        logits: of the pictures.
+        logits: of the images.
         y: labels, int64 (N,), or the shares of the classes, floating (N, num_classes).
         label_smoothing: share of each target that is spread over all classes, also where labels are mixed already.
     """

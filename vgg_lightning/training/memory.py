@@ -1,4 +1,4 @@
-"""Whether a network can fit into memory, found without building it: options may ask for more than any machine has."""
+"""Checks whether a network fits into memory without building it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The data sets: their files, checksums, classes and where they can be had."""
+"""The data sets: their files, checksums, classes and sources."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ class Archive:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Where the pictures of a data set come from, and what they show.
+    """Where the images of a data set come from, and what they show.
 
     Attributes:
         title: Its name in sentences.
         folder: Where the raw files lie, below the data folder.
-        files: Train images, train labels, test images, test labels; none for a folder of pictures.
+        files: Train images, train labels, test images, test labels; none for a folder of images.
         classes: The names of the labels, from 0 on; none where they are not known before the data is seen.
         package: The Debian package that holds the files.
         torchvision: The class in `torchvision.datasets` that knows the mirrors; None for files that are
@@ -58,7 +58,7 @@ class Dataset:
         archive: The zip file in which the mirrors keep the .gz files; None if each lies there by itself.
         transposed: Whether the files hold columns where others hold rows.
         mirrors_well: Whether an image and its mirror image are of the same class; None if only the user knows.
-        mean: Of the pixels of the training pictures, scaled to 0..1; None to have it computed.
+        mean: Of the pixels of the training images, scaled to 0..1; None to have it computed.
         std: Their standard deviation.
         kind: A class of the user's own, called with `root` and `train`, whose items are pairs (image, label).
     """
@@ -104,7 +104,7 @@ def find_dataset(name: str, classes: Sequence[str] | None = None) -> Dataset:
 
     Args:
         name: A key of `DATASETS`.
-        classes: Names of its classes in place of its own, for data of the user's own.
+        classes: Names of its classes instead of its own, for data of the user's own.
 
     Raises:
         UserError: There is none of that name, or it has other classes.

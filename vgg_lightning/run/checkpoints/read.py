@@ -208,7 +208,7 @@ def _check_archive(file: Path) -> None:
 def _check_tuples(pickled: bytes, file: Path) -> None:
     """Refuse tuples that hold others many times over, before they are built: to hash one as a key would not end.
 
-    The pickle is followed with the number of parts that each value stands for in the place of the values.
+    The pickle is followed with the number of parts that each value stands for instead of the values.
     """
     stack: list[int] = []
     marks: list[int] = []
@@ -253,7 +253,7 @@ def fault_of(checkpoint: Mapping[str, Any], size: int) -> str:
         _Measure(max(size, PARTS), max(MOST_REPEATED * size, SMALL)).all_of(checkpoint, "it", 0)
         for name in ("global_step", "epoch"):
             if name in checkpoint and not _is_count(checkpoint[name]):
-                return f"{name} is no number of {name.removeprefix('global_')}s"
+                return f"{name} is not a number of {name.removeprefix('global_')}s"
         _check_loops(checkpoint.get("loops"))
         _check_schedulers(checkpoint.get("lr_schedulers"))
     except ValueError as error:

@@ -32,11 +32,11 @@ WORDS = {"acc": "accuracy", "acc_tta": "accuracy_tta"}
 class RunTensorBoard(TensorBoardLogger):
     """TensorBoardLogger with training, validation and test in one chart, and hyperparameters to compare runs by.
 
-    Where nothing can be written, as on a full disk, that is said once, and training goes on. A run whose earlier
-    launches wrote other names, as all runs of version 0.1 did, keeps them: its curves go on.
+    Where nothing can be written, as on a full disk, that is said once, and training continues. A run whose earlier
+    launches wrote other names, as all runs of version 0.1 did, keeps them: its curves continue.
 
     Args:
-        step: the run goes on here; TensorBoard drops what was logged at this step and later.
+        step: the run resumes here; TensorBoard drops what was logged at this step and later.
         options: of the run beside the hyperparameters of model and data, for the tab HPARAMS.
         kwargs: of TensorBoardLogger.
     """
