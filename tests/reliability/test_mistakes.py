@@ -49,7 +49,7 @@ FIT = {
     "--data.val_size -1": "--data.val_size takes 0 to 511",
     "--data.augment [foo]": "'foo' --data.augment takes a list of flip, shift",
     "--data.augment flip": "--data.augment takes a list such as [a, b]",
-    "--data.dataset foo": "--data.dataset takes one of fashion_mnist, idx 'foo'",
+    "--data.dataset foo": "dataset 'foo' is unknown use one of fashion_mnist, idx --import",
     "--data.data_dir /nowhere": "/nowhere is missing data_dir",
     "--trainer.precision foo": "--trainer.precision takes one of 16-mixed bf16-mixed 32-true",
     "--trainer.accelerator foo": "--trainer.accelerator 'foo' auto, gpu cuda cpu",
