@@ -1,4 +1,4 @@
-"""What each part of a recipe gives: one part at a time is taken out or added, scored on the validation pictures.
+"""What each part of a recipe gives: one part at a time is taken out or added, scored on the validation images.
 
     python -m benchmarks.ablation                                  all rows, three seeds each: an hour and a half
     python -m benchmarks.ablation --rows base "no crop"            some rows

@@ -15,13 +15,13 @@ from PIL import Image
 
 Command = tuple[str, ...]  # what follows `python`
 
-TRAINED, TESTED = 512, 64  # pictures that `make_data` makes
+TRAINED, TESTED = 512, 64  # images that `make_data` makes
 PER_EPOCH = 10  # steps
 BRIEF = (
     "trainer.limit_val_batches=2 trainer.limit_test_batches=1 trainer.log_every_n_steps=1 trainer.accelerator=cpu "
     "trainer.devices=1 trainer.enable_progress_bar=false trainer.precision=32-true show=none"
 )
-# Options that are not named are those of the preset `quick`: SGD with momentum, a schedule, flipped pictures.
+# Options that are not named are those of the preset `quick`: SGD with momentum, a schedule, flipped images.
 # Mean and deviation are given: commit c70e37a took those of Fashion-MNIST for any IDX files.
 SMALL = (
     f"{BRIEF} model.ratio=32 data.dataset=idx data.data_dir=DATA data.val_size=64 data.batch_size=16 "
@@ -31,8 +31,9 @@ FIRST = "lightning_logs/first/version_0"  # the run of the launch before
 RESUMED = "ckpt_path=lightning_logs/run/version_0"
 VGG_SMALL = "model.network=vgg_small model.poolings=2 data.image_size=28 data.batch_size=8"
 
-PRESETS: dict[str, str] = {  # with batches of 32, or of less where pictures or networks are large
+PRESETS: dict[str, str] = {  # with batches of 32, or of less where images or networks are large
     "quick": "",
+    "blank": "",
     "record-cpu": "",
     "record": "data.batch_size=8",
     "small": "",
@@ -61,6 +62,9 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     **{name: (f"model.network={name}",) for name in ("vgg13", "vgg16", "vgg19")},
     "vgg_small": (VGG_SMALL,),
     "lenet": ("model.network=lenet model.ratio=1 model.lr=0.1 data.image_size=28",),
+    "options": (
+        'model.network=densenet model.options={"growth_rate":4} model.ratio=1 model.lr=0.1 data.image_size=32',
+    ),
     "ratio": ("model.ratio=16",),
     "head-classic": ("model.head=classic model.hidden_units=64 model.dropout=0.5",),
     "head-classic-without-norm": ("model.head=classic model.hidden_units=32 model.batch_norm=false model.lr=0.01",),
@@ -246,7 +250,7 @@ def all_cases(steps: int, long: bool = False) -> list[Case]:
 
 
 def make_data(folder: Path) -> None:
-    """Write small pictures of 10 classes as IDX files into `folder`/idx, and of 3 as PNG into `folder`/pictures."""
+    """Write small images of 10 classes as IDX files into `folder`/idx, and of 3 as PNG into `folder`/images."""
     random = np.random.default_rng(0)
     patterns = random.integers(0, 200, (10, 28, 28))
     (folder / "idx").mkdir(parents=True)

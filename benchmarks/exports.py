@@ -39,7 +39,7 @@ def prepare(name: str, folder: Path) -> None:
         load_classifier(REFERENCE) if options is None else Classifier(network="vgg11", init="kaiming", **options).eval()
     )
     fp32 = onnx_file.checked_onnx(model, folder / "onnx")
-    images = int8.spread(FashionMNISTDataModule().pictures("train")[0], int8.CALIBRATED_ON if options is None else 200)
+    images = int8.spread(FashionMNISTDataModule().images("train")[0], int8.CALIBRATED_ON if options is None else 200)
     (folder / "onnx").write_bytes(fp32.SerializeToString())
     (folder / "onnx-int8").write_bytes(int8.quantised(fp32, images).SerializeToString())
     torch.save((dict(model.hparams), model.state_dict()), folder / "eager")

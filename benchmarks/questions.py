@@ -1,4 +1,4 @@
-"""The questions of the VGG chapter, answered by runs: one row a run, scored on the validation pictures.
+"""The questions of the VGG chapter, answered by runs: one row a run, scored on the validation images.
 
     python -m benchmarks.questions                  all rows, question by question
     python -m benchmarks.questions order depth      some questions
@@ -73,7 +73,7 @@ class Setting:
         epochs: how many.
         train_batches: in an epoch.
         seed: of weights, order and dropout.
-        val_size: validation pictures.
+        val_size: validation images.
     """
 
     question: str
@@ -86,7 +86,7 @@ class Setting:
 
     @property
     def run(self) -> Run:
-        """The call of the command line; the test pictures are left alone."""
+        """The call of the command line; the test images are left alone."""
         size = (
             *("--trainer.max_epochs", str(self.epochs), "--trainer.limit_train_batches", str(self.train_batches)),
             *("--data.batch_size", str(BATCH_SIZE), "--data.val_size", str(self.val_size), "--test", "false"),

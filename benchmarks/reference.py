@@ -22,7 +22,7 @@ from vgg_lightning.run.checkpoints.io import VerifiedCheckpointIO
 ROOT = Path(__file__).parents[1]
 TARGET = ROOT / "lightning_logs" / "reference" / "version_0"
 SHIPPED = ROOT / "vgg_lightning" / "reference"  # what an installed package brings along; git stores equal files once
-GREYS = 24  # of the small pictures
+GREYS = 24  # of the small images
 KEPT = {
     *("state_dict", "hyper_parameters", "datamodule_hyper_parameters", "class_names", "hparams_name"),
     *("datamodule_hparams_name", "epoch", "global_step", "pytorch-lightning_version"),
@@ -50,9 +50,11 @@ def cut_down(run: Path) -> None:
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     config["name"], config["trainer"]["default_root_dir"] = "reference", None
     (TARGET / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
-    for i, events in enumerate(sorted(run.glob("events.out.tfevents.*"))):
+    for i, events in enumerate(sorted(run.rglob("events.out.tfevents.*"))):  # those of train, val and test too
         stamp = events.name.split(".")[3]
-        shutil.copy(events, TARGET / f"events.out.tfevents.{stamp}.reference.{i}")
+        target = TARGET / events.parent.relative_to(run) / f"events.out.tfevents.{stamp}.reference.{i}"
+        target.parent.mkdir(exist_ok=True)
+        shutil.copy(events, target)
     copy_projector(run)
     checkpoint = read_checkpoint(run / "checkpoints" / "best.ckpt")
     best = {key: value for key, value in checkpoint.items() if key in KEPT}
@@ -71,7 +73,7 @@ def ship() -> None:
 
 
 def copy_projector(run: Path) -> None:
-    """Copy the features and their small pictures, which TensorBoard stores in three times the space they need."""
+    """Copy the features and their small images, which TensorBoard stores in three times the space they need."""
     config = run / "projector_config.pbtxt"
     if not config.is_file():
         return

@@ -59,7 +59,7 @@ TABLES = (
     Shown(
         "presets.csv",
         "Presets",
-        "Whole runs of the presets on the official test pictures, one row a seed: `python -m benchmarks.presets`.",
+        "Whole runs of the presets on the official test images, one row a seed: `python -m benchmarks.presets`.",
         {
             "preset": "preset",
             "seed": "seed",
@@ -94,7 +94,7 @@ TABLES = (
     Shown(
         "ablation.csv",
         "What each part of a recipe gives",
-        "Short runs with one part taken out or added, on validation pictures: `python -m benchmarks.ablation`.",
+        "Short runs with one part taken out or added, on validation images: `python -m benchmarks.ablation`.",
         {
             "part": "part",
             "val_acc_mean": "validation accuracy",
@@ -127,7 +127,7 @@ TABLES = (
     Shown(
         "questions.csv",
         "Questions of the chapter",
-        "Short runs that compare two settings, on validation pictures (notebook 2): `python -m benchmarks.questions`.",
+        "Short runs that compare two settings, on validation images (notebook 2): `python -m benchmarks.questions`.",
         {
             "question": "question",
             "setting": "setting",
@@ -142,7 +142,7 @@ TABLES = (
     Shown(
         "compare.csv",
         "What networks cost",
-        "Speed and memory of networks, by the verb `compare`: `python -m benchmarks.questions compare`.",
+        "Speed and memory of networks, by the subcommand `compare`: `python -m benchmarks.questions compare`.",
         {
             "network": "network",
             "ratio": "ratio",
@@ -150,8 +150,8 @@ TABLES = (
             "batch_size": "batch",
             "params": "parameters",
             "macs": "multiply-adds",
-            "training_examples_per_second": "training, pictures/s",
-            "inference_examples_per_second": "inference, pictures/s",
+            "training_examples_per_second": "training, images/s",
+            "inference_examples_per_second": "inference, images/s",
             "quiet": "quiet",
         },
     ),
@@ -181,7 +181,7 @@ TABLES = (
         {
             "axis": "what grows",
             "value": "to",
-            "images_per_second": "training, pictures/s",
+            "images_per_second": "training, images/s",
             "peak_mb": "peak MB",
             "training_gflop_per_step": "GFLOP a step",
             "gflop_per_second": "GFLOP/s",

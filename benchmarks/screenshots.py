@@ -1,4 +1,4 @@
-"""Take the pictures of TensorBoard in docs/ with a real browser: `python -m benchmarks.screenshots [RUNS]`.
+"""Take the images of TensorBoard in docs/ with a real browser: `python -m benchmarks.screenshots [RUNS]`.
 
 RUNS is a folder with runs made with `--show all`, by default lightning_logs/reference. It needs Chromium on the path.
 """
@@ -25,8 +25,15 @@ DOCS = ROOT / "docs"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = ("--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")  # for root, and without a GPU
 WAIT = 180_000  # milliseconds that TensorBoard may take to show something, on a busy machine
-COLOURS = 256  # in a stored picture
-DRAWINGS = ("confusion", "mistakes", "gradcam", "first_layer", "reliability")  # what the callbacks draw
+COLOURS = 256  # in a stored image
+DRAWINGS = (
+    "confusion",
+    "classes_recall",
+    "mistakes",
+    "gradcam",
+    "first_layer",
+    "reliability",
+)  # what the callbacks draw
 
 
 def browser_path() -> str | None:
@@ -105,31 +112,31 @@ def wait_until_still(page: Any) -> None:
     wait_until(page, still, "a page that keeps still")
 
 
-def open_curves(page: Any, address: str) -> Any:
-    """Open the tab CUSTOM SCALARS, without smoothing, and return its charts once the lines are drawn."""
-    go_to(page, address, "custom_scalars", height=860)
-    charts = page.locator("tf-custom-scalar-multi-line-chart-card vz-line-chart2")
-    charts.first.wait_for()
-    page.get_by_text("Ignore outliers in chart scaling").click()
-    smoothing = page.locator("tf-smoothing-input input").first
-    smoothing.fill("0")
-    smoothing.press("Enter")
-    wait_until_still(page)
-    for button in page.locator('paper-icon-button[icon="settings-overscan"]').all():
-        button.evaluate("button => button.click()")  # fits the axes to all points, and does not scroll
-    page.mouse.move(5, 5)
+def open_first_screen(page: Any, address: str) -> Any:
+    """Open TensorBoard as a user does, and return the charts of the first group once their lines are drawn."""
+    go_to(page, address, "", height=860)
+    charts = page.locator("metrics-card-groups metrics-card-grid").first.locator("scalar-card-component")
+    charts.first.locator("line-chart").wait_for()
     wait_until_still(page)
     return charts
 
 
+def open_hyperparameters(page: Any, address: str) -> list[str]:
+    """Open the tab HPARAMS, and return the cells of its table, its headings first."""
+    go_to(page, address, "hparams")
+    cells = page.locator("vaadin-grid-cell-content")
+    wait_until(page, lambda: "Trial ID" in cells.all_inner_texts(), "the table of hyperparameters")
+    wait_until_still(page)
+    return [text for text in cells.all_inner_texts() if text]
+
+
 def open_images(page: Any, address: str) -> Any:
-    """Open the tab IMAGES in full size, and return its pictures once they are loaded."""
-    go_to(page, address, "images", width=1600, height=1760)  # wide enough for the widest picture
-    page.get_by_text("Show actual image size").click()
+    """Open the tab IMAGES as it opens, and return its images once they are loaded."""
+    go_to(page, address, "images", width=1440, height=1760)
     pictures = page.locator("tf-image-loader img")
     pictures.first.wait_for()
     widths = "found => found.map(image => image.complete ? image.naturalWidth : 0)"
-    wait_until(page, lambda: all(pictures.evaluate_all(widths)), "all pictures")
+    wait_until(page, lambda: all(pictures.evaluate_all(widths)), "all images")
     wait_until_still(page)
     return pictures
 
@@ -141,7 +148,7 @@ def open_projector(page: Any, address: str) -> Any:
     canvas = frame.locator("canvas").first
     canvas.wait_for()
     frame.get_by_text(re.compile("Points: *[1-9]")).first.wait_for()
-    wait_until(page, lambda: dark(canvas.screenshot()) > 0.005, "the cloud")  # the black of the little pictures
+    wait_until(page, lambda: dark(canvas.screenshot()) > 0.005, "the cloud")  # the black of the little images
     return frame
 
 
@@ -159,9 +166,9 @@ def _take(page: Any, name: str) -> None:
 
 
 def take_screenshots(runs: Path) -> None:
-    """Take the pictures of TensorBoard's tabs."""
+    """Take the images of TensorBoard's tabs."""
     with tensorboard(runs) as address, browser_page() as page:
-        open_curves(page, address)
+        open_first_screen(page, address)
         _take(page, "tensorboard")
         open_images(page, address)
         _take(page, "tensorboard-images")
@@ -178,14 +185,14 @@ def take_screenshots(runs: Path) -> None:
 
 
 def save_drawings(run: Path) -> None:
-    """Copy the newest picture of each kind out of the event files of a run."""
+    """Copy the newest image of each kind out of the event files of a run."""
     events = EventAccumulator(str(run)).Reload()
     for name in DRAWINGS:
         (DOCS / f"{name}.png").write_bytes(events.Images(f"val_pictures/{name}")[-1].encoded_image_string)
 
 
 def main(args: list[str]) -> None:
-    """Take all pictures from the runs below a folder; the drawings are those of the first run."""
+    """Take all images from the runs below a folder; the drawings are those of the first run."""
     runs = Path(args[0]) if args else ROOT / "lightning_logs" / "reference"
     if browser_path() is None:
         raise SystemExit("error: no Chromium on the path: install one, such as Debian's package chromium")

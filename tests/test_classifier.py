@@ -174,7 +174,7 @@ def test_a_plain_trainer_has_the_guards_of_the_command_line(tmp_path):
     from vgg_lightning.base.errors import NonFiniteError
 
     pairs = TensorDataset(torch.full((8, 1, 32, 32), float("nan")), torch.arange(8))
-    with pytest.raises(NonFiniteError, match="the loss is not finite"):
+    with pytest.raises(NonFiniteError, match="the loss is NaN or Inf"):
         trainer(tmp_path).fit(Classifier(**SMALL), DataLoader(pairs, batch_size=8))
 
 

@@ -2,26 +2,27 @@
 
 For who writes a page: a command is what stands in a ```bash block or in `inline code` and begins with one of PROGRAMS.
 `vgg-lightning` commands are run in a folder like a clone (see `clone`), shortened by SHORTER. A command with a word in
-capitals, such as RUN, is a form, and so is a lone verb on a page in docs/: only the verb is looked at. What cannot be
-run here goes into a ```text block.
+capitals, such as RUN, is a form, and so is a lone subcommand on a page in docs/: only its name is looked at. What
+cannot be run here goes into a ```text block.
 """
 
 import importlib.util
 import re
 import shlex
 import shutil
-from collections.abc import Iterator
-from pathlib import Path
+import sys
 from typing import NamedTuple
 
 import numpy as np
 import pytest
+from pages import ROOT, blocks_of, lines_of
 from PIL import Image
 from shapes import draw_shapes
 
-from vgg_lightning.__main__ import VERBS, main
+from vgg_lightning.__main__ import SUBCOMMANDS, main
+from vgg_lightning.data.files import DATASETS
+from vgg_lightning.networks import NETWORKS
 
-ROOT = Path(__file__).parents[1]
 PAGES = [
     page
     for page in [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), ROOT / "benchmarks/README.md"]
@@ -33,7 +34,7 @@ PROGRAMS = {
     *("tensorboard", "jupyter", "pip", "source", "cd", "git", "export", "eval", "sudo", "ls", "cat", "curl", "ruff"),
     *("torchrun", "sbatch", "docker", "python"),
 }
-# verb, alone or with the word behind it -> options that make it quick; what is not here is run as it stands.
+# subcommand, alone or with the word behind it -> options that make it quick; what is not here is run as it stands.
 SHORTER: dict[str, list[str]] = {
     "fit": ["--trainer.fast_dev_run", "true", "--data.batch_size", "4"],
     "test": ["--trainer.limit_test_batches", "1"],
@@ -58,12 +59,6 @@ ADVICE = "mend the page, add to SHORTER in tests/test_docs.py, or put what canno
 class Command(NamedTuple):
     page: str
     text: str
-
-
-def lines_of(block: str) -> Iterator[str]:
-    """Yield the commands of a ```bash block, joined where a line ends in a backslash, without comments."""
-    for line in block.replace("\\\n", " ").splitlines():
-        yield from filter(None, map(str.strip, re.split(r"\s(?:&&|\||;)\s|\s?>\s.*", re.sub(r"(^|\s)#.*", "", line))))
 
 
 def commands() -> list[Command]:
@@ -101,28 +96,33 @@ def clone(tmp_path, monkeypatch, fashion_mnist_dir):
         for name in ("shirt", "one", "two", "three") if place else ("shirt",):
             Image.fromarray(random.integers(0, 255, (40, 30, 3), np.uint8)).save(tmp_path / place / f"{name}.png")
     draw_shapes(tmp_path / "shapes", count=10)
+    (tmp_path / "mine.py").write_text(blocks_of(ROOT / "docs/extend.md")[0])
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    yield tmp_path
+    sys.modules.pop("mine", None)
+    for table in (NETWORKS, DATASETS):
+        for name in table.keys() - table.shipped:
+            del table[name]
 
 
 def shortened(args: list[str]) -> list[str]:
     """Return the arguments of `vgg-lightning` so that they take seconds."""
-    verb = args[0]
-    if verb in ONLY_HELP or "--help" in args:
-        return [verb, "--help"]
-    if verb == "fit" and re.search(ONLY_PARSED, " ".join(args)):
+    subcommand = args[0]
+    if subcommand in ONLY_HELP or "--help" in args:
+        return [subcommand, "--help"]
+    if subcommand == "fit" and re.search(ONLY_PARSED, " ".join(args)):
         return [*args, "--print_config"]
-    if verb == "fit" and "--resume" in args:
+    if subcommand == "fit" and "--resume" in args:
         return [*args, *BRIEF]
-    if verb == "fit" and re.search(VGG, " ".join(args)):
+    if subcommand == "fit" and re.search(VGG, " ".join(args)):
         args = [*args, "--model.ratio", "4"]
-    return [*args, *SHORTER.get(" ".join(args[:2]), SHORTER.get(verb, []))]
+    return [*args, *SHORTER.get(" ".join(args[:2]), SHORTER.get(subcommand, []))]
 
 
 def run(text: str, in_readme: bool) -> int:
     args = shlex.split(text)
     args = args[3:] if args[:3] == ["python", "-m", "vgg_lightning"] else args[1:]
-    assert args[0] in VERBS or args[0].startswith("-"), f"there is no verb {args[0]!r}"
+    assert args[0] in SUBCOMMANDS or args[0].startswith("-"), f"there is no subcommand {args[0]!r}"
     if any(re.fullmatch(r"[A-Z][A-Z_]+(/.*)?", arg) for arg in args) or (len(args) == 1 and not in_readme):
         return 0
     if "--resume" in args:  # with something to resume: a run that is finished says so
@@ -134,8 +134,13 @@ def run(text: str, in_readme: bool) -> int:
         return int(stop.code or 0)
 
 
-OURS = [c for c in COMMANDS if re.match(r"(\.venv/bin/)?vgg-lightning |python -m vgg_lightning ", c.text)]
-OTHERS = [c for c in COMMANDS if c not in OURS]
+WITH_IMPORT = [c for c in COMMANDS if "--import" in c.text]  # in order, in an empty folder: tests/test_extend.py
+OURS = [
+    c
+    for c in COMMANDS
+    if re.match(r"(\.venv/bin/)?vgg-lightning |python -m vgg_lightning ", c.text) and c not in WITH_IMPORT
+]
+OTHERS = [c for c in COMMANDS if c not in OURS + WITH_IMPORT]
 
 
 @pytest.mark.parametrize("command", OURS, ids=lambda command: f"{command.page}: {command.text}")
@@ -157,10 +162,6 @@ def test_other_commands_are_known(command):
         assert importlib.util.find_spec(words[2]), f"{command.page}: there is no module {words[2]}"
     elif program != "vgg-lightning":
         assert program in PROGRAMS, f"{command.page}: what is {program!r}? {ADVICE}"
-
-
-def blocks_of(page: Path) -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks_of(page)], ids=lambda page: page.name)

@@ -93,7 +93,7 @@ def test_a_part_that_its_user_keeps_in_evaluation_stays_there(tmp_path):
 def test_a_models_own_preprocessing_is_never_replaced(plain, capsys):
     own, module = load_classifier(plain), data(classes=NAMES)  # normalized
     (right,) = trainer().test(load_classifier(plain), data(classes=NAMES, normalize=False), verbose=False)
-    images = data().pictures("test")[0]
+    images = data().images("test")[0]
     before = own.predict(images).probabilities
     capsys.readouterr()
     (result,) = trainer().test(own, module, verbose=False)
@@ -110,7 +110,7 @@ def test_a_models_own_preprocessing_is_never_replaced(plain, capsys):
 def test_what_is_saved_after_a_second_training_is_how_it_was_trained(plain, tmp_path):
     model = fitted(tmp_path / "x.ckpt", load_classifier(plain), data(classes=NAMES))
     again = load_classifier(tmp_path / "x.ckpt")
-    images = data().pictures("test")[0]
+    images = data().images("test")[0]
     assert not again.preprocess.normalize
     assert torch.equal(model.eval().predict(images).probabilities, again.predict(images).probabilities)
 
@@ -160,7 +160,7 @@ def test_the_command_line_tests_as_python_does(plain, tmp_path):
 
 def test_a_plain_loader_of_uint8_images_is_prepared_as_predict_does(plain):
     model = load_classifier(plain)
-    images, labels = data().pictures("test")
+    images, labels = data().images("test")
     batches = trainer().predict(model, loader(images, labels))
     assert torch.allclose(torch.cat([p for p, _ in batches]), model.predict(images).probabilities, atol=1e-6)
     (ours,) = trainer().test(load_classifier(plain), data(classes=NAMES, normalize=False), verbose=False)
@@ -202,7 +202,7 @@ def test_images_that_do_not_look_prepared_are_named_and_others_are_not(capsys, v
 
 
 def test_classes_of_a_plain_loader_are_numbers_and_the_file_opens(tmp_path):
-    images, labels = data().pictures("train")
+    images, labels = data().images("train")
     for classes in (10, 26):
         model, fits = Classifier(**MODEL, num_classes=classes), trainer(max_epochs=1)
         fits.fit(model, loader(images.float() / 255, labels), loader(images.float() / 255, labels))
@@ -213,7 +213,7 @@ def test_classes_of_a_plain_loader_are_numbers_and_the_file_opens(tmp_path):
 
 
 def test_images_without_labels_are_predicted_and_nothing_else(plain):
-    images = data().pictures("test")[0].float() / 255
+    images = data().images("test")[0].float() / 255
     model = load_classifier(plain)
     for unlabelled in (DataLoader(TensorDataset(images), batch_size=2), DataLoader(list(images), batch_size=2)):
         probabilities, labels = trainer().predict(model, unlabelled)[0]
@@ -309,7 +309,7 @@ def test_sharpness_aware_minimization_refuses_a_scheduler_of_accumulation():
 def test_models_data_and_batches_can_be_copied_and_sent_to_other_processes():
     model, module = Classifier(**MODEL, ema_decay=0.9), data()
     trainer(limit_train_batches=2).fit(model, module)
-    images = data().pictures("test")[0]
+    images = data().images("test")[0]
     expected = model.eval().predict(images).probabilities
     stream = io.BytesIO()
     torch.save(model, stream)
@@ -360,13 +360,13 @@ class Elsewhere(L.LightningDataModule):
         self.save_hyperparameters()
 
     def train_dataloader(self):
-        images, labels = data().pictures("train")
+        images, labels = data().images("train")
         return loader(images, labels)
 
 
 def test_a_data_module_from_elsewhere_is_trained_with_and_the_file_opens(tmp_path):
     model = fitted(tmp_path / "x.ckpt", module=Elsewhere())
-    images = data().pictures("test")[0]
+    images = data().images("test")[0]
     again = load_classifier(tmp_path / "x.ckpt")
     assert torch.equal(again.predict(images).probabilities, model.eval().predict(images).probabilities)
 

@@ -44,6 +44,10 @@ def test_the_address_of_the_project_is_stated_once():
     """`ADDRESS` in version.py; once it has one, this says which pages and files have to name it."""
     pages = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/install.md")}
     urls = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"].get("urls", {})
+    notebooks = [file.read_text(encoding="utf-8") for file in (ROOT / "notebooks").glob("*.ipynb")]
+    assert notebooks
+    told = f"%pip install git+{ADDRESS}" if ADDRESS else "copy the project's folder to this machine, then %pip install"
+    assert all(told in notebook for notebook in notebooks)  # in the first cell, for Colab and the like
     if ADDRESS:
         assert set(urls.values()) >= {ADDRESS}
         assert all(f"git clone {ADDRESS}" in page for page in pages.values())

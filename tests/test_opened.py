@@ -70,17 +70,17 @@ def served(run, where, monkeypatch):
     assert serve.main(["--ckpt_path", str(run), "--port", "0"]) == 0
 
 
-def verb(*options):
-    def run_verb(run, where):
+def subcommand(*options):
+    def run_subcommand(run, where):
         launched = launch([options[0], "--ckpt_path", str(run), *DATA, *options[1:]], where)
         assert launched.code == 0, launched.err
 
-    return run_verb
+    return run_subcommand
 
 
 def predicted(run, where):
     Image.linear_gradient("L").save(where / "a.png")
-    verb("predict", "--data.predict_path", str(where / "a.png"))(run, where)
+    subcommand("predict", "--data.predict_path", str(where / "a.png"))(run, where)
 
 
 def exported(run, where):
@@ -90,9 +90,9 @@ def exported(run, where):
 @pytest.mark.parametrize(
     "door",
     [
-        verb("validate"),
-        verb("test"),
-        verb("predict"),
+        subcommand("validate"),
+        subcommand("test"),
+        subcommand("predict"),
         predicted,
         exported,
         lambda run, where: load_classifier(run),

@@ -13,11 +13,11 @@ from jsonargparse import ArgumentParser
 import vgg_lightning
 from vgg_lightning import Classifier, FashionMNISTDataModule
 from vgg_lightning.base.errors import UserError, command_line, option
-from vgg_lightning.base.options import check
+from vgg_lightning.base.options import check, fits
 from vgg_lightning.cli.fit_options import add_fit_options
 from vgg_lightning.data.options import DataOptions
 from vgg_lightning.data.sources.catalogue import DATASETS, DatasetName
-from vgg_lightning.loading.opened import checked_options, fits
+from vgg_lightning.loading.opened import checked_options
 from vgg_lightning.networks import INIT_SCHEMES, NETWORKS, Head, InitScheme, build_network, is_whitened
 from vgg_lightning.training.compiling import COMPILE_MODES, CompileMode
 from vgg_lightning.training.optimizers import OPTIMIZERS, OptimizerName
@@ -46,6 +46,7 @@ COMMANDS = (
     "data --dataset",
     "sbatch --ntasks",
     "--extract",
+    "ui --backend-store-uri",
 )
 
 

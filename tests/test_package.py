@@ -1,4 +1,4 @@
-"""The door: light until a verb is known, and what `import vgg_lightning` promises."""
+"""The door: light until a subcommand is known, and what `import vgg_lightning` promises."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ import time
 import pytest
 
 import vgg_lightning
-from vgg_lightning.__main__ import VERBS, main
+from vgg_lightning.__main__ import SUBCOMMANDS, main
 
 
 def run(*args, **kwargs):
@@ -27,22 +27,22 @@ def test_version_is_quick():
     assert result.stdout.strip() == f"vgg-lightning {vgg_lightning.__version__}"
 
 
-def test_help_names_every_verb(capsys):
+def test_help_names_every_subcommand(capsys):
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
-    assert all(f"  {verb} " in text for verb in VERBS)
+    assert all(f"  {subcommand} " in text for subcommand in SUBCOMMANDS)
 
 
-def test_unknown_verb_suggests_the_nearest(capsys):
+def test_unknown_subcommand_suggests_the_nearest(capsys):
     assert main(["tset"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "did you mean test?" in error
 
 
-def test_option_before_the_verb(capsys):
+def test_option_before_the_subcommand(capsys):
     assert main(["--config", "quick", "fit"]) == 2
-    assert "stands before the verb" in capsys.readouterr().err
+    assert "must come after the subcommand" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", vgg_lightning.__all__)

@@ -67,7 +67,9 @@ def finished(tmp_path_factory):
     options += [f"--trainer.{name}={value}" for name, value in TRAINER.items()]
     preset = folder / "empty.yaml"
     preset.write_text("seed_everything: 0\n")
-    launched = launch(["fit", "--config", str(preset), *data_options(), *options, "--name", "theirs"], folder)
+    launched = launch(
+        ["fit", "--config", str(preset), *data_options(), *options, "--name", "theirs", "--show", "none"], folder
+    )
     assert launched.code == 0, launched.err
     return run, results, folder
 
@@ -157,7 +159,7 @@ def test_a_run_without_a_record_leaves_no_trace_and_can_be_searched(tmp_path, mo
         ({"trainer": {**TRAINER, "max_epoch": 1}}, "did you mean max_epochs?"),
         ({"trainer": {**TRAINER, "default_root_dir": "/proc/nowhere"}}, "default_root_dir"),
         ({"seed": -1}, "out of range"),
-        ({"name": "a/b"}, "is no name for a folder"),
+        ({"name": "a/b"}, "is not a valid folder name"),
         ({"show": "nothing"}, "nothing"),
         ({"early_stopping": 1, "trainer": {**TRAINER, "limit_val_batches": 0}}, "early_stopping needs validation"),
         ({"ckpt_path": "nowhere.ckpt"}, "nowhere.ckpt does not exist"),

@@ -792,11 +792,11 @@ def _(folder):
 def _(folder):
     from jsonargparse import ArgumentParser
 
-    verb = ArgumentParser()
-    verb.add_argument("--rate", type=float)
+    subcommand = ArgumentParser()
+    subcommand.add_argument("--rate", type=float)
     parser = ArgumentParser()
     parser.add_argument("--count", type=int | None)
-    parser.add_subcommands().add_subcommand("fit", verb)
+    parser.add_subcommands().add_subcommand("fit", subcommand)
     hints = jsonargparse_private.type_hints(parser)
     assert (hints["rate"], hints["count"], hints["help"]) == (float, int | None, None)
 

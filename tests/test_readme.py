@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import vgg_lightning
-from vgg_lightning.__main__ import VERBS
+from vgg_lightning.__main__ import SUBCOMMANDS
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -20,9 +20,9 @@ def tree():
     return {name for indent, name in names if indent == 2}, {name for indent, name in names if indent == 0}
 
 
-def test_every_verb_is_told_of():
+def test_every_subcommand_is_told_of():
     told = set(re.findall(r"`vgg-lightning ([a-z]+)", TEXT))
-    assert set(VERBS) - told <= {"validate"}
+    assert set(SUBCOMMANDS) - told <= {"validate"}
 
 
 def test_the_tree_has_every_room_and_no_other():

@@ -13,10 +13,10 @@ RUN = Path(__file__).parents[1] / "lightning_logs/reference/version_0"
 
 def test_its_accuracy_on_the_real_test_set_is_the_stated_one(fashion_mnist_dir):
     results = json.loads((RUN / "results.json").read_text())
-    images, labels = FashionMNISTDataModule().pictures("test")
+    images, labels = FashionMNISTDataModule().images("test")
     torch.set_num_threads(results["threads"])
     accuracy = (load_classifier(RUN).predict(images).labels == labels).float().mean().item()
-    assert accuracy == pytest.approx(results["test_acc"], abs=1e-4)  # rounding may move one picture
+    assert accuracy == pytest.approx(results["test_acc"], abs=1e-4)  # rounding may move one image
     assert accuracy >= 0.925
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from vgg_lightning.cli.entry import VERBS, guarded, main, usage
+from vgg_lightning.cli.entry import SUBCOMMANDS, VERBS, guarded, main, usage
 
-__all__ = ["VERBS", "guarded", "main", "usage"]
+__all__ = ["SUBCOMMANDS", "VERBS", "guarded", "main", "usage"]
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -19,13 +19,13 @@ from vgg_lightning.run.lightning_private import attached_trainer
 from vgg_lightning.training import losses, memory, metrics, recipe, sam
 from vgg_lightning.training.compiling import CompileMode, kept, layout, pool_first
 from vgg_lightning.training.optimizers import OptimizerName
-from vgg_lightning.training.options import PLACES, check_options, network_arguments
+from vgg_lightning.training.options import PLACES, NetworkOptions, network_arguments, settle_options
 from vgg_lightning.training.schedules import ScheduleName
 from vgg_lightning.training.tta import Predictions, ViewsName, average_views
 
 
 class Classifier(L.LightningModule):
-    """A network that is trained to tell the classes of images apart.
+    """An image classifier.
 
     Arguments are keywords, sorted by theme; one that is unknown or out of its range raises UserError.
 
@@ -38,27 +38,28 @@ class Classifier(L.LightningModule):
         head: "classic" (Linear layers with dropout), "batchnorm" or "gap" (global average pooling).
         dropout: probability with which the head drops a feature.
         poolings: number of VGG blocks that end in a pooling, the first ones; 3 suit images of 28 pixels.
+        options: of the network, such as {"width": 32}: all of one of your own, or what no other argument says.
         in_channels: channels of the images.
         num_classes: number of classes; on the command line, that of the data unless given.
         image_size: height and width of the images in pixels.
         init: initial weights: "default", "xavier", "kaiming" or "dirac".
-        weights: run folder, checkpoint or "reference", whose weights to start from (fine-tuning, not resuming).
+        weights: run folder, checkpoint or "reference" to fine-tune; "torchvision", or a file of its weights of VGG.
         optimizer: "sgd", "adam", "adamw" or "muon" (with SGD for biases and BatchNorm).
         lr: learning rate; with a schedule, its peak.
         momentum: of SGD and Muon.
         nesterov: Nesterov's momentum for SGD and Muon.
         weight_decay: on the weights of convolutions and Linear layers, not on biases and BatchNorm.
         bias_lr_factor: factor of the learning rate of biases and BatchNorm.
-        sam_rho: how far uphill sharpness-aware minimization takes its gradient, in two passes a batch; 0 is off.
+        sam_rho: radius of sharpness-aware minimization (SAM), with two passes a batch; 0 disables it.
         schedule: of the learning rate: "constant", "cosine" or "linear" (to zero at the end of the run).
         schedule_end: share of the learning rate at which the schedule ends, instead of zero.
         warmup_epochs: epochs, or parts of one, in which the learning rate rises to `lr`.
         label_smoothing: share of the target that is spread over all classes.
         teacher: run folder or checkpoint of a network to learn from; no checkpoint contains it.
-        distill: share of the loss that the teacher's answers have; the labels have the rest.
-        distill_temperature: softens the answers of both.
-        ema_decay: decay per step of a moving average of the weights, which is validated and saved; 0 is none.
-        lookahead_steps: steps after which training continues from an average of the weights; 0 is never.
+        distill: weight of the distillation loss; the loss of the labels has the rest.
+        distill_temperature: temperature of the outputs of both networks.
+        ema_decay: decay per step of a moving average of the weights, which is validated and saved; 0 disables it.
+        lookahead_steps: Lookahead: continue from an average of the weights every N steps; 0 disables it.
         tta: test-time augmentation, over which logits are averaged: "none", "flip" (2 views) or "flip_shift" (6).
         channels_last: memory layout in which convolutions are faster.
         compile: torch.compile in training: "none", "default", "reduce-overhead", "max-autotune" or "aot_eager".
@@ -67,19 +68,18 @@ class Classifier(L.LightningModule):
     def __init__(
         self, *, network: str = "vgg11", ratio: int = 1, hidden_units: int = 4096, batch_norm: bool = False,
         norm_after_relu: bool = False, head: Head = "classic", dropout: float = 0.5, poolings: int = 5,
-        in_channels: int = 1, num_classes: int = 10, image_size: int = 32,  # input
+        options: NetworkOptions | None = None, in_channels: int = 1, num_classes: int = 10, image_size: int = 32,
         init: InitScheme = "default", weights: str | None = None,  # start
         optimizer: OptimizerName = "sgd", lr: float = 0.05, momentum: float = 0.0, nesterov: bool = False,
         weight_decay: float = 0.0, bias_lr_factor: float = 1.0, sam_rho: float = 0.0,
         schedule: ScheduleName = "constant", schedule_end: float = 0.0, warmup_epochs: float = 0.0,
         label_smoothing: float = 0.0, teacher: str | None = None, distill: float = 0.0,  # loss
-        distill_temperature: float = 2.0,
-        ema_decay: float = 0.0, lookahead_steps: int = 0, tta: ViewsName = "none",  # averages of weights and views
+        distill_temperature: float = 2.0, ema_decay: float = 0.0, lookahead_steps: int = 0, tta: ViewsName = "none",
         channels_last: bool = True, compile: CompileMode = "none",  # execution
     ) -> None:  # fmt: skip
         super().__init__()
         self.save_hyperparameters(ignore=PLACES)
-        check_options(self.hparams)
+        settle_options(self.hparams)
         memory.check_weights_fit(self.hparams)
         self.network = initialize(self.build(), init).to(memory_format=layout(channels_last))
         self.example_input_array = torch.zeros(()).expand(2, in_channels, image_size, image_size)  # for the graph

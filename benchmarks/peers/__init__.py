@@ -4,6 +4,6 @@ A contender is a module here with some of these functions, which a process of it
 
     train(work, clock)              the first epoch of a training, its steps timed by `clock`
     batches(work) -> Iterator       training batches, ready for the network, without end
-    predict(work) -> Callable       a function that classifies the 10,000 test pictures
+    predict(work) -> Callable       a function that classifies the 10,000 test images
     epoch(work)                     one epoch with validation and test, from the start to the accuracy
 """

@@ -51,7 +51,7 @@ def train(work: Work, clock: Clock, trick: str = "") -> None:
     layout = _layout(work, trick)
     options = work.options["model"]
     data = FashionMNISTDataModule(**work.options["data"])
-    images, labels = data.pictures("train")
+    images, labels = data.images("train")
     loader = BatchLoader(images, labels, work.batch_size, shuffle=True)
     network = _network(work, trick, layout)
     decay, momentum = options.get("weight_decay", 0.0), options.get("momentum", 0.0)

@@ -49,7 +49,7 @@ def batches(work: Work) -> Iterator[Tensor]:
 
 
 def predict(work: Work) -> Callable[[], Any]:
-    """Return `d2l.evaluate_accuracy_gpu` of all test pictures."""
+    """Return `d2l.evaluate_accuracy_gpu` of all test images."""
     d2l, _, test_iter = _load(work)
     network = work.network()
     return lambda: d2l.evaluate_accuracy_gpu(network, test_iter, torch.device("cpu"))

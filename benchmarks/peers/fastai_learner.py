@@ -60,6 +60,6 @@ def batches(work: Work) -> Iterator[Tensor]:
 
 
 def predict(work: Work) -> Callable[[], Any]:
-    """Return `Learner.get_preds` of all test pictures."""
+    """Return `Learner.get_preds` of all test images."""
     learner = _learner(work)
     return lambda: learner.get_preds()[0].argmax(dim=1)

@@ -42,7 +42,7 @@ def _model(work: Work) -> Any:
 
 
 def _arrays(work: Work, train: bool) -> tuple[Any, Any]:
-    images, labels = work.pictures(train)
+    images, labels = work.images(train)
     return images[:, 0, :, :, None].numpy(), labels.numpy()
 
 
@@ -62,6 +62,6 @@ def train(work: Work, clock: Clock) -> None:
 
 
 def predict(work: Work) -> Callable[[], Any]:
-    """Return `Model.predict` of all test pictures."""
+    """Return `Model.predict` of all test images."""
     model, (images, _) = _model(work), _arrays(work, train=False)
     return lambda: model.predict(images).argmax(axis=1)

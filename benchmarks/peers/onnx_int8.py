@@ -17,7 +17,7 @@ BATCH = 100
 
 
 def predict(work: Work) -> Callable[[], Any]:
-    """Return a function that classifies all test pictures with the exported model."""
+    """Return a function that classifies all test images with the exported model."""
     import onnxruntime
 
     from vgg_lightning.__main__ import main
@@ -32,6 +32,6 @@ def predict(work: Work) -> Callable[[], Any]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    chunks = [chunk.numpy() for chunk in torch.split(work.pictures(train=False)[0], BATCH)]
+    chunks = [chunk.numpy() for chunk in torch.split(work.images(train=False)[0], BATCH)]
     name = session.get_inputs()[0].name
     return lambda: [session.run(None, {name: chunk}) for chunk in chunks]

@@ -70,7 +70,7 @@ def batches(work: Work) -> Iterator[Tensor]:
 
 
 def predict(work: Work) -> Callable[[], Any]:
-    """Return `Trainer.predict` of all test pictures."""
+    """Return `Trainer.predict` of all test images."""
     trainer = L.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
     model, loader = Model(work), _loader(work, train=False)
     return lambda: torch.cat(trainer.predict(model, loader))  # type: ignore[arg-type]

@@ -1,6 +1,6 @@
 """PyTorch's own tutorial: TensorDataset, DataLoader and a loop. Its loader has no worker processes, as in the tutorial.
 
-Pictures larger than 28 would not fit in memory as floats; they are enlarged a batch at a time, which suits this peer.
+Images larger than 28 would not fit in memory as floats; they are enlarged a batch at a time, which suits this peer.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from benchmarks.peers.work import Work
 
 
 def _data(work: Work, train: bool) -> TensorDataset:
-    images, labels = work.pictures(train)
+    images, labels = work.images(train)
     return TensorDataset(images.float() / 255, labels)
 
 

@@ -39,7 +39,7 @@ def batches(work: Work) -> Iterator[Tensor]:
     from vgg_lightning.data.datamodule import FashionMNISTDataModule
 
     data = FashionMNISTDataModule(image_size=work.image_size, batch_size=work.batch_size, val_size=0, normalize=False)
-    data.pictures("train")
+    data.images("train")
     loader = data.train_dataloader()
     while True:
         for batch in loader:
@@ -48,10 +48,10 @@ def batches(work: Work) -> Iterator[Tensor]:
 
 
 def predict(work: Work) -> Callable[[], Tensor]:
-    """Return `Classifier.predict` of all test pictures."""
+    """Return `Classifier.predict` of all test images."""
     from vgg_lightning.classifier import Classifier
 
     model = dict(work.options["model"])
     classifier = Classifier(**model, image_size=work.image_size)
-    images, _ = work.pictures(train=False)
+    images, _ = work.images(train=False)
     return lambda: classifier.predict(images).labels

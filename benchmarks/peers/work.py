@@ -55,7 +55,7 @@ class Work:
 
     @property
     def image_size(self) -> int:
-        """Height and width of a picture in pixels."""
+        """Height and width of an image in pixels."""
         return int(self.options["data"]["image_size"])
 
     @property
@@ -81,17 +81,17 @@ class Work:
         return build_network(name, **{"image_size": self.image_size} | {k: v for k, v in model.items() if k in known})
 
     def training_flops(self) -> int:
-        """Return the floating-point operations of a training step for one picture, as `summary` counts them."""
+        """Return the floating-point operations of a training step for one image, as `summary` counts them."""
         layers = trace_layers(self.network().to("meta"), (1, self.image_size, self.image_size))
         return 2 * sum(layer.training_macs for layer in layers)
 
-    def pictures(self, train: bool) -> tuple[Tensor, Tensor]:
-        """Return uint8 pictures (N, 1, 28, 28) and labels (N,) of the official training or test set."""
+    def images(self, train: bool) -> tuple[Tensor, Tensor]:
+        """Return uint8 images (N, 1, 28, 28) and labels (N,) of the official training or test set."""
         return load(DATA_DIR, "train" if train else "test")
 
 
 def only_resized(changes: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Return `changes` with those that make the pictures what the peers' loaders make: scaled to 0..1, all 60,000."""
+    """Return `changes` with those that make the images what the peers' loaders make: scaled to 0..1, all 60,000."""
     return {"data.normalize": False, "data.val_size": 0, **(changes or {})}
 
 

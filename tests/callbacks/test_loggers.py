@@ -9,12 +9,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "reliability"))
 from small import fit
 
 from vgg_lightning.run.loggers.csv import RunCSV
-from vgg_lightning.run.loggers.tensorboard import RunTensorBoard
+from vgg_lightning.run.loggers.tensorboard import RunTensorBoard, place_of
 
 
 def rows(file):
@@ -92,8 +95,8 @@ def test_a_disk_that_takes_half_a_row_keeps_whole_rows(logger, monkeypatch):
 @pytest.mark.parametrize(
     ("content", "kept", "says"),
     [
-        (b"step,epoch,loss\n0,0,1\n1,0,\xff\xfe\n2,0,3\n5,0,6\n7,0", ["0", "2"], "1 of its lines are no text"),
-        (b"\xff\xfe\x00garbage\n0,0,1\n", [], "1 of its lines are no text"),
+        (b"step,epoch,loss\n0,0,1\n1,0,\xff\xfe\n2,0,3\n5,0,6\n7,0", ["0", "2"], "1 of its lines are not text"),
+        (b"\xff\xfe\x00garbage\n0,0,1\n", [], "1 of its lines are not text"),
         (b"step,epoch,loss\n0,0,1,2,3,4\n1\n", ["0", "1"], ""),
         (b"step,epoch,loss\n" + b"9" * 30 + b",0,1\n\xc2\xb2,0,1\n-1,0,1\n", [], ""),
         (b"", [], ""),
@@ -113,6 +116,88 @@ def test_what_is_no_file_is_not_read(tmp_path, make):
     logger = RunCSV(tmp_path, step=4)
     logger.log_metrics({"loss": 9.0}, 4)
     assert bool(logger.unsaved) == (make is os.mkdir)
+
+
+def events_of(folder):
+    return EventAccumulator(str(folder)).Reload()
+
+
+def board(folder, step=None, **options):
+    return RunTensorBoard(step, options, save_dir=folder, name="run", version="version_0")
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("train_loss", ("train", "curves/loss")),
+        ("val_acc", ("val", "curves/accuracy")),
+        ("val_acc_tta", ("val", "curves/accuracy_tta")),
+        ("train_loss_step", ("train", "every_step/loss")),
+        ("train_loss_epoch", ("train", "curves/loss")),
+        ("training", ("", "training")),
+        ("val_", ("", "val_")),
+        ("mae", ("", "mae")),
+    ],
+)
+def test_where_tensorboard_shows_a_metric(name, place):
+    assert place_of(name) == place
+
+
+def test_equal_learning_rates_are_one_line(tmp_path):
+    logger = board(tmp_path)
+    logger.log_metrics({"lr-SGD/pg1": 0.1, "lr-SGD/pg2": 0.1, "epoch": 0}, 0)
+    logger.log_metrics({"lr-SGD/pg1": 0.1, "lr-SGD/pg2": 0.8}, 1)
+    logger.finalize("success")
+    assert not events_of(logger.log_dir).Tags()["scalars"]
+    events = events_of(Path(logger.log_dir) / "train")
+    assert events.Tags()["scalars"] == ["every_step/learning_rate", "every_step/learning_rate_SGD/pg2"]
+    assert [event.step for event in events.Scalars("every_step/learning_rate_SGD/pg2")] == [1]
+
+
+def test_a_resumed_run_has_each_step_once(tmp_path):
+    for step, steps in ((None, range(6)), (4, range(4, 9))):
+        logger = board(tmp_path, step)
+        for at in steps:
+            logger.log_metrics({"train_loss_step": float(at), "val_loss": 0.0}, at)
+        logger.finalize("success")
+    for split, tag in (("train", "every_step/loss"), ("val", "curves/loss")):
+        found = events_of(Path(logger.log_dir) / split).Scalars(tag)
+        assert [event.step for event in found] == list(range(9))
+
+
+def test_a_run_of_before_keeps_its_names(tmp_path):
+    before = TensorBoardLogger(tmp_path, name="run", version="version_0", default_hp_metric=False)
+    before.log_metrics({"train_loss": 2.0, "epoch": 0}, 0)
+    before.finalize("success")
+    logger = board(tmp_path, step=1)
+    logger.log_metrics({"train_loss": 1.0, "epoch": 1, "lr-SGD/pg2": 0.1}, 1)
+    logger.finalize("success")
+    assert not (Path(logger.log_dir) / "train").exists()
+    events = events_of(logger.log_dir)
+    assert [event.step for event in events.Scalars("train_loss")] == [0, 1]
+    assert set(events.Tags()["scalars"]) == {"epoch", "train_loss", "lr-SGD/pg2"}
+
+
+def test_a_link_in_the_place_of_a_folder_is_removed(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "run/version_0").mkdir(parents=True)
+    (tmp_path / "run/version_0/val").symlink_to(tmp_path / "elsewhere")
+    logger = board(tmp_path)
+    logger.log_metrics({"val_loss": 1.0}, 0)
+    logger.finalize("success")
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_hyperparameters_are_words_and_numbers(tmp_path):
+    logger = board(tmp_path, max_epochs=3, precision="32-true")
+    logger.log_hyperparams({"batch_norm": True, "augment": ["flip", "shift"], "weights": None, "lr": 0.1})
+    logger.finalize("success")
+    metadata = events_of(logger.log_dir).summary_metadata
+    assert "_hparams_/experiment" not in metadata  # so that TensorBoard compares the runs itself
+    data = HParamsPluginData.FromString(metadata["_hparams_/session_start_info"].plugin_data.content)
+    found = {k: getattr(v, v.WhichOneof("kind")) for k, v in data.session_start_info.hparams.items()}
+    words = {"batch_norm": "true", "augment": "flip, shift", "weights": "none", "precision": "32-true"}
+    assert found == {**words, "lr": 0.1, "max_epochs": 3}
 
 
 def test_a_full_disk_ends_no_run_and_leaves_no_empty_files(tmp_path, monkeypatch, capsys):
@@ -175,6 +260,6 @@ def test_a_run_folder_that_is_removed_is_not_made_again_in_part(tmp_path, monkey
     monkeypatch.setattr(RunCSV, "log_metrics", logs)
     said = fit(tmp_path)
     assert said.code == 1
-    assert "the run folder is gone; training goes on" in said.err
+    assert "the run folder is gone; training continues" in said.err
     assert "test accuracy" in said.out
     assert not list(run.rglob("*.ckpt"))

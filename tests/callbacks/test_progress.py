@@ -18,7 +18,7 @@ from vgg_lightning.run import progress
 ESCAPE = "\x1b["
 GREEN = "\x1b[32m"
 
-CLASSES = DATASETS["idx"].classes  # of the pictures that these runs are given
+CLASSES = DATASETS["idx"].classes  # of the images that these runs are given
 
 
 class Terminal(io.StringIO):
@@ -48,19 +48,19 @@ def on_terminal(args, monkeypatch, **variables):
     return out.getvalue()
 
 
-def evaluate(verb, run):
-    return [verb, "--ckpt_path", str(run), "--data.data_dir", str(small.data_folder())]
+def evaluate(subcommand, run):
+    return [subcommand, "--ckpt_path", str(run), "--data.data_dir", str(small.data_folder())]
 
 
 def class_rows(text):
-    """Return {class: (accuracy in percent, pictures)} of the table in a text."""
+    """Return {class: (accuracy in percent, images)} of the table in a text."""
     found = re.findall(r"^ *(\S(?:.*?\S)?) +([\d.]+) % +([\d,]+)", text, re.MULTILINE)
     return {name: (float(share), int(count)) for name, share, count in found if name in CLASSES}
 
 
 def test_a_terminal_gets_a_bar_with_the_time_left(run, monkeypatch):
-    for verb, word in (("test", "Testing"), ("predict", "Predicting"), ("validate", "Validation")):
-        text = on_terminal(evaluate(verb, run), monkeypatch)
+    for subcommand, word in (("test", "Testing"), ("predict", "Predicting"), ("validate", "Validation")):
+        text = on_terminal(evaluate(subcommand, run), monkeypatch)
         assert word in text
         assert re.search(r"\d+/\d+ \[\d+:\d+<\d+:\d+", text)
         assert GREEN in text
@@ -84,8 +84,8 @@ def test_a_file_gets_neither_bar_nor_colour(run, tmp_path):
 
 def test_long_work_gets_lines_in_a_file(run, tmp_path, monkeypatch):
     monkeypatch.setattr(progress, "LINE_EVERY", 0.0)
-    for verb, word in (("test", "test"), ("predict", "prediction"), ("validate", "validation")):
-        lines = small.launch(evaluate(verb, run), tmp_path).out.splitlines()
+    for subcommand, word in (("test", "test"), ("predict", "prediction"), ("validate", "validation")):
+        lines = small.launch(evaluate(subcommand, run), tmp_path).out.splitlines()
         said = [line for line in lines if re.fullmatch(rf"{word}: batch \d+ of \d+, [\d.]+ (s|min|h) left", line)]
         assert 1 <= len(said) <= progress.MOST_LINES + 1
     text = small.fit(tmp_path, "--trainer.limit_train_batches", "4", "--show", "none").out

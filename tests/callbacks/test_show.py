@@ -15,27 +15,32 @@ import torch
 from google.protobuf import text_format
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.projector import projector_config_pb2
 
 from vgg_lightning import build_network
 from vgg_lightning.data.sources.catalogue import DATASETS
 from vgg_lightning.loading.load import read_checkpoint
 from vgg_lightning.show import SHOWS, confusion
-from vgg_lightning.show.gradcam import grad_cam
+from vgg_lightning.show.classes import draw_scores
+from vgg_lightning.show.drawing import WIDTH
+from vgg_lightning.show.gradcam import layer_cam
 from vgg_lightning.show.projector import features_of
 
-EPOCHS, STEPS, VAL = 2, 28, 64  # 448 pictures in batches of 16
+EPOCHS, STEPS, VAL = 2, 28, 64  # 448 images in batches of 16
 PICTURES = {
+    "val_pictures/classes_f1",
+    "val_pictures/classes_precision",
+    "val_pictures/classes_recall",
     "val_pictures/confusion",
     "val_pictures/mistakes",
     "val_pictures/gradcam",
     "val_pictures/first_layer",
     "val_pictures/reliability",
 }
+TEXTS = [f"run/{name}/text_summary" for name in ("configuration", "loss", "network")]
 RANDOM = ["--model.dropout", "0.2", "--model.ema_decay", "0.7", "--data.augment", "[flip,shift]"]
 
-CLASSES = DATASETS["idx"].classes  # of the pictures that these runs are given
+CLASSES = DATASETS["idx"].classes  # of the images that these runs are given
 
 
 def fit(folder, *options, code=0):
@@ -61,6 +66,11 @@ def events(shown):
     return EventAccumulator(str(shown[0]), size_guidance=sizes).Reload()
 
 
+def metrics(run):
+    """Return the rows of metrics.csv."""
+    return list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
+
+
 def values(events, tag):
     return {event.step: event.value for event in events.Scalars(tag)}
 
@@ -80,26 +90,46 @@ def test_every_validation_has_its_picture(events, tag):
         assert len(image.encoded_image_string) < 100_000
 
 
-def test_the_scores_of_the_classes_fit_the_whole(events):
-    accuracies = [values(events, f"val_accuracy/{name}") for name in CLASSES]
-    assert accuracies == [values(events, f"val_recall/{name}") for name in CLASSES]
-    whole = values(events, "val_acc")
-    assert set(whole) == set(accuracies[0])
-    for step, accuracy in whole.items():
-        mean = np.mean([scores[step] for scores in accuracies])
-        assert mean == pytest.approx(accuracy, abs=0.02)  # classes are of nearly the same size
-    for score in ("precision", "f1"):
-        assert all(0 <= v <= 1 for name in CLASSES for v in values(events, f"val_{score}/{name}").values())
-    assert all(0 <= error <= 1 for error in values(events, "val_calibration_error").values())
+def test_an_image_is_as_wide_as_the_place_where_it_opens(events):
+    assert {image.width for tag in PICTURES for image in events.Images(tag)} == {WIDTH}
 
 
-def test_one_chart_holds_training_and_validation(events):
-    (event,) = events.Tensors("custom_scalars__config__")
-    layout = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0])
-    charts = {chart.title: list(chart.multiline.tag) for category in layout.category for chart in category.chart}
-    assert charts["loss"] == ["^train_loss$", "^val_loss$"]
-    tags = events.Tags()["scalars"]
-    assert {"train_loss", "val_loss", "train_acc", "val_acc"} <= set(tags)
+def test_the_scores_of_the_classes_fit_the_whole(shown, events):
+    saved = read_checkpoint(shown[0] / "checkpoints" / "last.ckpt")["callbacks"]["ClassScores"]["history"]
+    assert [epoch for epoch, _ in saved] == [1, 2]
+    whole = [float(row["val_acc"]) for row in metrics(shown[0]) if row["val_acc"]]
+    for (_, scores), accuracy in zip(saved, whole, strict=True):
+        recall, precision, f1 = scores
+        assert float(recall.mean()) == pytest.approx(accuracy, abs=0.02)  # classes are of nearly the same size
+        harmonic = 2 * recall * precision / (recall + precision).clamp(min=1e-9)
+        assert torch.allclose(f1, harmonic, atol=1e-5)
+    assert all(0 <= error <= 1 for error in values(events, "val_scores/calibration_error").values())
+
+
+def test_one_chart_holds_training_validation_and_test(shown):
+    run = shown[0]
+    lines = {split: EventAccumulator(str(run / split)).Reload() for split in ("train", "val", "test")}
+    logged = metrics(run)
+    for split, events in lines.items():
+        for tag, name in (("curves/loss", "loss"), ("curves/accuracy", "acc")):
+            column = {int(row["step"]): float(row[f"{split}_{name}"]) for row in logged if row[f"{split}_{name}"]}
+            assert values(events, tag) == pytest.approx(column, abs=1e-6)
+    assert sorted(lines["train"].Tags()["scalars"])[2:] == ["every_step/learning_rate", "every_step/loss"]
+
+
+def test_no_chart_is_there_twice_and_none_comes_before_the_curves(shown):
+    folders = (shown[0], *(shown[0] / split for split in ("train", "val", "test")))
+    tags = {tag for folder in folders for tag in EventAccumulator(str(folder)).Reload().Tags()["scalars"]}
+    assert sorted(tags)[:2] == ["curves/accuracy", "curves/loss"]
+    assert not [tag for tag in tags if "epoch" in tag or "pg" in tag]
+
+
+def test_the_text_has_the_configuration_and_the_network(shown, events):
+    texts = {tag: events.Tensors(tag)[0].tensor_proto.string_val[0].decode() for tag in TEXTS}
+    assert (shown[0] / "config.yaml").read_text() in texts["run/configuration/text_summary"]
+    assert "multiply-adds" in texts["run/network/text_summary"]
+    assert "train_loss includes label smoothing 0.1, which leaves at least 0.50" in texts["run/loss/text_summary"]
+    assert "train_loss includes label smoothing" in shown[1].out
 
 
 def test_every_class_has_a_curve(events):
@@ -155,7 +185,7 @@ def test_a_run_ends_with_the_same_bits_whatever_is_shown(shown, tmp_path):
     assert rows[0] == rows[1]
     tags = EventAccumulator(str(plain)).Reload().Tags()
     assert not tags["images"]
-    assert not [tag for tag in tags["scalars"] if tag.startswith(("val_accuracy", "val_calib"))]
+    assert not [tag for tag in tags["scalars"] if tag.startswith("val_scores")]
 
 
 def test_a_drawing_that_fails_does_not_end_the_run(tmp_path, monkeypatch):
@@ -165,7 +195,7 @@ def test_a_drawing_that_fails_does_not_end_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr(confusion.ConfusionMatrix, "show", broken)
     run, launched = fit(tmp_path, "--show", "confusion,classes")
     assert launched.err.count("ConfusionMatrix is not shown: RuntimeError: no ink") == 1
-    assert "val_f1/8" in EventAccumulator(str(run)).Reload().Tags()["scalars"]
+    assert "val_pictures/classes_f1" in EventAccumulator(str(run)).Reload().Tags()["images"]
 
 
 def test_a_full_disk_does_not_end_the_run(tmp_path, monkeypatch):
@@ -192,7 +222,7 @@ def test_where_there_is_nothing_to_show(tmp_path, options):
 @pytest.mark.parametrize(
     ("show", "said"),
     [
-        ("gradcm", "--show gradcm is unknown (did you mean gradcam?): it takes all, default, none, layout, "),
+        ("gradcm", "--show gradcm is unknown (did you mean gradcam?): it takes all, default, none, text, "),
         ("[confusion,x]", "--show x is unknown: it takes all"),
     ],
 )
@@ -210,7 +240,7 @@ def test_an_unknown_name_is_told(tmp_path, show, said):
 def test_networks_of_every_kind_can_be_looked_into(network, size):
     model = build_network(network, image_size=size).eval()
     x = torch.randn(2, 1, size, size)
-    logits, heat = grad_cam(model, x)
+    logits, heat = layer_cam(model, x)
     assert torch.allclose(logits, model(x).detach(), atol=1e-5)
     assert heat.shape == (2, size, size)
     assert heat.min() >= 0
@@ -224,7 +254,27 @@ def test_networks_of_every_kind_can_be_looked_into(network, size):
 @pytest.mark.parametrize("classes", [2, 12, 47])
 def test_a_confusion_matrix_of_any_number_of_classes(classes):
     picture = confusion.draw_confusion(torch.eye(classes, dtype=torch.long) * 3, [f"class {i}" for i in range(classes)])
-    assert min(picture.size) > 16 * classes
+    assert min(picture.size) > 5 * classes
+
+
+@pytest.mark.parametrize(("classes", "epochs"), [(2, 1), (10, 7), (47, 30)])
+def test_the_scores_of_any_number_of_classes_and_epochs(classes, epochs):
+    history = [(epoch, torch.rand(classes)) for epoch in range(1, epochs + 1)]
+    picture = draw_scores("recall", history, [f"a class with a long name {i}" for i in range(classes)])
+    assert picture.width == WIDTH
+    assert picture.height > 20 * classes
+
+
+def test_a_resumed_run_shows_the_classes_of_all_epochs(tmp_path):
+    run, _ = fit(tmp_path, "--show", "classes")
+    assert small.launch(["fit", "--resume", "--trainer.max_epochs", "3"], tmp_path).code == 0
+    history = read_checkpoint(run / "checkpoints" / "last.ckpt")["callbacks"]["ClassScores"]["history"]
+    assert [epoch for epoch, _ in history] == [1, 2, 3]
+
+
+def test_a_name_of_before_is_said_to_do_nothing(tmp_path):
+    _, launched = fit(tmp_path, "--show", "[layout,confusion]")
+    assert launched.err.count("--show layout does nothing: training and validation are in one chart without it") == 1
 
 
 def test_the_help_names_them_all(tmp_path):
@@ -254,5 +304,6 @@ def test_two_processes_show_what_both_have_seen(tmp_path):
     events = EventAccumulator(str(run)).Reload()
     assert len(events.Images("val_pictures/confusion")) == 1
     assert (run / "projector_config.pbtxt").is_file()
-    ((step, whole),) = values(events, "val_acc").items()
-    assert np.mean([values(events, f"val_accuracy/{name}")[step] for name in CLASSES]) == pytest.approx(whole, abs=0.02)
+    ((_, whole),) = values(EventAccumulator(str(run / "val")).Reload(), "curves/accuracy").items()
+    ((_, scores),) = read_checkpoint(run / "checkpoints" / "last.ckpt")["callbacks"]["ClassScores"]["history"]
+    assert float(scores[0].mean()) == pytest.approx(whole, abs=0.02)

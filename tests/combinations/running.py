@@ -130,10 +130,10 @@ class Runner:
         assert code == 0, text
         return str(harness.only_run(folder))
 
-    def launch(self, folder: Path, options: Options, verb: str = "fit", **request: Any) -> tuple[int, str]:
+    def launch(self, folder: Path, options: Options, subcommand: str = "fit", **request: Any) -> tuple[int, str]:
         """Run a subcommand to its end; return its exit code and what it printed."""
-        first = ["--config", "{}"] if verb == "fit" else []  # {}: no preset
-        args = [verb, *first, *itertools.chain.from_iterable(options.items())]
+        first = ["--config", "{}"] if subcommand == "fit" else []  # {}: no preset
+        args = [subcommand, *first, *itertools.chain.from_iterable(options.items())]
         if options.get("--trainer.devices") == "2":
             return self.ranks(folder, args, request)
         with seconds_by_batch():

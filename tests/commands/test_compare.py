@@ -99,7 +99,7 @@ def test_a_network_that_fails_leaves_the_others(stand_in, capsys):
 
 
 def test_out_of_memory_for_real(capsys):
-    # 10 million pictures are 38 TiB for the input alone.
+    # 10 million images are 38 TiB for the input alone.
     assert main(["lenet", *QUICK, "--image_size", "1024", "--batch_size", "10000000"]) == 0
     captured = capsys.readouterr()
     assert captured.err == "lenet was not measured: out of memory: lower batch_size or image_size\n"

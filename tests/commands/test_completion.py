@@ -1,11 +1,11 @@
-"""`vgg-lightning --print_shtab`: a real bash completes verbs, options, presets and networks."""
+"""`vgg-lightning --print_shtab`: a real bash completes subcommands, options, presets and networks."""
 
 import shutil
 import subprocess
 
 import pytest
 
-from vgg_lightning.__main__ import VERBS, main
+from vgg_lightning.__main__ import SUBCOMMANDS, main
 from vgg_lightning.cli.completion import options_of, script
 
 
@@ -56,12 +56,12 @@ def test_zsh_can_read_it(scripts):
 
 
 def test_zsh_has_the_same_words(scripts):
-    for word in ("--model.network", "whitened_vgg", "speedrun", *VERBS):
+    for word in ("--model.network", "whitened_vgg", "speedrun", *SUBCOMMANDS):
         assert word in scripts["zsh"]
 
 
-def test_every_verb_has_options():
-    assert all(options_of(verb) for verb in VERBS if verb not in ("presets", "find"))
+def test_every_subcommand_has_options():
+    assert all(options_of(subcommand) for subcommand in SUBCOMMANDS if subcommand not in ("presets", "find"))
 
 
 def test_bad_input_is_one_line(capsys):

@@ -82,8 +82,8 @@ def test_weights_to_start_from(exported, tmp_path):
 
 
 def test_it_is_no_checkpoint_to_resume_from(exported, tmp_path):
-    for verb in ("fit", "test"):
-        launched = launch([verb, "--ckpt_path", str(exported), *data_options()], tmp_path)
+    for subcommand in ("fit", "test"):
+        launched = launch([subcommand, "--ckpt_path", str(exported), *data_options()], tmp_path)
         assert launched.code == 2
         assert "--model.weights" in one_line(launched)
 

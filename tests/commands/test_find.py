@@ -1,6 +1,7 @@
 """`vgg-lightning find`: a suggestion, and no trace."""
 
 import csv
+import math
 import sys
 from pathlib import Path
 
@@ -24,16 +25,38 @@ def find(what, cwd, *options):
 
 
 def test_lr(tmp_path):
-    launched = find("lr", tmp_path, "--model.batch_norm", "true", "--steps", "60", "--output", "found")
+    launched = find(
+        "lr", tmp_path, "--model.batch_norm", "true", "--steps", "60", "--trial_steps", "30", "--output", "found"
+    )
     assert launched.code == 0, launched.err
     assert "suggested lr" in launched.out
     assert "--model.lr" in launched.out
     assert not launched.err  # no bar where there is no terminal
     assert {file.name for file in tmp_path.iterdir()} == {"found"}
-    assert {file.name for file in (tmp_path / "found").iterdir()} == {"lr_finder.csv", "lr_finder.png"}
+    assert {file.name for file in (tmp_path / "found").iterdir()} == {"lr_finder.csv", "lr_finder.png", "lr_trials.csv"}
     rows = list(csv.reader((tmp_path / "found" / "lr_finder.csv").open()))
     assert rows[0] == ["lr", "smoothed_loss"]
-    assert float(rows[1][0]) == pytest.approx(1e-4, rel=0.3)
+    assert float(rows[1][0]) == pytest.approx(1e-4 * 1e5 ** (find_lr.SKIPPED / 60), rel=0.3)  # the first that is used
+    trials = [(float(lr), float(loss)) for lr, loss in list(csv.reader((tmp_path / "found/lr_trials.csv").open()))[1:]]
+    advised = float(launched.out.split("suggested lr")[1].split(",")[0])
+    assert advised == pytest.approx(find_lr.best_of(trials)[0], rel=0.1)
+    assert 2 <= len(trials) <= find_lr.MOST
+
+
+def test_the_search_goes_to_the_largest_of_the_best_rates():
+    def search(start, loss_of):
+        trials = find_lr.search(start, loss_of)
+        assert trials == sorted(trials)
+        return find_lr.best_of(trials)[0]
+
+    def bowl(lr):
+        return 1 + abs(math.log2(lr / 0.1))
+
+    assert search(0.0125, bowl) == search(0.8, bowl) == search(0.1, bowl) == pytest.approx(0.1)
+    assert search(0.01, lambda lr: 0.8 if lr < 0.1 else math.inf) == pytest.approx(0.08)
+    with pytest.raises(UserError, match="finite at no rate"):
+        search(0.1, lambda lr: math.inf)
+    assert len(find_lr.search(1.0, lambda lr: 1.0)) == find_lr.MOST
 
 
 @pytest.mark.parametrize(
@@ -74,11 +97,11 @@ def test_lr_of_falling_and_exploding_losses():
 
     gentle = [2.3 - 0.01 * i for i in range(100)] + [1.3 + 0.02 * i for i in range(30)]
     cliff = [2.3 - 0.01 * i for i in range(100)] + [50.0] * 5
-    rate = find_lr.suggestion(smoothed(gentle))
+    rate = find_lr.start_of(smoothed(gentle))
     assert 1e-4 * 1.08**95 < rate < 1e-4 * 1.08**130
-    assert find_lr.suggestion(smoothed(cliff)) < 1e-4 * 1.08**100 / 3
+    assert find_lr.start_of(smoothed(cliff)) < 1e-4 * 1.08**100 / 3
     with pytest.raises(UserError, match="the loss falls at no rate"):
-        find_lr.suggestion(smoothed([2.3] * 60))
+        find_lr.start_of(smoothed([2.3] * 60))
 
 
 def test_batch_size(tmp_path):
@@ -113,6 +136,7 @@ def test_the_smallest_of_the_fast_batches_is_suggested():
         (["rl"], "did you mean lr?"),
         (["lr", "--steps", "many"], "--steps takes a whole number"),
         (["lr", "--steps=-5"], "out of range"),
+        (["lr", "--trial_steps", "5"], "--trial_steps 5 is too few"),
         (["lr", "--min_lr", "1", "--max_lr", "0.1"], "is not below"),
         (["lr", "--model.lrr", "1"], "--model.lrr is unknown"),
         (["lr", "--output"], "--output has no value"),

@@ -42,7 +42,7 @@ def expected(path, images):
 
 @pytest.mark.parametrize("network", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in NETWORKS])
 def test_every_network_becomes_onnx(network, tmp_path):
-    """checked_onnx holds it against ONNX Runtime; another number of pictures than it was traced with is tried here."""
+    """checked_onnx holds it against ONNX Runtime; another number of images than it was traced with is tried here."""
     torch.manual_seed(0)
     options = SMALL.get(network, {"image_size": 32})
     classifier = Classifier(network=network, **options).eval()
@@ -60,11 +60,11 @@ def test_preprocessing_travels_with_the_model(size, channels, tmp_path):
 
 
 def test_onnx_of_the_reference_finds_the_same_classes(fashion_mnist_dir, tmp_path):
-    """All 10,000 test pictures."""
+    """All 10,000 test images."""
     from vgg_lightning import FashionMNISTDataModule
 
     file, _ = export(REFERENCE, "onnx", tmp_path / "m.onnx")
-    images = FashionMNISTDataModule().pictures("test")[0]
+    images = FashionMNISTDataModule().images("test")[0]
     run = runner(file.read_bytes())
     found = np.concatenate([run(chunk)[1] for chunk in torch.split(images, 500)])
     classes = expected(REFERENCE, images)

@@ -42,16 +42,16 @@ def test_help_shows_the_values_that_this_command_line_would_use(tmp_path):
     assert (values["config"], values["model.network"], values["model.lr"]) == ("sources/s2-lenet", "lenet", "0.25")
 
 
-@pytest.mark.parametrize("verb", SHORT)
-def test_help_all_names_every_option_and_stays_within_100_columns(tmp_path, verb):
-    text = help_of(tmp_path, verb, "--help", "all")
+@pytest.mark.parametrize("subcommand", SHORT)
+def test_help_all_names_every_option_and_stays_within_100_columns(tmp_path, subcommand):
+    text = help_of(tmp_path, subcommand, "--help", "all")
     assert max(len(line) for line in text.splitlines() if "/" not in line) <= 100
     named = set(shown(text))
     linked = {f"{group}.{name}" for group, rows in GROUPS.items() for name, row in rows.items() if row.follows}
     expected = {f"{group}.{name}" for group in ("model", "data", "trainer") for name in GROUPS[group]} - linked
     assert expected <= named
-    assert set(SHORT[verb]) <= named
-    assert set(GROUPS["fit"]) <= named or verb != "fit"
+    assert set(SHORT[subcommand]) <= named
+    assert set(GROUPS["fit"]) <= named or subcommand != "fit"
 
 
 def test_help_of_a_group_has_the_options_of_that_group_alone(tmp_path):

@@ -113,7 +113,7 @@ def test_240_of_240_colour_images_are_predicted_alike(model, folder):
 def test_images_of_fashion_mnist_are_predicted_alike(model, folder, fashion_mnist_dir):
     from vgg_lightning import FashionMNISTDataModule
 
-    images = FashionMNISTDataModule().pictures("test")[0][:240, 0].numpy()
+    images = FashionMNISTDataModule().images("test")[0][:240, 0].numpy()
     for i, pixels in enumerate(images):
         Image.fromarray(pixels if i % 2 else 255 - pixels).save(folder / f"{i:03}.png")
     same_as_predict(model, sorted(folder.iterdir()))

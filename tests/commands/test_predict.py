@@ -1,4 +1,4 @@
-"""`vgg-lightning predict --data.predict_path`: every kind of picture, every kind of trap, one answer for each."""
+"""`vgg-lightning predict --data.predict_path`: every kind of image, every kind of trap, one answer for each."""
 
 import csv
 import io
@@ -30,7 +30,7 @@ REFERENCE = Path(__file__).parents[2] / "lightning_logs/reference/version_0"
 
 
 def thing(width=60, height=40):
-    """A grey picture of something light on black that fills it, and looks different from every side."""
+    """A grey image of something light on black that fills it, and looks different from every side."""
     pixels = np.zeros((height, width), np.uint8)
     pixels[:, width // 3 : width // 2] = 200
     pixels[height - height // 3 :, :] = 120
@@ -186,8 +186,8 @@ def test_of_many_frames_the_first_counts(pictures):
 
 
 def test_the_classes_of_real_things_are_found(tmp_path, pictures, fashion_mnist_dir):
-    """The test pictures as a shop would show them: large, dark on white, in colour, with a margin, as JPEG."""
-    images, labels = FashionMNISTDataModule().pictures("test")
+    """The test images as a shop would show them: large, dark on white, in colour, with a margin, as JPEG."""
+    images, labels = FashionMNISTDataModule().images("test")
     for i in range(64):
         large = Image.fromarray(255 - images[i, 0].numpy()).resize((320, 320), Image.Resampling.BICUBIC)
         page = Image.new("RGB", (500, 420), "white")
@@ -321,7 +321,7 @@ def make_traps(folder, outside):
         "nothing.png": png(0, 0),
         "chunk.png": png(9, 9, (b"zTXt", b"k\0\0" + zlib.compress(b"\0" * 50_000_000)), (b"IDAT", b"")),
         "cut.png": whole[: len(whole) // 2],
-        "text.jpg": b"this is no picture",
+        "text.jpg": b"this is no image",
         "page.png": b"<html><body>404</body></html>",
         "empty.webp": b"",
         "figure.png": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
@@ -366,8 +366,8 @@ def test_traps_are_named_with_a_reason_and_the_rest_goes_on(tmp_path, pictures, 
     for entry in content["not_read"]:
         assert entry["reason"]
         assert traps[entry["file"]] in entry["reason"]
-    assert f"{len(traps)} of {len(traps) + 2} pictures were not read" in launched.err
-    assert content["passed_over"] == {"hidden": 1, "no picture": 1}
+    assert f"{len(traps)} of {len(traps) + 2} images were not read" in launched.err
+    assert content["passed_over"] == {"hidden": 1, "no image": 1}
 
 
 @pytest.mark.parametrize("path", ["/dev/zero", "/proc/self/environ", "/proc/kmsg", "pipe"])

@@ -84,8 +84,8 @@ def test_table_csv_and_markdown(capsys):
 @pytest.mark.parametrize(
     ("args", "text"),
     [
-        ("--gpus two", "--gpus two is no list of numbers"),
-        ("--gpus 0", "--gpus 0 is no list"),
+        ("--gpus two", "--gpus two is not a list of numbers"),
+        ("--gpus 0", "--gpus 0 is not a list"),
         ("--gpus 2 --link 100GB", r"did you mean 100GbE\?"),
         ("--gpus 2 --link -3", "--link -3"),
         ("--gpus 2 --utilisation 1.5", "--utilisation 1.5 is out of range"),

@@ -105,7 +105,7 @@ def page(browser, server):
 
 
 def test_a_picture_that_is_dropped_gets_its_class(page, tmp_path, fashion_mnist_dir):
-    images, labels = FashionMNISTDataModule().pictures("test")
+    images, labels = FashionMNISTDataModule().images("test")
     file = tmp_path / "shop.jpg"
     sheet = Image.new("RGB", (500, 400), "white")
     sheet.paste(Image.fromarray(255 - images[2, 0].numpy()).resize((320, 320)).convert("RGB"), (90, 40))
@@ -115,7 +115,18 @@ def test_a_picture_that_is_dropped_gets_its_class(page, tmp_path, fashion_mnist_
     assert page.inner_text(LABEL).strip() == FashionMNISTDataModule.class_names[labels[2]] == "trouser"
     page.wait_for_selector("#seen img")
     assert page.evaluate("document.querySelector('#seen img').naturalWidth") == 28 * 8
+    page.wait_for_selector("#looked img")
+    assert page.evaluate("document.querySelector('#looked img').naturalWidth") == 28 * 8
+    assert page.locator(".confidence-set").count() == 5  # the next classes stand below
     assert not page.is_visible("#note")
+
+
+def test_an_empty_image_is_named(page, tmp_path):
+    Image.new("RGB", (300, 300), "white").save(tmp_path / "paper.png")
+    page.set_input_files("input[type=file]", tmp_path / "paper.png")
+    page.wait_for_selector("#note")
+    assert "it is empty: nothing in it differs from its background" in page.locator("#note textarea").input_value()
+    assert not page.locator(LABEL).count()
 
 
 def test_a_drawing_gets_its_class_until_it_is_cleared(page):
@@ -147,7 +158,7 @@ def test_a_tab_shows_the_answer_for_its_own_picture(page, tmp_path):
     page.wait_for_selector(LABEL)
     page.get_by_role("tab", name="Draw one").click()
     page.locator(LABEL).wait_for(state="detached")
-    page.get_by_role("tab", name="Drop a picture").click()
+    page.get_by_role("tab", name="Drop an image").click()
     page.wait_for_selector(LABEL)
 
 
@@ -156,7 +167,7 @@ def test_what_is_no_picture_gets_one_line(page, tmp_path):
     file.write_bytes(b"<script>alert(1)</script>")
     page.set_input_files("input[type=file]", file)
     page.wait_for_selector("#note textarea")
-    assert page.input_value("#note textarea").startswith("it is no picture of a format")
+    assert page.input_value("#note textarea").startswith("it is no image of a format")
     assert page.locator(LABEL).count() == 0 or not page.inner_text(LABEL).strip()
 
 
@@ -183,7 +194,7 @@ def test_a_call_made_by_hand_opens_no_file_and_no_address(server, tmp_path, page
     file = tmp_path / "private.png"
     Image.new("L", (60, 60)).save(file)
     for path in (str(file), "http://127.0.0.1:9/private.png", "data:image/png;base64,A", "a\0b"):
-        assert "it is no picture of a format" in call(server, page_part, {"path": path, **meta})
+        assert "it is no image of a format" in call(server, page_part, {"path": path, **meta})
 
 
 def call(address, name, value):
@@ -395,6 +406,6 @@ def test_a_drawing_may_be_black_on_white_white_on_black_or_on_nothing():
     for pixels in (shape, 255 - shape, clear, white):
         buffer = io.BytesIO()
         Image.fromarray(pixels).save(buffer, "PNG")
-        classes, _ = classify(classifier, buffer.getvalue())
+        classes, *_ = classify(classifier, buffer.getvalue())
         answers.add(max(classes, key=classes.get))
     assert answers == {"trouser"}

@@ -80,7 +80,7 @@ def test_a_search_leaves_a_table_hparams_and_a_preset_that_runs(command, tmp_pat
     assert out.count("\ntrial ") == 3  # a line each, and the head of the table
     for row in rows:
         results = json.loads((tmp_path / row["run_folder"] / "results.json").read_text())
-        assert results["test_acc"] is None  # the test pictures are left alone
+        assert results["test_acc"] is None  # the test images are left alone
         assert results["val_acc"] == float(row["val_acc"])
         options, scalars = hparams(tmp_path / f"lightning_logs/space/hparams/trial_{row['trial']}")
         assert options["model.lr"] == pytest.approx(float(row["model.lr"]))
@@ -124,7 +124,7 @@ def test_a_hopeless_trial_is_pruned_and_a_broken_one_fails(command, tmp_path, mo
     rows = {row["trial"]: row for row in table(tmp_path)}
     assert [rows[number]["state"] for number in "01234"] == ["complete"] * 2 + ["pruned", "failed", "complete"]
     assert 1 < int(rows["2"]["epochs"]) < 5
-    assert "not finite" in rows["3"]["note"]
+    assert "NaN or Inf" in rows["3"]["note"]
     out = capsys.readouterr().out
     assert "trial 2: pruned" in out
     assert "trial 3: failed" in out
@@ -203,7 +203,7 @@ def test_processes_share_a_search(command, tmp_path):
         ("model.lr: {low: a, high: 1}", "low takes a finite number, got 'a'"),
         ("model.lr: {low: 0.1, high: 1, log: true, step: 0.1}", "log and step do not go together"),
         ("model.lr: {low: -1, high: 1}", "model.lr -1.0 of the space cannot be used"),
-        ("model.lr: 0.1", "0.1 is no range"),
+        ("model.lr: 0.1", "0.1 is not a range"),
         ("model.lr: []", "the list is empty"),
         ("model.lr: [0.1, 0.1]", "a value stands twice"),
         ("model.lr: [fast]", "--model.lr takes a number"),
@@ -213,8 +213,8 @@ def test_processes_share_a_search(command, tmp_path):
         ("model.image_size: [28, 32]", "did you mean data.image_size?"),
         ("name: [a, b]", "no option 'name'"),
         ("trainer.max_epochs: [0]", "trainer.max_epochs 0 of the space cannot be used"),
-        ("- model.lr", "is no space"),
-        ("", "is no space"),
+        ("- model.lr", "is not a search space"),
+        ("", "is not a search space"),
         ("a: &a [x, x]\nb: *a", "without * aliases"),
         ("model.lr: !!python/object/apply:os.system [ls]", "is not YAML"),
         ("[" * 50_000, "deep nesting"),
@@ -237,9 +237,9 @@ def test_bad_spaces_get_one_line(space, says, command, tmp_path, capsys):
         (["--trials"], "--trials has no value"),
         (["--trails", "3"], "did you mean --trials?"),
         (["--prune", "maybe"], "--prune takes true or false"),
-        (["--name", "a/b"], "is no name for a folder"),
+        (["--name", "a/b"], "is not a valid folder name"),
         (["--storage", "nonsense"], "--storage nonsense cannot be opened"),
-        (["--test", "true"], "never looks at the test pictures"),
+        (["--test", "true"], "never looks at the test images"),
         (["--ckpt_path", "x"], "--ckpt_path is set by sweep itself"),
         (["--trainer.devices", "2"], "a trial runs on one device"),
         (["--trainer.fast_dev_run", "true"], "writes no run folder"),

@@ -1,4 +1,4 @@
-"""Augmentations of whole batches against slow ones that treat picture by picture."""
+"""Augmentations of whole batches against slow ones that treat image by image."""
 
 import math
 
@@ -76,7 +76,7 @@ def test_shift_and_crop_are_windows_of_the_padded_picture(images, move, mode):
 
 
 def erased_box(before, after):
-    """Return area, height and width of what changed in a picture without grey levels of FILL."""
+    """Return area, height and width of what changed in an image without grey levels of FILL."""
     ys, xs = (before != after)[0].nonzero().T
     if not len(ys):
         return 0, 0, 0
@@ -156,7 +156,7 @@ def test_the_amounts_of_affine_tone_and_randaugment_bound_what_changes(images):
 
 
 def reference_cutmix(images, targets, rng, alpha, p):
-    """The same draws, applied picture by picture."""
+    """The same draws, applied image by image."""
     n = len(images)
     other, chosen = torch.randperm(n, generator=rng), torch.rand(n, generator=rng) < p
     share, centre = torch.rand(n, generator=rng), torch.rand(2, n, generator=rng)
@@ -192,7 +192,7 @@ def test_mixup_weighs_pictures_as_labels():
     pictures, mixed = mixup(black_and_white, targets, generator(), alpha=0.4)
     assert torch.allclose(pictures[:, 0, 0, 0] / 255, mixed[:, 1], atol=1 / 255)
     share = (mixed[:, 1] - targets[:, 1]).abs()
-    share = share[share > 0]  # of pictures whose partner is of the other kind
+    share = share[share > 0]  # of images whose partner is of the other kind
     assert share.mean() == pytest.approx(0.5, abs=0.05)
     assert share.var() == pytest.approx(1 / (4 * (2 * 0.4 + 1)), rel=0.15)  # of Beta(0.4, 0.4)
 

@@ -20,7 +20,7 @@ def data(fashion_mnist_dir):
 
 def test_sizes_and_classes(data):
     for split, size, per_class in (("train", 55_000, 5500), ("val", 5000, 500), ("test", 10_000, 1000)):
-        images, labels = data.pictures(split)
+        images, labels = data.images(split)
         assert images.shape == (size, 1, 28, 28)
         assert images.dtype == torch.uint8
         assert torch.bincount(labels).tolist() == [per_class] * 10
@@ -41,18 +41,18 @@ def test_a_batch_is_uint8_until_it_is_on_the_device(data):
 
 
 def test_training_never_sees_a_test_picture_that_is_not_in_both_files(data):
-    test = {image.numpy().tobytes() for image in data.pictures("test")[0]}
-    train, _ = data.pictures("train")
-    held_out, _ = data.pictures("val")
+    test = {image.numpy().tobytes() for image in data.images("test")[0]}
+    train, _ = data.images("train")
+    held_out, _ = data.images("val")
     shared = sum(image.numpy().tobytes() in test for image in torch.cat([train, held_out]))
-    assert shared < 50  # the official files themselves share a few pictures
+    assert shared < 50  # the official files themselves share a few images
     assert len(train) + len(held_out) == 60_000
 
 
 def test_val_size_zero_trains_on_everything(fashion_mnist_dir):
     module = FashionMNISTDataModule(val_size=0)
     module.setup("fit")
-    assert len(module.pictures("train")[1]) == 60_000
+    assert len(module.images("train")[1]) == 60_000
     assert module.val_dataloader() == []
 
 
@@ -65,9 +65,9 @@ def test_bad_options(options):
 @pytest.mark.parametrize("on_device", [True, False])
 def test_pictures_are_held_on_the_device_that_trains_unless_told_not_to(fashion_mnist_dir, on_device):
     data = FashionMNISTDataModule(on_device=on_device)
-    data.pictures("train")
+    data.images("train")
     data.trainer = SimpleNamespace(
         global_rank=0, world_size=1, overfit_batches=0, strategy=SimpleNamespace(root_device=torch.device("meta"))
     )
     assert data.train_dataloader().images.device.type == ("meta" if on_device else "cpu")
-    assert data.pictures("train")[0].device.type == "cpu"
+    assert data.images("train")[0].device.type == "cpu"

@@ -146,7 +146,7 @@ def test_images_of_kinds_that_are_not_decoded_are_named(tmp_path, ending):
     (tmp_path / "box" / f"new{ending}").write_bytes(b"P5 1 1 255 \0")
     said = refused(tmp_path)
     assert said.startswith("1 of ")
-    assert f"new{ending}: it is no picture of a format that is read here (PNG, JPEG" in said
+    assert f"new{ending}: it is not an image in a supported format (PNG, JPEG" in said
 
 
 @pytest.mark.parametrize("splits", [True, False])

@@ -178,8 +178,8 @@ def test_a_run_follows_the_data(small, root, tmp_path):
     assert list(classifier.class_names) == list("abcdefghijklmnopqrstuvwxyz")
     assert classifier.hparams["num_classes"] == 26
     limits = ["--trainer.limit_test_batches", "1", "--trainer.limit_predict_batches", "1"]
-    for verb in ("test", "predict"):
-        again = launch([verb, "--ckpt_path", str(run), "--data.data_dir", str(root), *limits], tmp_path)
+    for subcommand in ("test", "predict"):
+        again = launch([subcommand, "--ckpt_path", str(run), "--data.data_dir", str(root), *limits], tmp_path)
         assert again.code == 0, again.err
     with (run / "predictions.csv").open() as stream:
         assert [row["label"] for row in csv.DictReader(stream)][:3] == ["a", "b", "c"]
@@ -281,12 +281,12 @@ def test_pictures_are_read_as_predict_reads_them(divided):
     assert labels.tolist() == [0] * 6 + [1] * 6
     module = FashionMNISTDataModule(dataset="folder", data_dir=str(divided), val_size=4)
     assert list(module.class_names) == ["cat", "dog"]
-    train, val = module.pictures("train")[0], module.pictures("val")[0]
+    train, val = module.images("train")[0], module.images("val")[0]
     assert module.hparams["mean"] == mean_and_std(torch.cat([train, val]))[0]
 
 
 def test_unreadable_pictures_are_named_and_refused(divided, tmp_path):
-    (divided / "train/cat/00.png").write_bytes(b"no picture")
+    (divided / "train/cat/00.png").write_bytes(b"no image")
     (divided / "train/dog/01.png").write_bytes((divided / "train/dog/01.png").read_bytes()[:60])
     (divided / "train/dog/notes.txt").write_text("not looked at")
     launched = launch(folder_line(divided), tmp_path)
@@ -320,7 +320,7 @@ def test_what_does_not_fit_into_memory_is_refused(divided, monkeypatch):
         load(divided, "train", "folder")
 
 
-def test_a_folder_is_reported_by_the_verb_data(divided, capsys, tmp_path, monkeypatch):
+def test_a_folder_is_reported_by_the_subcommand_data(divided, capsys, tmp_path, monkeypatch):
     from vgg_lightning.__main__ import main
 
     monkeypatch.chdir(tmp_path)  # where the contact sheet goes

@@ -82,7 +82,7 @@ def bright(folder):
 def test_own_files_are_normalised_by_their_own_mean_and_deviation(tmp_path):
     folder = bright(tmp_path / "idx")
     data = FashionMNISTDataModule(dataset="idx", data_dir=str(folder), val_size=8)
-    batch, _ = data.on_after_batch_transfer(data.pictures("train"), 0)
+    batch, _ = data.on_after_batch_transfer(data.images("train"), 0)
     mean, std = mean_and_std(load(folder, "train", "idx")[0])
     assert (data.hparams["mean"], data.hparams["std"]) == (mean, std)
     assert 0.7 < mean < 0.9
@@ -91,7 +91,7 @@ def test_own_files_are_normalised_by_their_own_mean_and_deviation(tmp_path):
 
 def test_a_mean_that_is_given_is_taken(tmp_path):
     data = FashionMNISTDataModule(dataset="idx", data_dir=str(bright(tmp_path)), val_size=8, mean=0.5, std=0.25)
-    data.pictures("train")
+    data.images("train")
     assert (data.preprocess.mean, data.preprocess.std) == (0.5, 0.25)
 
 
@@ -128,7 +128,7 @@ def test_erase_fills_with_the_mean_of_own_files(tmp_path, normalize):
     folder = bright(tmp_path)
     options = {"dataset": "idx", "data_dir": str(folder), "val_size": 8, "augment": ["cutout"], "normalize": normalize}
     data = FashionMNISTDataModule(**options)
-    images, _ = data.pictures("train")
+    images, _ = data.images("train")
     place = Place(0, 0, 0, 0, torch.arange(len(images)), len(images))
     hidden = data.augment(images, place)[data.augment(images, place) != images]
     assert hidden.unique().tolist() == [round(255 * mean_and_std(load(folder, "train", "idx")[0])[0])]

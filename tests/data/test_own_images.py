@@ -116,10 +116,10 @@ def test_everything_said_leaves_nothing_to_say(home):
 def test_python_gets_the_sizes_of_the_command_line(home, monkeypatch):
     monkeypatch.chdir(home)
     data = FashionMNISTDataModule(dataset="folder", data_dir="my shapes")
-    assert len(data.pictures("val")[1]) == data.hparams["val_size"] == 19
+    assert len(data.images("val")[1]) == data.hparams["val_size"] == 19
     assert data.hparams["batch_size"] == 16
     idx = FashionMNISTDataModule(dataset="idx", data_dir=str(data_folder()))
-    idx.pictures("test")
+    idx.images("test")
     assert (idx.hparams["val_size"], idx.hparams["batch_size"]) == (51, 32)
     prepared = prepare({"ratio": 64, "head": "gap"}, {"dataset": "folder", "data_dir": "my shapes"}, record=False)
     assert prepared.trainer.max_epochs == 37
@@ -171,7 +171,7 @@ def test_a_class_that_is_all_held_out_is_named(tmp_path, capsys):
     draw_shapes(tmp_path / "train", 1, ("circle",))
     draw_shapes(tmp_path / "train", 30, ("star",))
     draw_shapes(tmp_path / "test", 2, ("circle", "star"), seed=1)
-    FashionMNISTDataModule(dataset="folder", data_dir=str(tmp_path)).pictures("train")
+    FashionMNISTDataModule(dataset="folder", data_dir=str(tmp_path)).images("train")
     note = "note: all training images of circle are held out for validation: add images, or lower val_size 7\n"
     assert note in capsys.readouterr().err
 
@@ -179,12 +179,12 @@ def test_a_class_that_is_all_held_out_is_named(tmp_path, capsys):
 def test_the_run_finds_its_data_again(run, tmp_path):
     """From the folder where it was made, and from elsewhere."""
     for cwd in (run.parents[2], tmp_path):
-        for verb, said in (
+        for subcommand, said in (
             ("test", "on 48 held-out images of "),
             ("validate", "on 19 validation images\n"),
             ("predict", "of 48 test images right"),
         ):
-            launched = launch([verb, "--ckpt_path", os.path.relpath(run, cwd)], cwd)
+            launched = launch([subcommand, "--ckpt_path", os.path.relpath(run, cwd)], cwd)
             assert launched.code == 0, launched.err
             assert said in launched.out
     (found,) = [line for line in launched.out.splitlines() if line.startswith("predictions: ")]
@@ -297,7 +297,7 @@ def test_int8_is_calibrated_on_the_images_of_the_run(run, tmp_path, monkeypatch)
     seen = []
 
     def write(model, file):
-        seen.append(model.data().pictures("train")[0])
+        seen.append(model.data().images("train")[0])
         file.touch()
         return [file]
 
@@ -313,8 +313,8 @@ def test_int8_is_calibrated_on_the_images_of_the_run(run, tmp_path, monkeypatch)
 
 def test_every_next_command_works_where_it_is_printed(first, home):
     commands = next_commands(first.out)
-    verbs = [shlex.split(command)[1] for command in commands]
-    assert verbs[:2] == ["--logdir", "predict"]
+    subcommands = [shlex.split(command)[1] for command in commands]
+    assert subcommands[:2] == ["--logdir", "predict"]
     events = home / shlex.split(commands[0])[2]
     assert list(events.rglob("events.*"))
     predicted = launch(shlex.split(commands[1])[1:], home)
@@ -388,7 +388,7 @@ def test_a_part_is_called_a_part_everywhere(home):
 def test_the_official_test_images_are_all_of_a_known_data_set(tiny, root):
     shutil.copytree(tiny.raw, root / "FashionMNIST/raw")
     data = FashionMNISTDataModule(data_dir=str(root), batch_size=8, val_size=10)
-    data.pictures("test"), data.pictures("val")
+    data.images("test"), data.images("val")
     assert data.part("test", 3).text == "the official test images"
     assert data.part("test", 2).text == "16 of the 20 official test images"
     assert data.part("val", 1).text == "8 of the 10 validation images"
@@ -457,7 +457,7 @@ def test_the_data_is_shown_before_it_is_trained_on(home):
     assert "left out: 1 not called like images (.txt)" in lines
     assert lines[-1] == "contact sheet: a.png, what the network will see of 10 training images a class"
     sheet = np.asarray(Image.open(home / "a.png"))
-    seen = FashionMNISTDataModule(dataset="folder", data_dir=str(home / "with more")).pictures("train")[0]
+    seen = FashionMNISTDataModule(dataset="folder", data_dir=str(home / "with more")).images("train")[0]
     first = torch.from_numpy(sheet[2:58:2, 150:206:2].copy())  # the row of the circles begins here
     assert any(torch.equal(first, image) for image in seen[:, 0])
     assert launch(["data", "--dataset", "folder", "--data_dir", "with more"], home).code == 0

@@ -68,7 +68,7 @@ def test_a_faulty_file_laid_by_hand_is_passed_over_and_kept(tiny, root, mirror_o
     prepared = prepare(root)
     assert prepared.source == f"files laid by hand into {root} and download from {mirror.url}"
     assert by_hand.read_bytes() == b"\x1f\x8b rubbish"
-    assert f"passing over {by_hand}: it is no sound gzip file" in capfd.readouterr().err
+    assert f"passing over {by_hand}: it is not a valid gzip file" in capfd.readouterr().err
     assert mirror.asked.total() == 1
 
 
@@ -85,7 +85,7 @@ def test_a_bomb_is_refused_early(tiny, root, offline, capfd):
 @pytest.mark.parametrize(
     ("answers", "said"),
     [
-        ([(200, b"<html>Log in</html>")], "is no sound gzip file"),
+        ([(200, b"<html>Log in</html>")], "is not a valid gzip file"),
         ([(404, b"")], "answers 404 Not Found"),
         ([(503, b"")] * 3, "answers 503 Service Unavailable"),
         ([(200, b"")] * 3, "is empty"),

@@ -1,4 +1,4 @@
-"""Whole-batch transforms against torchvision's, picture by picture."""
+"""Whole-batch transforms against torchvision's, image by image."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ def images():
 
 
 def of_the_sources(images, size):
-    """Resize and ToTensor of PIL pictures, one by one."""
+    """Resize and ToTensor of PIL images, one by one."""
     reference = transforms.Compose([transforms.ToPILImage(), transforms.Resize(size), transforms.ToTensor()])
     return torch.stack([reference(image) for image in images])
 
@@ -109,7 +109,7 @@ def test_augmentation_is_a_function_of_the_place(images, other):
 
 
 def mirrored(seed, epoch, batch_size, ranks=1):
-    """Return bool (101,): which of 101 pictures the batches of an epoch show mirrored."""
+    """Return bool (101,): which of 101 images the batches of an epoch show mirrored."""
     images = torch.arange(28, dtype=torch.uint8).expand(101, 1, 28, 28)
     found = torch.zeros(101, dtype=torch.bool)
     augment = Augment(["alternating_flip"])

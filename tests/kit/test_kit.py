@@ -140,7 +140,7 @@ def test_nan_stops_it_before_the_weights(server, tmp_path):
     )
     assert run(server, folder) == 3
     line = output(folder).splitlines()[-1]
-    assert line.startswith("error: the loss is not finite in epoch 1, step 10, batch 2, at the learning rate 0.00")
+    assert line.startswith("error: the loss is NaN or Inf in epoch 1, step 10, batch 2, at the learning rate 0.00")
     assert "model.lr" not in line  # an option of the project
     checkpoint = last(folder)
     assert checkpoint["global_step"] == 10
@@ -225,7 +225,7 @@ def test_options_that_no_checkpoint_could_be_opened_with_are_refused_at_the_star
     )
     assert run(server, folder) == 2
     line = output(folder).splitlines()[-1]
-    assert line.startswith("error: Forecaster saves the option notes = PosixPath('notes'), which is no plain value")
+    assert line.startswith("error: Forecaster saves the option notes = PosixPath('notes'), which is not a plain value")
     assert not list(folder.rglob("last.ckpt"))
 
 

@@ -21,13 +21,13 @@ FIT = [
 @pytest.fixture(scope="module")
 def pictures(fashion_mnist_dir):
     data = FashionMNISTDataModule(image_size=28)
-    return data.preprocess(data.pictures("train")[0][:7000])
+    return data.preprocess(data.images("train")[0][:7000])
 
 
 def test_outputs_are_not_correlated_and_of_equal_strength(pictures):
     stem = WhiteningConv(1, 16)
     stem.whiten(pictures[:5000])
-    outputs = stem(pictures[5000:])[..., 1:-1, 1:-1].transpose(0, 1).flatten(1)  # pictures it has not seen
+    outputs = stem(pictures[5000:])[..., 1:-1, 1:-1].transpose(0, 1).flatten(1)  # images it has not seen
     half, negatives = outputs.split(8)
     moments = half @ half.T / half.shape[1]
     assert torch.allclose(moments, torch.eye(8), atol=0.06)  # EPS takes 4 % off the weakest direction
@@ -67,7 +67,7 @@ def stem_of(file):
 def expected_stem(ratio=16):
     data = FashionMNISTDataModule(image_size=28, dataset="idx", data_dir=data_options()[3], val_size=64)
     stem = WhiteningConv(1, 16)
-    stem.whiten(data.preprocess(data.pictures("train")[0]))
+    stem.whiten(data.preprocess(data.images("train")[0]))
     return stem.weight
 
 

@@ -37,7 +37,7 @@ OPTIONS = [
 
 
 def make_data(folder):
-    """Write pictures of 10 classes as IDX files: 8 batches to train, 3 to validate, 3 to test."""
+    """Write images of 10 classes as IDX files: 8 batches to train, 3 to validate, 3 to test."""
     random = np.random.default_rng(0)
     folder.mkdir(parents=True)
     patterns = random.integers(0, 200, (10, 28, 28))
@@ -58,7 +58,7 @@ def once(args):
         if arg.startswith("--"):
             key, table[arg] = arg, []
         elif not table:
-            table[arg] = []  # the verb
+            table[arg] = []  # the subcommand
         else:
             table[key] = [arg]
     return [part for key, values in table.items() for part in (key, *values)]
@@ -161,18 +161,23 @@ def rows(file):
 
 
 def scalars(run):
-    """Return {tag: [(step, value)]} as TensorBoard shows them.
+    """Return {tag: [(step, value)]} as TensorBoard shows them: "train/curves/loss" is the line of train in a chart.
 
     TensorBoard takes the files in the order of their names: the second, the process and a count of its files. Launches
     of tests can share a second and a process, where the tenth file comes before the ninth: here the order is that in
     which they were written.
     """
-    files = sorted(Path(run).glob("events.*"), key=lambda file: (file.name.split(".")[3], file.stat().st_mtime_ns))
-    with tempfile.TemporaryDirectory() as folder:
-        for number, file in enumerate(files):
-            shutil.copyfile(file, Path(folder) / f"events.out.tfevents.{number:06}")
-        events = EventAccumulator(folder, size_guidance={"scalars": 0}).Reload()
-    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    found = {}
+    for part in (run, *(run / split for split in ("train", "val", "test"))):
+        files = sorted(Path(part).glob("events.*"), key=lambda file: (file.name.split(".")[3], file.stat().st_mtime_ns))
+        with tempfile.TemporaryDirectory() as folder:
+            for number, file in enumerate(files):
+                shutil.copyfile(file, Path(folder) / f"events.out.tfevents.{number:06}")
+            events = EventAccumulator(folder, size_guidance={"scalars": 0}).Reload()
+        for tag in events.Tags()["scalars"]:
+            name = tag if part == run else f"{part.name}/{tag}"
+            found[name] = [(event.step, event.value) for event in events.Scalars(tag)]
+    return found
 
 
 def differences(a, b, path=""):

@@ -1,4 +1,4 @@
-"""What the tests of this folder share: 512 synthetic pictures, a network of 2,435 parameters, and the command line."""
+"""What the tests of this folder share: 512 synthetic images, a network of 2,435 parameters, and the command line."""
 
 from __future__ import annotations
 

@@ -210,7 +210,7 @@ def test_a_raised_patience_goes_on_and_a_lowered_one_stops(tmp_path):
     assert config(run)["early_stopping"] == 6
     lowered = resume(tmp_path, *options, "--early_stopping", "2")
     assert lowered.code == 0
-    assert "is finished: 7 epochs, 14 steps; raise --early_stopping to go on" in lowered.out
+    assert "is finished: 7 epochs, 14 steps; raise --early_stopping to resume" in lowered.out
     (run / "results.json").unlink()  # as if it had been cut off before its test
     assert resume(tmp_path, *options, "--early_stopping", "2").code == 0
     assert (results(run)["epochs"], results(run)["ended_by"]) == (7, "early_stopping")
@@ -250,7 +250,7 @@ def test_a_run_that_max_steps_ended_within_an_epoch_reads_the_other_batches(tmp_
     assert "ended by --trainer.max_steps 14, in epoch 2 after 4 of 10 batches" in cut.out
     assert "epoch 2/2, 4 of 10 batches: " in cut.out
     told = resume(tmp_path, "--name", "cut")
-    assert "is finished: 1 epoch, 14 steps; raise --trainer.max_steps to go on" in told.out
+    assert "is finished: 1 epoch, 14 steps; raise --trainer.max_steps to resume" in told.out
     went_on = resume(tmp_path, "--name", "cut", "--trainer.max_steps", "20")
     assert went_on.code == 0, went_on.err
     whole, cut = run_of(tmp_path, "whole"), run_of(tmp_path, "cut")

@@ -49,7 +49,7 @@ FIT = {
     "--data.val_size -1": "--data.val_size takes 0 to 511",
     "--data.augment [foo]": "'foo' --data.augment takes a list of flip, shift",
     "--data.augment flip": "--data.augment takes a list such as [a, b]",
-    "--data.dataset foo": "--data.dataset takes one of fashion_mnist, idx 'foo'",
+    "--data.dataset foo": "dataset 'foo' is unknown use one of fashion_mnist, idx --import",
     "--data.data_dir /nowhere": "/nowhere is missing data_dir",
     "--trainer.precision foo": "--trainer.precision takes one of 16-mixed bf16-mixed 32-true",
     "--trainer.accelerator foo": "--trainer.accelerator 'foo' auto, gpu cuda cpu",
@@ -99,7 +99,7 @@ FIT = {
     "--config FOLDER/unknown.yaml": "--model.lrr is unknown did you mean --model.lr",
     "--config FOLDER/type.yaml": "--model.lr takes a number, got 'abc'",
     "--config": "--config has no value",
-    "foo": "'foo' is no option",
+    "foo": "unexpected 'foo' options start with --",
     "--ckpt_path nope.ckpt": "nope.ckpt does not exist",
     "--ckpt_path FOLDER": "is a folder without checkpoints/best.ckpt",
     "--ckpt_path FOLDER/page.ckpt": "page.ckpt is not a checkpoint",
@@ -110,8 +110,8 @@ OTHERS = {
     "test": "test needs weights --ckpt_path",
     "validate": "validate needs weights --ckpt_path",
     "predict": "predict needs weights --ckpt_path",
-    "fit test": "'test' is no option",
-    "--model.lr 3 fit": "--model.lr stands before the verb fit",
+    "fit test": "unexpected 'test'",
+    "--model.lr 3 fit": "--model.lr must come after the subcommand fit",
     "fitt": "'fitt' did you mean fit?",
     "export": "checkpoint",
     "export nope.ckpt": "nope.ckpt does not exist",
@@ -156,7 +156,7 @@ def test_mistake_in_fit(tmp_path, folder, options, words):
 
 
 @pytest.mark.parametrize(("line", "words"), OTHERS.items())
-def test_mistake_in_other_verbs(tmp_path, line, words):
+def test_mistake_in_other_subcommands(tmp_path, line, words):
     began = time.process_time()
     check(launch(shlex.split(line), tmp_path), words, began)
     assert not list(tmp_path.iterdir())

@@ -136,8 +136,9 @@ def test_the_numbers_of_a_run_are_those_of_the_checkpoint_that_it_names(tmp_path
     run = run_of(tmp_path, "n")
     found = results(run)
     named = str(run / found["checkpoint"])
-    for verb, split, words in (("validate", "val", "validation  "), ("test", "test", "test accuracy")):
-        said = small.launch([verb, "--ckpt_path", named, *DATA, f"--trainer.limit_{split}_batches", "1"], tmp_path)
+    for subcommand, split, words in (("validate", "val", "validation  "), ("test", "test", "test accuracy")):
+        limit = [f"--trainer.limit_{split}_batches", "1"]
+        said = small.launch([subcommand, "--ckpt_path", named, *DATA, *limit], tmp_path)
         assert re.search(rf"{words} +{100 * found[f'{split}_acc']:.2f} %", said.out), said.out
         assert f"{found[f'{split}_loss']:.4f}" in said.out
 

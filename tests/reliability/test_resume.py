@@ -88,7 +88,7 @@ def test_killed_five_times_in_one_run(server, options, unbroken, tmp_path):
     resume_until_done(server, tmp_path, command)
     result = everything(only_run(tmp_path))
     assert not differences(unbroken, result)
-    steps = [step for step, _ in result["tensorboard"]["train_loss_step"]]
+    steps = [step for step, _ in result["tensorboard"]["train/every_step/loss"]]
     assert steps == list(range(EPOCHS * STEPS))  # each once, none missing
 
 
@@ -193,7 +193,7 @@ def test_a_finished_run_goes_on_with_more_epochs_on_their_schedule(server, copy,
     result = everything(copy)
     assert result["results"]["epochs"] == EPOCHS + 1
     assert result["results"]["steps"] == (EPOCHS + 1) * STEPS
-    rates = dict(result["tensorboard"]["lr-SGD/pg1"])
+    rates = dict(result["tensorboard"]["train/every_step/learning_rate"])
     steps, warm_up = (EPOCHS + 1) * STEPS, STEPS // 2
     for step in range(EPOCHS * STEPS, steps):
         progress = (step - warm_up) / (steps - warm_up)
@@ -203,7 +203,7 @@ def test_a_finished_run_goes_on_with_more_epochs_on_their_schedule(server, copy,
 def test_the_command_line_wins_over_the_rate_of_the_checkpoint(server, copy, options, tmp_path):
     more = ["--trainer.max_epochs", EPOCHS + 1, "--model.lr", "0.5", "--model.schedule", "constant"]
     assert server.run(tmp_path, "fit", "--resume", *NETWORK, *options, *more) == 0, output(tmp_path)
-    rates = dict(everything(copy)["tensorboard"]["lr-SGD/pg1"])
+    rates = dict(everything(copy)["tensorboard"]["train/every_step/learning_rate"])
     assert all(rates[step] == pytest.approx(0.5) for step in range(EPOCHS * STEPS, (EPOCHS + 1) * STEPS))
 
 

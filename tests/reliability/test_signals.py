@@ -1,4 +1,4 @@
-"""SIGTERM, SIGINT and SIGUSR1 end every verb in order, and fit with a checkpoint to go on from."""
+"""SIGTERM, SIGINT and SIGUSR1 end every subcommand in order, and fit with a checkpoint to resume from."""
 
 import random
 import re
@@ -61,12 +61,13 @@ def test_the_test_at_the_end_of_fit_stops_and_is_made_up_for(server, options, un
 
 
 @pytest.mark.parametrize(
-    ("verb", "hook"), [("validate", "validation_step"), ("test", "test_step"), ("predict", "predict_step")]
+    ("subcommand", "hook"), [("validate", "validation_step"), ("test", "test_step"), ("predict", "predict_step")]
 )
-def test_the_other_verbs_stop(server, options, data, tmp_path_factory, finished, verb, hook):
-    folder = tmp_path_factory.mktemp(verb)
+def test_the_other_subcommands_stop(server, options, data, tmp_path_factory, finished, subcommand, hook):
+    folder = tmp_path_factory.mktemp(subcommand)
+    paths = ["--ckpt_path", str(finished), "--data.data_dir", str(data)]
     for signum in SIGNALS:
-        command = [verb, "--ckpt_path", str(finished), "--data.data_dir", str(data), "--trainer.accelerator", "cpu"]
+        command = [subcommand, *paths, "--trainer.accelerator", "cpu"]
         line = stopped(server, folder, command, signum, hook, 1)
         assert line == f"stopped by {signum.name}"
     assert not list(finished.glob("predictions.csv"))

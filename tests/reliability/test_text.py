@@ -73,11 +73,11 @@ def test_no_cell_of_a_table_is_a_formula(run, tmp_path):
 
 
 def test_tensorboard_has_the_names_with_escapes(run, tmp_path):
-    said = fit(tmp_path, "--ckpt_path", str(run), "--trainer.max_epochs", "3", "--show", "classes")
+    said = fit(tmp_path, "--ckpt_path", str(run), "--trainer.max_epochs", "3", "--show", "curves")
     assert said.code == 0, said
     events = EventAccumulator(str(run))
     events.Reload()
-    tags = [tag for tag in events.Tags()["scalars"] if tag.startswith("val_accuracy/")]
+    tags = [tag for tag in events.Tags()["tensors"] if tag.startswith("val_curve/")]
     assert any("pwned" in tag for tag in tags)
     assert not any(CONTROL.search(tag) for tag in tags)
 
@@ -88,7 +88,7 @@ def test_the_page_shows_names_with_escapes(run):
 
     buffer = io.BytesIO()
     Image.linear_gradient("L").save(buffer, "PNG")
-    classes, _ = classify(load_classifier(run), buffer.getvalue())
+    classes, *_ = classify(load_classifier(run), buffer.getvalue())
     assert len(classes) == len(NAMES)
     assert not any(CONTROL.search(name) for name in classes)
 
@@ -171,7 +171,7 @@ def test_what_cannot_be_shown_says_why_with_escapes(capsys):
     trainer = SimpleNamespace(is_global_zero=True, global_step=1, loggers=[logger])
     shows = Show()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vgg_lightning.show.base.write", lambda trainer, log: log(None))
+        patch.setattr("vgg_lightning.show.base.boards.show", lambda trainer, log, *_: log(None))
         shows.attempt(trainer, draw)
     said = capsys.readouterr().err
     assert not CONTROL.search(said)

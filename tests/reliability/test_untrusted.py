@@ -77,8 +77,8 @@ def doors(file, where):
         load_classifier(file)
     except UserError as error:
         said.append(str(error))
-    for verb in ("fit", "validate", "test", "predict"):
-        said.append(launch([verb, "--ckpt_path", str(file), *data_options()[2:4]], where))
+    for subcommand in ("fit", "validate", "test", "predict"):
+        said.append(launch([subcommand, "--ckpt_path", str(file), *data_options()[2:4]], where))
     said.append(fit(where, "--model.weights", str(file)))
     return said
 
@@ -109,7 +109,7 @@ def hostile(mark):
         "wide": lambda c: c["hyper_parameters"].update(hidden_units=10**9, head="classic"),
         "many classes": lambda c: c["hyper_parameters"].update(num_classes=10**12),
         "endless": lambda c: c["hyper_parameters"].update(num_classes=10**40),
-        "huge pictures": lambda c: (
+        "huge images": lambda c: (
             c["hyper_parameters"].update(image_size=10**7),
             c["datamodule_hyper_parameters"].update(image_size=10**7),
         ),
@@ -150,15 +150,15 @@ def test_hostile_checkpoint(run, tmp_path, canary, kind):
     ):
         with pytest.raises(UserError):  # --model.weights takes the weights alone, which are sound here
             load_classifier(file)
-        for verb in ("fit", "validate", "test", "predict"):
-            launched = launch([verb, "--ckpt_path", str(file), *data_options()[2:4]], tmp_path)
+        for subcommand in ("fit", "validate", "test", "predict"):
+            launched = launch([subcommand, "--ckpt_path", str(file), *data_options()[2:4]], tmp_path)
             assert launched.code == 2, launched
             one_line(launched)
-    elif kind in ("name", "nested", "wide", "many classes", "endless", "huge pictures", "options no table"):
+    elif kind in ("name", "nested", "wide", "many classes", "endless", "huge images", "options no table"):
         with pytest.raises(UserError):
             load_classifier(file)
-        for verb in ("fit", "validate", "test", "predict"):
-            assert launch([verb, "--ckpt_path", str(file), *data_options()[2:4]], tmp_path).code == 2
+        for subcommand in ("fit", "validate", "test", "predict"):
+            assert launch([subcommand, "--ckpt_path", str(file), *data_options()[2:4]], tmp_path).code == 2
     else:
         refused_everywhere(file, tmp_path)
     assert time.process_time() - began < 10
@@ -307,7 +307,7 @@ def test_options_that_are_not_plain_fail(value):
 
 def test_all_options_declare_plain_types():
     """An option of another type would make checkpoints that their own reader refuses."""
-    from vgg_lightning.loading.opened import fits
+    from vgg_lightning.base.options import fits
 
     for owner in (Classifier, FashionMNISTDataModule):
         made = owner()
@@ -342,12 +342,12 @@ def test_fuzzed_options_are_refused_or_right(run, changes):
         assert opened.network.state_dict().keys() == Classifier(**before).network.state_dict().keys()
 
 
-VERBS = ("fit", "validate", "test", "predict")
+SUBCOMMANDS = ("fit", "validate", "test", "predict")
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("subcommand", SUBCOMMANDS)
 @pytest.mark.parametrize("through_config", [False, True])
-def test_structure_is_never_overridden_without_a_word(run, tmp_path, verb, through_config):
+def test_structure_is_never_overridden_without_a_word(run, tmp_path, subcommand, through_config):
     asked = (("model.ratio", "32", "64"), ("model.head", "classic", "gap"), ("data.image_size", "64", "32"))
     for option, value, has in asked:
         group, name = option.split(".")
@@ -356,7 +356,7 @@ def test_structure_is_never_overridden_without_a_word(run, tmp_path, verb, throu
             options = ["--config", str(tmp_path / "mine.yaml")]
         else:
             options = [f"--{option}", value]
-        line = one_line(launch([verb, "--ckpt_path", str(run), *data_options()[2:4], *options], tmp_path))
+        line = one_line(launch([subcommand, "--ckpt_path", str(run), *data_options()[2:4], *options], tmp_path))
         for word in (f"--{option}", value, has):
             assert word in line
 

@@ -114,8 +114,8 @@ def test_a_damaged_best_checkpoint_does_not_end_a_run(server, copy, options, tmp
 def test_a_damaged_file_by_name_is_refused_with_the_newest_valid_one(server, copy, tmp_path):
     file = copy / "checkpoints" / "last.ckpt"
     flip(file, 5000, 3)
-    for verb in ("fit", "test"):
-        assert server.run(tmp_path, verb, "--ckpt_path", file) == 2
+    for subcommand in ("fit", "test"):
+        assert server.run(tmp_path, subcommand, "--ckpt_path", file) == 2
         line = output(tmp_path).strip()
         assert "\n" not in line
         assert "last-prev.ckpt" in line or "best.ckpt" in line
@@ -168,7 +168,7 @@ def test_a_run_on_a_disk_that_is_too_small_is_refused(server, small_disk, option
 
 @needs_root
 def test_a_run_on_a_disk_that_fills_up_goes_on_and_says_so(server, tmp_path, options, unbroken):
-    """The disk is full from the second epoch on: training goes on, best.ckpt stays what it was, the code is 1."""
+    """The disk is full from the second epoch on: training continues, best.ckpt stays what it was, the code is 1."""
     disk, command = tmp_path / "disk", ["fit", *NETWORK, *options, "--trainer.default_root_dir", tmp_path / "disk"]
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "none", disk], check=False).returncode:
@@ -177,7 +177,7 @@ def test_a_run_on_a_disk_that_fills_up_goes_on_and_says_so(server, tmp_path, opt
         at = {"hook": "training_step", "count": 10, "fill": str(disk / "filler")}
         assert server.run(tmp_path, *command, at=at) == 1, output(tmp_path)
         run = only_run(disk)
-        assert "last.ckpt is not written: No space left on device; training goes on" in output(tmp_path)
+        assert "last.ckpt is not written: No space left on device; training continues" in output(tmp_path)
         assert "Traceback" not in output(tmp_path)
         assert "test accuracy" in output(tmp_path)
         assert "the newest checkpoint could not be written: make room and resume the run" in output(tmp_path)

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 PLACE = Path("/runs")
 DATA_SHA256 = "d87e9a3c9cb06b13a417ee62dcc6e5accedce1b60734f2c2b380e220918cd953"
-TRAINED, TESTED = 160, 40  # pictures
+TRAINED, TESTED = 160, 40  # images
 COMMON = [
     *("--data.dataset", "idx", "--data.data_dir", "data", "--data.val_size", "32"),
     *("--trainer.accelerator", "cpu", "--trainer.devices", "1", "--trainer.log_every_n_steps", "1", "--show", "none"),
@@ -68,7 +68,7 @@ def scrambled(*shape):
 
 
 def make_data(folder):
-    """Write pictures of 10 classes as IDX files, and return the SHA-256 of all of them."""
+    """Write images of 10 classes as IDX files, and return the SHA-256 of all of them."""
     folder.mkdir(parents=True)
     noise = scrambled(TRAINED + TESTED, 28, 28)
     patterns = scrambled(10, 7, 7).repeat(4, axis=1).repeat(4, axis=2) // 3

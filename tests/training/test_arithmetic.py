@@ -73,7 +73,7 @@ def test_accumulated_batches_step_as_one_batch_of_all_their_images(accumulate, o
     ],
 )
 def test_each_image_of_a_group_counts_once_whatever_the_loader(sizes, accumulate, groups):
-    images, labels = data(mean=0.2, std=0.3).pictures("train")
+    images, labels = data(mean=0.2, std=0.3).images("train")
 
     def loader(batches):
         places = torch.arange(sum(batches)).split(batches)
@@ -115,7 +115,7 @@ def test_val_loss_is_the_mean_over_images_in_every_precision(precision):
     torch.manual_seed(0)
     model, module = Classifier(**PLAIN), data(batch_size=48, val_size=300)  # the last batch has 12
     (result,) = trainer(precision=precision).validate(model, module, verbose=False)
-    images, labels = module.pictures("val")
+    images, labels = module.images("val")
     with torch.no_grad():
         logits = model.network(model.preprocess(images).to(model.dtype)).double()
     assert result["val_loss"] == pytest.approx(float(torch.nn.functional.cross_entropy(logits, labels)), abs=1e-5)
@@ -142,7 +142,7 @@ def test_a_batch_of_one_image_is_refused_where_batchnorm_cannot_take_it():
         UserError, match="BatchNorm of lenet has nothing to average in a batch of one image: give batch"
     ):
         trainer().fit(Classifier(**LENET), data(batch_size=1, image_size=28))
-    images, labels = data().pictures("train")
+    images, labels = data().images("train")
     with pytest.raises(UserError, match="BatchNorm of lenet has nothing to average"):
         trainer().fit(Classifier(**LENET), DataLoader(TensorDataset(images[:5], labels[:5]), batch_size=2))
     trainer(limit_train_batches=2).fit(Classifier(**PLAIN), data(batch_size=1))

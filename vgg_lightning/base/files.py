@@ -72,7 +72,7 @@ def write_whole(file: Path, content: str | bytes) -> None:
     A link of that name is replaced; what it points to is left alone. Text is written in UTF-8.
 
     Raises:
-        OSError: if it cannot be written; the file of before is untouched then.
+        OSError: if it cannot be written; the previous file is then untouched.
     """
     data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
     _fill(file, lambda part: part.write_bytes(data))

@@ -1,11 +1,12 @@
-"""What a signature cannot say of an option: one row for each, beside the class or the parser that takes it."""
+"""Metadata of options: one row for each, in addition to the signature of the class or the parser."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from types import UnionType
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from vgg_lightning.base.errors import UserError, nearest, option
 
@@ -26,10 +27,10 @@ class Range(NamedTuple):
 Resumed = Literal["obeyed", "kept", "refused", "ignored"]
 # What a resumed run does with an option, in the words of the docs.
 RESUMED: dict[Resumed, str] = {
-    "obeyed": "what is given now counts from here on",
+    "obeyed": "the new value is used from here on",
     "kept": "the checkpoint decides, for `validate`, `test` and `predict` too; another value is refused",
     "refused": "the run decides; another value is refused",
-    "ignored": "has done its part when the run began; another value is said to change nothing",
+    "ignored": "applied only when the run began; a message says that another value changes nothing",
 }
 
 
@@ -99,3 +100,26 @@ def check(group: str, rows: Rows, options: Mapping[str, Any]) -> None:
 def without_group(group: str, args: Sequence[str]) -> list[str]:
     """Return arguments with --NAME for --GROUP.NAME, for a subcommand that has options of one group alone."""
     return [f"--{arg.removeprefix(f'--{group}.')}" if arg.startswith(f"--{group}.") else arg for arg in args]
+
+
+LONGEST = 1000  # characters of a string or parts of a list or table: more is no option of ours
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Return whether a plain value is of the type that an option declares; no subclass passes for one."""
+    if get_origin(hint) in (Union, UnionType):
+        return any(fits(value, part) for part in get_args(hint))
+    if get_origin(hint) is Literal:
+        return type(value) is str and value in get_args(hint)
+    if get_origin(hint) is list:
+        return type(value) is list and len(value) <= LONGEST and all(fits(v, get_args(hint)[0]) for v in value)
+    if get_origin(hint) is dict:
+        if type(value) is not dict or len(value) > LONGEST:
+            return False
+        key, kind = get_args(hint)
+        return all(fits(k, key) and fits(v, kind) for k, v in value.items())
+    if hint is float:
+        return type(value) in (int, float)
+    if hint is str:
+        return type(value) is str and len(value) <= LONGEST
+    return type(value) is hint

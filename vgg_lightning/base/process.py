@@ -1,4 +1,4 @@
-"""Which process of a run this is. Nothing heavy is imported: errors and signals ask before torch is there."""
+"""Rank, world size and launcher of this process. Loads no torch, since errors and signals use it early."""
 
 from __future__ import annotations
 
@@ -79,5 +79,5 @@ def _number(name: str, default: int | None = None) -> int:
     if text.isdigit():
         return int(text)
     if text and default is None:
-        raise UserError(f"{name} is {text!r} in the environment, which is no number: start the run with torchrun")
+        raise UserError(f"{name} is {text!r} in the environment, which is not a number: start the run with torchrun")
     return default or 0

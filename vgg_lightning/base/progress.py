@@ -1,4 +1,4 @@
-"""Bars on a terminal, plain lines elsewhere; in colour unless NO_COLOR asks for none (https://no-color.org)."""
+"""Progress bars on a terminal, plain lines elsewhere; in colour unless NO_COLOR is set (https://no-color.org)."""
 
 from __future__ import annotations
 

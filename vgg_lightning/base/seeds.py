@@ -1,4 +1,4 @@
-"""Randomness as a function of where a run stands, so that a resumed run draws what the unbroken one drew."""
+"""Random seeds as a function of the position in a run, so that a resumed run draws the same numbers."""
 
 from __future__ import annotations
 

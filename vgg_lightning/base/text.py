@@ -7,11 +7,15 @@ import io
 import shlex
 import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
+from vgg_lightning.base.imports import import_options
+
 FORMATS = ("table", "json", "csv", "markdown")
+WIDTH = 100  # columns of a screen
 ROOT = Path(__file__).parents[2]  # of the checkout, where there is one
 FORMULA = ("=", "+", "-", "@")  # what a spreadsheet takes for the beginning of one
 
@@ -33,6 +37,11 @@ def table(header: Sequence[str], rows: Sequence[Row]) -> str:
     ]
     lines.insert(1, "  ".join("-" * width for width in widths))
     return "\n".join(line.rstrip() for line in lines)
+
+
+def wrapped(text: str) -> str:
+    """Return a text in lines of at most `WIDTH` columns."""
+    return textwrap.fill(text, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
 
 
 def narrow_table(header: Sequence[str], rows: Sequence[Row], width: int, all_in: str) -> str:
@@ -162,7 +171,14 @@ def show_any_text() -> None:
 
 
 def program(name: str) -> str:
-    """Return what to type to start a program of this environment, which need not be on the path, or have no script."""
+    """Return what to type to start a program of this environment, which need not be on the path, or have no script.
+
+    This package's own is told to import the modules that this process has been told to import.
+    """
+    return " ".join([_place_of(name), *(import_options() if name == "vgg-lightning" else ())])
+
+
+def _place_of(name: str) -> str:
     folder, on_path = Path(sys.executable).parent, shutil.which(name)
     if own := shutil.which(name, path=str(folder)):
         return name if on_path == own else _from_here(Path(own))

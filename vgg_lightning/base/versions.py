@@ -1,4 +1,4 @@
-"""The versions of what a run stands on."""
+"""Versions of the libraries that a run uses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the doctor looks at: each check returns findings, and whoever has a remedy says it in one line."""
+"""The checks of `vgg-lightning doctor`: each returns findings, with a one-line fix if there is one."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def examine(data_dir: str | None = None) -> list[Finding]:
 
 
 def software() -> Iterator[Finding]:
-    """Look at the versions of what a run stands on."""
+    """Check the versions of the libraries that a run uses."""
     yield Finding("ok", "versions", f"vgg_lightning {__version__}, Python {platform.python_version()}")
     for package, (first, last) in NEEDED.items():
         remedy = f'pip install "{package}>={first},<{last}"'

@@ -1,4 +1,4 @@
-"""`vgg-lightning --print_shtab SHELL`: tab completion of verbs, their options, presets and networks."""
+"""`vgg-lightning --print_shtab SHELL`: tab completion of subcommands, their options, presets and networks."""
 
 from __future__ import annotations
 
@@ -47,17 +47,17 @@ def script(shell: str) -> str:
     return text
 
 
-def options_of(verb: str) -> dict[str, list[str]]:
+def options_of(subcommand: str) -> dict[str, list[str]]:
     """Return the long options of a subcommand, as its help names them, with the words among which each chooses."""
-    from vgg_lightning.cli.entry import TRAINER, VERBS
+    from vgg_lightning.cli.entry import SUBCOMMANDS, TRAINER
     from vgg_lightning.data.sources.catalogue import DATASETS
     from vgg_lightning.networks import NETWORKS
 
-    module = importlib.import_module(VERBS[verb][0])
+    module = importlib.import_module(SUBCOMMANDS[subcommand][0])
     if module.__name__ == TRAINER:
         from vgg_lightning.cli.help import choices
 
-        found = {f"--{option.name}": choices(option) for option in module.options_of(verb)}
+        found = {f"--{option.name}": choices(option) for option in module.options_of(subcommand)}
     else:
         out = io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
@@ -73,19 +73,19 @@ def options_of(verb: str) -> dict[str, list[str]]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from vgg_lightning.cli.entry import VERBS
+    from vgg_lightning.cli.entry import SUBCOMMANDS
     from vgg_lightning.networks import NETWORKS
 
     parser = argparse.ArgumentParser("vgg-lightning")
-    verbs = parser.add_subparsers()
-    for verb, (_, about) in VERBS.items():
-        own = verbs.add_parser(verb, help=about)
-        for option, choices in options_of(verb).items():
+    subcommands = parser.add_subparsers()
+    for subcommand, (_, about) in SUBCOMMANDS.items():
+        own = subcommands.add_parser(subcommand, help=about)
+        for option, choices in options_of(subcommand).items():
             action = own.add_argument(option, choices=choices or None)
             if option == "--config":
                 action.complete = dict.fromkeys(SHELLS, CONFIG)  # type: ignore[attr-defined]
-        if verb in NETWORK_VERBS:
+        if subcommand in NETWORK_VERBS:
             own.add_argument("network", choices=list(NETWORKS))
-        if verb == "find":
+        if subcommand == "find":
             own.add_argument("what", choices=["lr", "batch_size"])
     return parser

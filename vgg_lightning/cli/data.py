@@ -1,4 +1,4 @@
-"""Fetch and verify a data set, and say where it came from; of your own images, show what the network will see."""
+"""Download and verify a data set, and print its source; for your own images, show what the network will see."""
 
 from __future__ import annotations
 

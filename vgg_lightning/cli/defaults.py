@@ -1,4 +1,4 @@
-"""What the user's options stand on: a preset, or the options in a checkpoint, put in front of them."""
+"""Default options: from a preset or from the checkpoint, placed before the user's options."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from vgg_lightning.classifier import Classifier
 from vgg_lightning.cli.run_config import plain_config
 from vgg_lightning.data.sources.catalogue import DATASETS
 from vgg_lightning.loading.agreement import run_options, saved_config
-from vgg_lightning.loading.opened import SUFFIX, Opened, open_checkpoint
+from vgg_lightning.loading.opened import SUFFIX, Opened, UnknownNetworkError, open_checkpoint
 from vgg_lightning.loading.run_data import data_of
 from vgg_lightning.networks.vgg import OWN_BLOCKS, VGG_BLOCKS
-from vgg_lightning.presets import DEFAULT, check_config, find_config, presets
+from vgg_lightning.presets import BLANK, DEFAULT, check_config, find_config, presets
 from vgg_lightning.run.checkpoints.locate import (
     find_checkpoint,
     meant_by,
@@ -32,11 +32,11 @@ from vgg_lightning.run.folders import run_folder_of
 from vgg_lightning.training.run_options import LINKED
 
 
-def with_defaults(verb: str, options: list[str], needs_weights: bool = True) -> list[str]:
+def with_defaults(subcommand: str, options: list[str], needs_weights: bool = True) -> list[str]:
     """Put in front of the user's options what they stand on: a preset for fit, else the checkpoint's own options.
 
     Args:
-        verb: the subcommand.
+        subcommand: the subcommand.
         options: of the user.
         needs_weights: whether subcommands other than fit are refused without a checkpoint.
 
@@ -50,7 +50,7 @@ def with_defaults(verb: str, options: list[str], needs_weights: bool = True) -> 
     if "--ckpt_path" not in options:
         options = _without_launch(options)
     base: list[str] = []
-    if verb == "fit" and "--resume" in options:
+    if subcommand == "fit" and "--resume" in options:
         where = options.index("--resume")
         auto = options[where + 1 : where + 2] == ["auto"]
         del options[where : where + 1 + auto]
@@ -58,18 +58,18 @@ def with_defaults(verb: str, options: list[str], needs_weights: bool = True) -> 
             options += ["--ckpt_path", str(checkpoint)]
     where = _value_of("--ckpt_path", options) if "--ckpt_path" in options[:-1] else 0
     if where and options[where] != "null":
-        opened = _open(options[where], verb)
+        opened = _open(options[where], subcommand)
         options += ["--ckpt_path", str(opened.file)]  # at the end: what is typed wins over a configuration
-        base = _options_of(opened, verb, own_config=bool({"--config", "-c"} & set(options)))
-    elif verb != "fit" and needs_weights:
-        raise UserError(f"{verb} needs weights: give --ckpt_path a checkpoint or a run folder")
-    if not base and verb == "fit" and not {"--config", "-c"} & set(options):
+        base = _options_of(opened, subcommand, own_config=bool({"--config", "-c"} & set(options)))
+    elif subcommand != "fit" and needs_weights:
+        raise UserError(f"{subcommand} needs weights: give --ckpt_path a checkpoint or a run folder")
+    if not base and subcommand == "fit" and not {"--config", "-c"} & set(options):
         base = ["--config", str(find_config(_default_preset(options))), *_follow_own_data(options)]
     return base + options
 
 
 def _without_launch(options: list[str]) -> list[str]:
-    """Let the config.yaml of a run be a recipe: those of before say what their own launch has resumed."""
+    """Make a recipe of the config.yaml of a run: that of earlier versions names the checkpoint that was resumed."""
     found: list[str] = []
     for option, value in zip(["", *options], [*options, ""], strict=True):
         if option in ("--config", "-c") and (folder := Path(value).parent / "checkpoints").is_dir():
@@ -133,13 +133,15 @@ def config_name(file: Path, path: bool = True) -> str:
     return known.get(file.resolve(), str(file) if path else file.stem)
 
 
-def _open(path: str, verb: str) -> Opened:
-    """Open the checkpoint that the verb is about, and keep it for the Trainer."""
-    file = meant_by(path, resumes=verb == "fit")
+def _open(path: str, subcommand: str) -> Opened:
+    """Open the checkpoint that the subcommand is about, and keep it for the Trainer."""
+    file = meant_by(path, resumes=subcommand == "fit")
     if file.suffix == SUFFIX:
         raise UserError(f"--ckpt_path {file} holds weights alone: give it to load_classifier or --model.weights")
     try:
         return open_checkpoint(file, Classifier, hand_on=True)
+    except UnknownNetworkError:  # as any other one beside it does
+        raise
     except UserError as error:
         raise UserError(f"{error}{newest_beside(file)}") from error
 
@@ -158,12 +160,12 @@ def _split_equals(option: str) -> list[str]:
 
 
 def _default_preset(options: list[str]) -> str:
-    """Return `quick`, or for a network outside the VGG family the first preset with that network."""
+    """Return `quick`; for a network outside the VGG family the first preset with that network, else `blank`."""
     network = options[_value_of("--model.network", options)] if "--model.network" in options[:-1] else "vgg11"
     if network in {**VGG_BLOCKS, **OWN_BLOCKS}:
         return DEFAULT
-    lines = {name: file.read_text(encoding="utf-8").splitlines() for name, file in presets().items()}
-    return next((name for name, text in lines.items() if f"  network: {network}" in text), DEFAULT)
+    lines = {name: file.read_text(encoding="utf-8").splitlines() for name, file in presets().items() if name != BLANK}
+    return next((name for name, text in lines.items() if f"  network: {network}" in text), BLANK)
 
 
 def _follow_own_data(options: list[str]) -> list[str]:
@@ -175,10 +177,10 @@ def _follow_own_data(options: list[str]) -> list[str]:
     return ["--data.val_size=null", "--data.batch_size=null", "--trainer.max_epochs=null"]
 
 
-def _options_of(opened: Opened, verb: str, own_config: bool) -> list[str]:
+def _options_of(opened: Opened, subcommand: str, own_config: bool) -> list[str]:
     """Return the options that a checkpoint was trained with, as arguments."""
     run = run_folder_of(opened.file)
-    if verb == "fit" and run:
+    if subcommand == "fit" and run:
         try:
             return ["--config", json.dumps(plain_config(run / "config.yaml"))]
         except BrokenFileError as error:
@@ -195,6 +197,6 @@ def _options_of(opened: Opened, verb: str, own_config: bool) -> list[str]:
     for group, found in groups.items():
         for name in [name for name in found if f"{group}.{name}" in LINKED]:
             del found[name]
-    run_options_of = run_options(opened.checkpoint) if verb == "fit" else {}
+    run_options_of = run_options(opened.checkpoint) if subcommand == "fit" else {}
     groups |= {"seed_everything": seed} if (seed := run_options_of.pop("seed_everything", None)) is not None else {}
     return ["--config", json.dumps(groups | ({"trainer": run_options_of} if run_options_of else {}))]

@@ -1,4 +1,4 @@
-"""Say what would be slow or broken on this machine, and what to do about it. Nothing is downloaded or changed."""
+"""Check this machine and print a fix for each problem. Nothing is downloaded or changed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def main(args: list[str]) -> int:
     """Print the findings; return 0 if a run would work here, else 1."""
     parser = _Parser(prog="vgg-lightning doctor", description=__doc__, allow_abbrev=False)
     parser.add_argument("--data_dir", metavar="DIR", help="the data folder, if it is not the default")
-    parser.add_argument("--json", action="store_true", help="print JSON in place of lines")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     options, extra = parser.parse_known_args(args)
     if extra:
         raise UserError(f"option {extra[0]} is unknown{nearest(extra[0], ('--data_dir', '--json', '--help'))}")

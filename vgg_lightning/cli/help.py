@@ -21,7 +21,7 @@ WHAT = ("all", *GROUPS)
 
 _WEIGHTS = ("ckpt_path", "data.dataset", "data.data_dir", "data.batch_size")
 _MACHINE = ("trainer.accelerator", "trainer.devices", "trainer.precision")
-# verb -> the options of its short help, by group
+# subcommand -> the options of its short help, by group
 SHORT: dict[str, tuple[str, ...]] = {
     "fit": (
         *("config", "name", "resume", "early_stopping", "seed_everything"),
@@ -90,29 +90,33 @@ def asked(options: Sequence[str]) -> tuple[str, list[str]]:
     return what, rest
 
 
-def text(verb: str, what: str, options: Sequence[Option], value_of: Callable[[str], Any]) -> str:
+def text(subcommand: str, what: str, options: Sequence[Option], value_of: Callable[[str], Any]) -> str:
     """Return the help of a subcommand.
 
     Args:
-        verb: the subcommand.
+        subcommand: the subcommand.
         what: "short" or one of `WHAT`.
         options: of its parser.
         value_of: returns the value that an option would have.
     """
-    lines = [f"usage: vgg-lightning {verb} [--config PRESET or FILE] [--OPTION VALUE ...]", "", ABOUT[verb]]
-    if verb != "fit":
-        lines[0] = f"usage: vgg-lightning {verb} --ckpt_path RUN_FOLDER [--OPTION VALUE ...]"
+    lines = [f"usage: vgg-lightning {subcommand} [--config PRESET or FILE] [--OPTION VALUE ...]", "", ABOUT[subcommand]]
+    if subcommand != "fit":
+        lines[0] = f"usage: vgg-lightning {subcommand} --ckpt_path RUN_FOLDER [--OPTION VALUE ...]"
     lines[3:] = ["Behind each option stands the value that this command line would use."]
     known = {option.name: option for option in options}
-    names = [name for name in SHORT[verb] if name in known] if what == "short" else list(known)
+    names = [name for name in SHORT[subcommand] if name in known] if what == "short" else list(known)
+    if what == "short" and subcommand == "fit":
+        names += [name for name in known if name.startswith("model.options.")]
     for group in GROUPS if what in ("short", "all") else (what,):
         found = [known[name] for name in names if _group(name) == group]
         if found:
             lines += ["", f"{group}:"]
-            lines += [line for option in found for line in _lines(option, value_of(option.name), what, verb == "fit")]
+            fits = subcommand == "fit"
+            lines += [line for option in found for line in _lines(option, value_of(option.name), what, fits)]
     if what == "short":
         rest = len(known) - len(names)
-        lines += ["", f"{rest} more options: vgg-lightning {verb} --help all, or --help {', '.join(GROUPS)}"]
+        lines += ["", f"{rest} more options: vgg-lightning {subcommand} --help all, or --help {', '.join(GROUPS)}"]
+        lines += ["--import MODULE: a network, a data set or a callback of your own; see docs/extend.md"]
     return "\n".join(lines)
 
 

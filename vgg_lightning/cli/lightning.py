@@ -19,6 +19,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from vgg_lightning import prepare as runs
 from vgg_lightning.base.errors import UserError
 from vgg_lightning.base.files import write_whole
+from vgg_lightning.base.imports import import_options
 from vgg_lightning.base.text import say
 from vgg_lightning.classifier import Classifier
 from vgg_lightning.cli import help, predict
@@ -28,49 +29,58 @@ from vgg_lightning.cli.jsonargparse_private import explained, type_hints
 from vgg_lightning.cli.parser import Parser, trainer_hints
 from vgg_lightning.cli.run_config import note_as_own
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
+from vgg_lightning.data.sizes import Sizes
+from vgg_lightning.networks import option_type
 from vgg_lightning.prepare import TRAINER_DEFAULTS, Asked, Run, prepare
 from vgg_lightning.run.checkpoints.locate import RunFinished
 from vgg_lightning.run.session import quiet, session, silence
 from vgg_lightning.training.limits import check_run
+from vgg_lightning.training.options import own_options
 from vgg_lightning.training.run_options import FIT, LINKED
 
 __all__ = ["TRAINER_DEFAULTS", "VGGLightningCLI", "main", "quiet", "silence"]
 
+# Of --print_config, where these options have no value yet.
+UNSAID = f"""\
+# null: the run fills it in, or does without. val_size, batch_size and max_epochs are then {Sizes().val_size},
+# {Sizes().batch_size} and {Sizes().max_epochs}; of own data they follow the number of images."""
 CLASSES = ("logger", "callbacks", "plugins", "strategy", "profiler")  # options that can name classes
 METHODS: dict[str, Callable[[Run], Any]] = {"fit": runs.fit, "validate": runs.validate, "test": runs.test}
 
 
 def main(args: list[str]) -> int:
     """Run one of Trainer's subcommands: `args` is its name and its options. Return the exit code."""
-    verb, *options = args
+    subcommand, *options = args
     what, options = help.asked(options)
     with session():
         if what:
-            cli = VGGLightningCLI(verb, with_defaults(verb, options, needs_weights=False))
-            print(help.text(verb, what, cli.options(), cli.value_of))
+            cli = VGGLightningCLI(subcommand, with_defaults(subcommand, options, needs_weights=False))
+            print(help.text(subcommand, what, cli.options(), cli.value_of))
             return 0
         try:
-            cli = VGGLightningCLI(verb, with_defaults(verb, options))
+            if any(option.startswith("--print_config") for option in options):
+                print(UNSAID)  # above what the parser prints
+            cli = VGGLightningCLI(subcommand, with_defaults(subcommand, options))
             run = prepare(**cli.arguments())
-            if verb == "predict":
+            if subcommand == "predict":
                 return predict.predict(run, cli.config)
-            METHODS[verb](run)
+            METHODS[subcommand](run)
         except RunFinished as finished:
             say(str(finished))
             return 0
     return 1 if run.problems else 0
 
 
-def options_of(verb: str) -> list[help.Option]:
+def options_of(subcommand: str) -> list[help.Option]:
     """Return all options of one of Trainer's subcommands."""
-    return VGGLightningCLI(verb, with_defaults(verb, [], needs_weights=False)).options()
+    return VGGLightningCLI(subcommand, with_defaults(subcommand, [], needs_weights=False)).options()
 
 
 class VGGLightningCLI(LightningCLI):
     """The parser of one subcommand, and what it has read.
 
     Args:
-        verb: "fit", "validate", "test" or "predict".
+        subcommand: "fit", "validate", "test" or "predict".
         args: its options.
 
     Attributes:
@@ -78,11 +88,11 @@ class VGGLightningCLI(LightningCLI):
         config: the options.
     """
 
-    def __init__(self, verb: str, args: list[str]) -> None:
-        self.verb = verb
-        self.command = [verb, *args]
+    def __init__(self, subcommand: str, args: list[str]) -> None:
+        self.stage = subcommand  # `subcommand` is an attribute of LightningCLI
+        self.command = [subcommand, *args, *import_options()]
         trainer_hints()
-        description = (inspect.getdoc(getattr(L.Trainer, verb)) or "").partition("\n")[0]
+        description = (inspect.getdoc(getattr(L.Trainer, subcommand)) or "").partition("\n")[0]
         super().__init__(
             Classifier,
             FashionMNISTDataModule,
@@ -90,7 +100,7 @@ class VGGLightningCLI(LightningCLI):
             trainer_defaults=TRAINER_DEFAULTS,
             seed_everything_default=0,
             parser_kwargs={
-                "prog": f"{Path(sys.argv[0]).name} [options] {verb}",
+                "prog": f"{Path(sys.argv[0]).name} [options] {subcommand}",
                 "description": description,
                 "allow_abbrev": False,
             },
@@ -106,21 +116,21 @@ class VGGLightningCLI(LightningCLI):
         for target, source in LINKED.items():
             parser.link_arguments(source, target)
         parser.set_defaults({"model.num_classes": None})  # it follows the data
-        if self.verb == "predict":
+        if self.stage == "predict":
             predict.add_options(parser)
-        if self.verb == "fit":
+        if self.stage == "fit":
             add_fit_options(parser)
         skip: set[str | int] = {"model", "datamodule", "dataloaders", "train_dataloaders", "val_dataloaders"}
         skip |= {"weights_only", "return_predictions"}
-        parser.add_method_arguments(L.Trainer, self.verb, skip=skip)
+        parser.add_method_arguments(L.Trainer, self.stage, skip=skip)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse `args` without Lightning's warning that sys.argv is there too."""
         self.config = parser.parse_args(args)
-        if self.verb == "fit" and self.config.resume:
+        if self.stage == "fit" and self.config.resume:
             raise UserError("resume in a configuration does nothing, which is for every run alike: type --resume")
         check_run(self.config)  # the seed, before Lightning sets it
-        predict.check_options(self.verb, self.config)
+        predict.check_options(self.stage, self.config)
 
     def instantiate_classes(self) -> None:
         """Build nothing: `prepare` does."""
@@ -138,12 +148,12 @@ class VGGLightningCLI(LightningCLI):
         return {
             "model": config.model.as_dict(),
             "data": config.data.as_dict(),
-            "stage": self.verb,
+            "stage": self.stage,
             "trainer": self._built(trainer),
             "seed": config.seed_everything,
             "ckpt_path": config.ckpt_path,
             "asked": Asked(self.command, self._default_name(), self._save_config),
-            **{name: config[name] for name in NAMES if self.verb == "fit"},
+            **{name: config[name] for name in NAMES if self.stage == "fit"},
         }
 
     def _built(self, config: Any) -> dict[str, Any]:
@@ -160,15 +170,25 @@ class VGGLightningCLI(LightningCLI):
             raise UserError(f"{what} cannot be built: {' '.join(str(missing).split())[:200]}") from error
 
     def options(self) -> list[help.Option]:
-        """Return all options of the subcommand."""
-        hints = type_hints(self.parser)
-        return [help.Option(name, about, hints[name]) for name, about in explained(self.parser).items()]
+        """Return all options of the subcommand, those of its network behind the others of the model."""
+        hints, network = type_hints(self.parser), self.config.model.network
+        found = [help.Option(name, about, hints[name]) for name, about in explained(self.parser).items()]
+        own = [help.Option(name, f"option of {network}", hint) for name, hint in self.network_options().items()]
+        after = 1 + max(i for i, option in enumerate(found) if option.name.startswith("model."))
+        return [*found[:after], *own, *found[after:]]
+
+    def network_options(self) -> dict[str, Any]:
+        """Return the options of the network that have no argument of the Classifier, with their types."""
+        network = self.config.model.network
+        return {f"model.options.{name}": option_type(network, name) for name in own_options(self.config.model)}
 
     def value_of(self, name: str) -> Any:
         """Return the value of an option, as far as one can type it."""
         if name == "config":
             return ", ".join(config_name(Path(str(path))) for path in self.config.config or [] if path)
-        value = None if name in ("resume", "print_config") else self.config.get(name)
+        if name.startswith("model.options."):
+            return own_options(self.config.model)[name.removeprefix("model.options.")]
+        value = None if name in ("resume", "print_config", "model.options") else self.config.get(name)
         if value is None and name in ("data.val_size", "data.batch_size", "trainer.max_epochs"):
             with contextlib.suppress(UserError):  # there are no images to count
                 return getattr(runs.sizes_of(self.config.data, self.config.trainer)[0], name.partition(".")[2])

@@ -1,4 +1,4 @@
-"""What jsonargparse says of a mistake, said in the words of the command line: the option, and what it takes."""
+"""Rewrites jsonargparse's error messages for users: the option, and the values that it takes."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _any_of(parts: list[Any]) -> str:
 def _unknown(found: re.Match[str], text: str, hints: dict[str, Any]) -> str:
     option = found[1].partition("=")[0]
     if not option.startswith("-"):
-        return f"{option[:80]!r} is no option: options begin with --, such as --model.lr 0.1"
+        return f"unexpected argument {option[:80]!r}: options start with --, such as --model.lr 0.1"
     return unknown_option(option, [f"--{name}" for name in hints])
 
 

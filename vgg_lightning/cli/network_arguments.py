@@ -1,4 +1,4 @@
-"""Arguments of the verbs that take a network and its options: `NETWORK --ratio 4 --batch_norm`."""
+"""Arguments of the subcommands that take a network and its options: `NETWORK --ratio 4 --batch_norm`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from vgg_lightning.base.errors import UserError, nearest
+from vgg_lightning.base.options import without_group
 from vgg_lightning.cli.jsonargparse_private import options
 from vgg_lightning.cli.one_line import OneLineParser
 from vgg_lightning.networks import NETWORKS, network_options
@@ -17,8 +18,8 @@ BOOLS = {"true": True, "false": False}
 class Parser(OneLineParser):
     """A parser that knows the options of every network."""
 
-    def __init__(self, verb: str, description: str) -> None:
-        super().__init__(f"vgg-lightning {verb}", description=description, allow_abbrev=False)
+    def __init__(self, subcommand: str, description: str) -> None:
+        super().__init__(f"vgg-lightning {subcommand}", description=description, allow_abbrev=False)
         self._flags: set[str] = set()
 
     def add_network_options(self) -> None:
@@ -38,11 +39,12 @@ class Parser(OneLineParser):
                 self._flags.add(f"--{option}")
 
     def parse(self, args: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
-        """Return the verb's own arguments, and the options of the networks that were given.
+        """Return the subcommand's own arguments, and the options of the networks that were given.
 
         Raises:
             UserError: if an argument is unknown, missing or of the wrong kind.
         """
+        args = without_group("model", without_group("model.options", args))  # as fit spells them
         namespace, unknown = self.parse_known_intermixed_args(_with_values(args, self._flags))
         if unknown:
             word = unknown[0].split("=")[0]

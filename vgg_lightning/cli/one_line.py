@@ -12,5 +12,5 @@ class OneLineParser(argparse.ArgumentParser):
     """An argument parser whose errors are `UserError`s, of one line."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise the message in place of ending the process."""
+        """Raise the message instead of ending the process."""
         raise UserError(f"{message}: see {self.prog} --help")

@@ -35,7 +35,7 @@ def trainer_hints() -> None:
 
 
 class Parser(LightningArgumentParser):
-    """The parser of LightningCLI, with one line for an error in place of the usage."""
+    """The parser of LightningCLI, with a one-line error instead of the usage."""
 
     def error(self, message: str, ex: Exception | None = None) -> None:  # type: ignore[override]
         """Raise UserError with the option and what it takes."""

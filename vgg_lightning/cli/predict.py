@@ -1,4 +1,4 @@
-"""`vgg-lightning predict`: the classes of the test pictures, or of your own, on the screen and in files."""
+"""`vgg-lightning predict`: the classes of the test images, or of your own, on the screen and in files."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from vgg_lightning import prepare as runs
 from vgg_lightning.base.errors import UserError
 from vgg_lightning.base.files import check_place, write_whole
 from vgg_lightning.base.text import csv_cell, say
 from vgg_lightning.cli.prediction_files import Answers, report, write
+from vgg_lightning.data.batches import BatchLoader
 from vgg_lightning.loading.opened import open_checkpoint
 from vgg_lightning.run.folders import run_folder_of
 from vgg_lightning.run.lock import FolderLock
@@ -31,22 +33,22 @@ SOME_NOT_READ = 4  # exit code
 
 
 def add_options(parser: LightningArgumentParser) -> None:
-    """Add the options of the verb that are not the Trainer's."""
+    """Add the options of the subcommand that are not the Trainer's."""
     parser.add_argument(
         "--output",
         type=str | None,
         default=None,
-        help="Folder for predictions.csv, made if missing; else the run folder, for own pictures the current one.",
+        help="Folder for predictions.csv, made if missing; else the run folder, for own images the current one.",
     )
     parser.add_argument(
-        "--top_k", type=int | None, default=None, help=f"How many classes to name for an own picture; else {TOP_K}."
+        "--top_k", type=int | None, default=None, help=f"How many classes to name for an own image; else {TOP_K}."
     )
 
 
-def check_options(verb: str, config: Any) -> None:
+def check_options(subcommand: str, config: Any) -> None:
     """Raise UserError for options that do not go together."""
-    if verb == "predict" and config.top_k is not None and config.data.predict_path is None:
-        raise UserError("--top_k goes with --data.predict_path: give your own pictures, or leave it out")
+    if subcommand == "predict" and config.top_k is not None and config.data.predict_path is None:
+        raise UserError("--top_k goes with --data.predict_path: give your own images, or leave it out")
 
 
 def predict(run: Run, options: Any) -> int:
@@ -60,7 +62,7 @@ def predict(run: Run, options: Any) -> int:
         The exit code.
 
     Raises:
-        UserError: if there is no picture or no place to write, which is found out before the work.
+        UserError: if there is no image or no place to write, which is found out before the work.
     """
     data, checkpoint = run.data, Path(options.ckpt_path)
     if data.predict_path is None:
@@ -69,7 +71,9 @@ def predict(run: Run, options: Any) -> int:
             batches = runs.predict(run)
             if run.trainer.is_global_zero:
                 part = data.part("test", sum(run.trainer.num_predict_batches))
-                write_predictions(batches, data.class_names, folder, "" if part.is_whole else f": {part.text}")
+                loader, text = data.predict_dataloader(), "" if part.is_whole else f": {part.text}"
+                assert isinstance(loader, BatchLoader)
+                write_predictions(batches, data.class_names, folder, text, loader.order())
         return 0
     if run.trainer.world_size > 1:
         raise UserError("--data.predict_path is for a single process: give --trainer.devices 1")
@@ -81,6 +85,10 @@ def predict(run: Run, options: Any) -> int:
         batches = runs.predict(run)
         assert data.own_pictures is not None
         answers = Answers(data.own_pictures, names, batches, top_k)
+        seen, total = len(answers.rows) + len(data.own_pictures.refused), len(data.own_pictures.names)
+        if seen < total:
+            limit = f"--trainer.limit_predict_batches {options.trainer.limit_predict_batches}"
+            say(f"note: {limit}: the first {seen:,} of {total:,} images by name, which may be of one class")
         files = write(answers, folder, _said(options, run.model, top_k))
     report(answers, files)
     return SOME_NOT_READ if answers.found.refused else 0
@@ -125,14 +133,17 @@ def held(folder: Path) -> AbstractContextManager[None]:
     return FolderLock(folder, "wait for its end, or choose another place with --output").at_work()
 
 
-def write_predictions(batches: Any, class_names: Sequence[str], folder: Path, part: str = "") -> Path:
-    """Write predictions.csv of the test pictures, and print how many are right.
+def write_predictions(
+    batches: Any, class_names: Sequence[str], folder: Path, part: str = "", order: Tensor | None = None
+) -> Path:
+    """Write predictions.csv of the test images, and print how many are right.
 
     Args:
         batches: (probabilities (N, num_classes), labels (N,)) of every batch.
         class_names: of the labels.
         folder: where to write it.
         part: what to say of a part of the test images.
+        order: the places of the images in the data, in the order of the batches; by default 0, 1, ...
 
     Returns:
         The file written.
@@ -145,8 +156,9 @@ def write_predictions(batches: Any, class_names: Sequence[str], folder: Path, pa
     table = io.StringIO(newline="")
     writer = csv.writer(table)
     writer.writerow(["index", "label", "predicted", "probability"])
-    for i, (y, p, c) in enumerate(zip(labels.tolist(), predicted.tolist(), confidence.tolist(), strict=True)):
-        writer.writerow([i, names[y], names[p], f"{c:.4f}"])
+    places = range(len(labels)) if order is None else order[: len(labels)].tolist()
+    rows = zip(places, labels.tolist(), predicted.tolist(), confidence.tolist(), strict=True)
+    writer.writerows([i, names[y], names[p], f"{c:.4f}"] for i, y, p, c in sorted(rows))
     try:
         write_whole(file, table.getvalue())
     except OSError as error:

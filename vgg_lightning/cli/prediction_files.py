@@ -1,6 +1,6 @@
-"""What is said of your own pictures: a table on the screen, predictions.csv, predictions.json.
+"""Predictions for your own images: a table on the screen, predictions.csv, predictions.json.
 
-Names of files and classes are shown with escapes in place of what would write to the terminal or break a line; the
+Names of files and classes are shown with escapes instead of control characters and line breaks; the
 exact ones are in predictions.json. In predictions.csv a name that a spreadsheet would take for a formula gets something
 in front: that of a file "./", which means the same file, that of a class an apostrophe.
 """
@@ -28,20 +28,20 @@ WIDEST = 40  # columns of a file's name on the screen
 
 
 class Answer(NamedTuple):
-    """What the network says of one picture: the likeliest classes, best first."""
+    """What the network says of one image: the likeliest classes, best first."""
 
     file: str
     top: list[tuple[str, float]]  # class name, probability
 
 
 class Answers:
-    """What the network says of all pictures, in the order of their names.
+    """What the network says of all images, in the order of their names.
 
     Args:
-        found: the pictures, and those not read.
+        found: the images, and those not read.
         class_names: of the classes.
         batches: (probabilities (N, num_classes), places in `found.names` (N,)) of every batch.
-        top_k: how many classes to keep for each picture.
+        top_k: how many classes to keep for each image.
     """
 
     def __init__(self, found: Found, class_names: Sequence[str], batches: Sequence[Any], top_k: int) -> None:
@@ -96,7 +96,7 @@ def _json(answers: Answers, options: dict[str, Any]) -> str:
             for file, top in answers.rows
         ],
         "not_read": [{"file": file, "reason": reason} for file, reason in sorted(found.refused)],
-        "passed_over": {"hidden": found.hidden, "no picture": found.others},
+        "passed_over": {"hidden": found.hidden, "no image": found.others},
     }
     return json.dumps(content, indent=1) + "\n"
 
@@ -106,14 +106,14 @@ def report(answers: Answers, files: Sequence[Path]) -> None:
     found, refused = answers.found, sorted(answers.found.refused)
     if answers.rows:
         say(table(answers))
-    notes = [f"{len(answers.rows):,} pictures classified"]
+    notes = [f"{len(answers.rows):,} images classified"]
     notes += [f"{number:,} {what} passed over" for number, what in _passed_over(found) if number]
     say(f"{', '.join(notes)}\npredictions: {' and '.join(map(str, files))}")
     for name, reason in refused[:MOST_LINES]:
         say(f"not read: {printable(name)}: {reason}", sys.stderr)
     if refused:
         more = f", {len(refused) - MOST_LINES:,} more in predictions.json" if len(refused) > MOST_LINES else ""
-        say(f"{len(refused):,} of {len(answers.rows) + len(refused):,} pictures were not read{more}", sys.stderr)
+        say(f"{len(refused):,} of {len(answers.rows) + len(refused):,} images were not read{more}", sys.stderr)
 
 
 def _passed_over(found: Found) -> list[tuple[int, str]]:
@@ -121,7 +121,7 @@ def _passed_over(found: Found) -> list[tuple[int, str]]:
 
 
 def table(answers: Answers) -> str:
-    """Return the pictures with their likeliest classes in aligned columns; of a long list, the beginning."""
+    """Return the images with their likeliest classes in aligned columns; of a long list, the beginning."""
     shown = answers.rows[:MOST_LINES]
     tops = [[(printable(name), p) for name, p in answer.top] for answer in shown]
     width = max(columns(name) for top in tops for name, _ in top)

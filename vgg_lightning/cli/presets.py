@@ -1,4 +1,4 @@
-"""`vgg-lightning presets [NAME]`: the shipped configurations, with what each costs and reaches."""
+"""`vgg-lightning presets [NAME]`: the shipped configurations, with their cost and accuracy."""
 
 from __future__ import annotations
 

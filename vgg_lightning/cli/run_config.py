@@ -16,11 +16,12 @@ from typing import Any
 
 from vgg_lightning.base.errors import UserError
 from vgg_lightning.base.files import read_regular
+from vgg_lightning.base.options import LONGEST
 from vgg_lightning.base.options_file import LARGEST, BrokenFileError, read_options
 from vgg_lightning.classifier import Classifier
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
 from vgg_lightning.data.files import own_cache
-from vgg_lightning.loading.opened import LONGEST, checked_options
+from vgg_lightning.loading.opened import checked_options
 from vgg_lightning.loading.run_data import data_dir_of
 from vgg_lightning.training.run_options import FIT, places
 
@@ -85,7 +86,7 @@ def _read(file: Path) -> dict[str, Any]:
 def _group(found: dict[str, Any], group: str) -> dict[str, Any]:
     options = found.get(group) or {}
     if not isinstance(options, dict):
-        raise UserError(f"{group} in the configuration of the run is no table of options")
+        raise UserError(f"{group} in the configuration of the run is not a table of options")
     return {name: value for name, value in options.items() if name not in places(group)}
 
 

@@ -1,4 +1,4 @@
-"""The verb `compare`: what networks cost, side by side, computed and measured on this machine."""
+"""The subcommand `compare`: the cost of several networks, computed and measured on this machine."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from vgg_lightning.base import text as render
 from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.imports import imports
 from vgg_lightning.base.machine import no_memory_left
 from vgg_lightning.base.progress import counting_bar
 from vgg_lightning.cli.network_arguments import Parser, positive
@@ -64,7 +65,7 @@ FIGURES: dict[str, tuple[str, Callable[[float], str]]] = {
     "params": ("parameters", render.scaled),
     "macs": ("multiply-adds, forward", render.scaled),
     "training_macs": ("multiply-adds, forward and backward", render.scaled),
-    "activation_bytes": ("activations of one picture", render.memory),
+    "activation_bytes": ("activations of one image", render.memory),
     "kept_bytes": ("computed: kept for backward", render.memory),
     "training_bytes": ("computed: training memory", render.memory),
     "inference_bytes": ("computed: inference memory", render.memory),
@@ -81,7 +82,7 @@ def main(args: list[str]) -> int:
     parser = Parser("compare", main.__doc__ or "")
     parser.add_argument("networks", nargs="+", metavar="network", help=", ".join(NETWORKS))
     parser.add_argument("--format", choices=render.FORMATS, default="table")
-    parser.add_argument("--batch_size", type=positive, default=16, help="pictures in a batch")
+    parser.add_argument("--batch_size", type=positive, default=16, help="images in a batch")
     parser.add_argument("--batches", type=positive, default=3, help="batches that are measured")
     parser.add_argument("--threads", type=positive, help="of the CPU; as many as torch takes if not given")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -134,8 +135,9 @@ def _device(name: str) -> str:
 
 
 def _measure(entry: Entry, own: argparse.Namespace, device: str) -> None:
-    """Measure in a fresh process; a failure is noted in `entry`, so that the others go on."""
-    job = Job(entry.summary.network, entry.summary.options, own.batch_size, own.batches, device, own.threads)
+    """Measure in a fresh process; a failure is noted in `entry`, so that the others continue."""
+    what = entry.summary.network, entry.summary.options, own.batch_size, own.batches, device, own.threads
+    job = Job(*what, imports())
     command = [sys.executable, "-m", "vgg_lightning.compare.measure", json.dumps(asdict(job))]
     package = str(Path(__file__).parents[2])  # the same one, installed or not
     path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
@@ -166,8 +168,17 @@ def _setting(own: argparse.Namespace, device: str) -> dict[str, object]:
 
 
 def as_table(entries: list[Entry], setting: dict[str, object]) -> str:
-    """Return one column for each network."""
-    return f"{_title(entries, setting)}\n\n{render.table(*_columns(entries))}"
+    """Return one column for each network, in several tables below each other if they are too many for a screen."""
+    tables: list[str] = []
+    rest = list(entries)
+    while rest:
+        for count in range(len(rest), 0, -1):
+            table = render.table(*_columns(rest[:count]))
+            if count == 1 or max(map(len, table.split("\n"))) <= render.WIDTH:
+                break
+        tables.append(table)
+        rest = rest[count:]
+    return "\n\n".join([_title(entries, setting), *tables])
 
 
 def as_markdown(entries: list[Entry], setting: dict[str, object]) -> str:
@@ -194,7 +205,7 @@ FORMATS = {"table": as_table, "json": as_json, "csv": as_csv, "markdown": as_mar
 
 def _title(entries: list[Entry], setting: dict[str, object]) -> str:
     lines = [
-        f"{entry.summary.network}: {', '.join(f'{o} {v}' for o, v in entry.summary.options.items())}"
+        render.wrapped(f"{entry.summary.network}: {', '.join(f'{o} {v}' for o, v in entry.summary.options.items())}")
         for entry in entries
     ]
     return "\n".join((*lines, ", ".join(f"{key} {value}" for key, value in setting.items())))

@@ -1,4 +1,4 @@
-"""Measures one network in a process of its own, which prints one line of JSON.
+"""Measures one network in a separate process, which prints one line of JSON.
 
 Its own, because the peak memory of a process never falls again.
 """
@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vgg_lightning.base.imports import imported
 from vgg_lightning.base.machine import no_memory_left, out_of_memory, peak_memory
 from vgg_lightning.networks import build_network
 
 
 @dataclass(frozen=True)
 class Job:
-    """What to measure: `batches` batches of random pictures, after one that is not counted."""
+    """What to measure: `batches` batches of random images, after one that is not counted; and what to import."""
 
     network: str
     options: dict[str, Any]
@@ -33,6 +34,7 @@ class Job:
     batches: int
     device: str
     threads: int | None
+    imports: Sequence[str] = ()
 
 
 def measure(job: Job) -> dict[str, float]:
@@ -97,7 +99,9 @@ def main(text: str) -> int:
     with contextlib.suppress(OSError):  # if Linux must end a process, then this one
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     try:
-        result: dict[str, float | str] = {**measure(Job(**json.loads(text)))}
+        job = Job(**json.loads(text))
+        with imported(job.imports):
+            result: dict[str, float | str] = {**measure(job)}
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise

@@ -3,7 +3,7 @@
 Each GPU has its own batch of the same size, and after it all gradients are averaged by a ring all-reduce, in which
 each GPU sends 2 (n - 1) / n times the bytes of the gradients in 2 (n - 1) messages (Patarasuk and Yuan, "Bandwidth
 optimal all-reduce algorithms for clusters of workstations", https://doi.org/10.1016/j.jpdc.2008.09.002). DDP sends
-them in buckets while the backward pass goes on; the last bucket is ready only when it is over.
+them in buckets during the backward pass; the last bucket is ready only when it is over.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def load_of(summary: Summary, batch_size: int, flops: float, examples_per_second
 
     Args:
         summary: of the network.
-        batch_size: pictures on each GPU.
+        batch_size: images on each GPU.
         flops: floating-point operations a second that a GPU sustains; a multiply-add is two.
         examples_per_second: of one GPU in training, if it was measured: it takes the place of `flops`.
     """
@@ -108,13 +108,13 @@ def step_of(load: Load, gpus: int, link: Link) -> Step:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the model."""
-    group = parser.add_argument_group("a model of several GPUs, in place of measuring (docs/scale_model.md)")
+    group = parser.add_argument_group("a model of several GPUs, instead of measurements (docs/scale_model.md)")
     group.add_argument("--gpus", metavar="N,N,...", help="numbers of GPUs, such as 2,8,64")
     group.add_argument("--link", default="100GbE", help=f"{', '.join(LINKS)}, or GB/s in one direction (100GbE)")
     group.add_argument("--latency_us", type=_number, help="microseconds of a message; else that of the link")
     group.add_argument("--peak_tflops", type=_number, default=312.0, help="of one GPU (312: A100, bfloat16)")
     group.add_argument("--utilisation", type=_number, default=0.3, help="share of the peak that training reaches (0.3)")
-    group.add_argument("--examples_per_second", type=_number, help="measured on one GPU, in place of these two")
+    group.add_argument("--examples_per_second", type=_number, help="measured on one GPU, instead of these two")
 
 
 def report(own: argparse.Namespace, summaries: list[Summary]) -> str:
@@ -193,7 +193,7 @@ FORMATS = {
 def _counts(text: str) -> list[int]:
     parts = text.replace(" ", "").split(",")
     if not all(part.isdecimal() and 1 <= int(part) <= 10**6 for part in parts):
-        raise UserError(f"--gpus {text} is no list of numbers: it takes numbers of GPUs such as 2,8,64")
+        raise UserError(f"--gpus {text} is not a list of numbers: it takes numbers of GPUs such as 2,8,64")
     return [int(part) for part in parts]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -190,7 +190,7 @@ class BatchLoader:
         return math.ceil(len(self.labels) / self.batch_size)
 
     def order(self) -> Tensor:
-        """Return the indices of the current epoch, int64 (N,), where the pictures are; the same on every device."""
+        """Return the indices of the current epoch, int64 (N,), where the images are; the same on every device."""
         if not self.shuffle:
             return self.fixed.to(self.labels.device)
         generator = torch.Generator().manual_seed(derive_seed(self.seed, self.epoch))
@@ -239,3 +239,9 @@ def _interleave(shares: Sequence[Tensor]) -> Tensor:
     for rank, share in enumerate(shares):
         whole[rank :: len(shares)] = share
     return whole
+
+
+def images_method(data: Any) -> Callable[..., tuple[Tensor, Tensor]] | None:
+    """Return the method `images` of a data module, or `pictures` (its former name); None if it has neither."""
+    methods = (getattr(data, name, None) for name in ("images", "pictures"))
+    return next((method for method in methods if callable(method)), None)

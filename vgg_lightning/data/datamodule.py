@@ -41,7 +41,7 @@ class FashionMNISTDataModule(L.LightningDataModule):
     Args:
         dataset: "fashion_mnist", "mnist", "kmnist", "emnist_letters" (or _balanced, _digits, _mnist, _bymerge,
             _byclass), "idx" for your own four IDX files of MNIST's names in `data_dir`, or "folder" for your own
-            images in `data_dir`, in a subfolder for each class.
+            images in `data_dir`, in a subfolder for each class; or a name that you have added to `DATASETS`.
         data_dir: folder of the data; by default $VGG_LIGHTNING_DATA or ~/.cache/vgg_lightning.
         classes: names of the classes of your own data, in the order of their labels; by default 0 to 9 for "idx",
             and the sorted names of the subfolders for "folder".
@@ -72,7 +72,7 @@ class FashionMNISTDataModule(L.LightningDataModule):
         self,
         *,
         # data set
-        dataset: DatasetName = "fashion_mnist",
+        dataset: DatasetName | str = "fashion_mnist",
         data_dir: str | None = None,
         classes: list[str] | None = None,
         val_size: int | None = None,
@@ -170,12 +170,16 @@ class FashionMNISTDataModule(L.LightningDataModule):
                 self._normalize_by(self._load("train")[0])
             self._splits["test"] = self._load("test")
 
-    def pictures(self, split: Split) -> Images:
-        """Return all uint8 pictures (N, 1, 28, 28) and labels (N,) of "train", "val" or "test"."""
+    def images(self, split: Split) -> Images:
+        """Return all uint8 images (N, 1, 28, 28) and labels (N,) of "train", "val" or "test"."""
         if split not in self._splits:
             self.prepare_data()
             self.setup("test" if split == "test" else "fit")
         return self._splits[split]
+
+    def pictures(self, split: Split) -> Images:
+        """Return `images(split)`: the former name of this method."""
+        return self.images(split)
 
     def part(self, split: Split, batches: float) -> Part:
         """Return what is read of a split, once it is set up, in so many batches."""
@@ -185,7 +189,8 @@ class FashionMNISTDataModule(L.LightningDataModule):
         if split != "test":
             return Part.of(seen, total, "training images" if split == "train" else "validation images")
         if known.own:
-            return Part.of(seen, total, "held-out images", f" of {printable(str(self.data_dir))}")
+            where = self.hparams["dataset"] if known.kind else self.data_dir
+            return Part.of(seen, total, "held-out images", f" of {printable(str(where))}")
         found = Part.of(seen, total, "official test images")
         return found._replace(text="the official test images") if found.is_whole else found
 
@@ -205,10 +210,10 @@ class FashionMNISTDataModule(L.LightningDataModule):
         return self._loader("test", limit=self._limit("test"))
 
     def predict_dataloader(self) -> BatchLoader | PictureLoader:
-        """Return the loader of your own pictures if there is a `predict_path`, else of the official test pictures."""
+        """Return the loader of your own images if there is a `predict_path`, else of the official test images."""
         if self.own_pictures is not None:
             return PictureLoader(self.own_pictures, self.hparams["batch_size"])
-        return self._loader("test")
+        return self._loader("test", limit=self._limit("predict"))
 
     def state_dict(self) -> dict[str, int]:
         """Return where the training loader stands.
@@ -219,7 +224,7 @@ class FashionMNISTDataModule(L.LightningDataModule):
         return self._train_loader.state_dict() if self._train_loader else {}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Let the next training loader go on from there."""
+        """Let the next training loader resume from there."""
         if state_dict:
             place_of(state_dict)
         self._resume_at = dict(state_dict)
@@ -248,12 +253,12 @@ class FashionMNISTDataModule(L.LightningDataModule):
                 self.hparams[name] = getattr(sizes, name)
 
     def _make_preprocess(self) -> Preprocess:
-        mean, std = self.hparams["mean"], self.hparams["std"]  # of own pictures not known before they are read
+        mean, std = self.hparams["mean"], self.hparams["std"]  # of own images not known before they are read
         size, normalize, channels = (self.hparams[name] for name in ("image_size", "normalize", "in_channels"))
         return Preprocess(size, normalize, channels, MEAN if mean is None else mean, STD if std is None else std)
 
     def _normalize_by(self, images: Tensor) -> None:
-        """Take mean and standard deviation from the training pictures, unless they are known."""
+        """Take mean and standard deviation from the training images, unless they are known."""
         if None not in (self.hparams["mean"], self.hparams["std"]):
             return
         mean, std = mean_and_std(images)
@@ -307,7 +312,7 @@ class FashionMNISTDataModule(L.LightningDataModule):
         loader.preprocessing = self.preprocess.describe()
         return loader
 
-    def _limit(self, verb: str) -> float:
+    def _limit(self, stage: str) -> float:
         """Return how much of a split the Trainer reads: a share of it, or a whole number of batches."""
-        limit: float = getattr(self.trainer, f"limit_{verb}_batches", 1.0)
+        limit: float = getattr(self.trainer, f"limit_{stage}_batches", 1.0)
         return limit

@@ -1,4 +1,4 @@
-"""The files of a data set: made sure of by `prepare`, read by `load`."""
+"""The files of a data set: downloaded and verified by `prepare`, read by `load`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -18,6 +18,7 @@ from vgg_lightning.base.progress import say
 from vgg_lightning.data.images.dataset import check_folder, folder_classes, list_folder, read_pictures, spread
 from vgg_lightning.data.images.dataset import some_pixels as folder_pixels
 from vgg_lightning.data.options import CLASSES
+from vgg_lightning.data.own_class import checksum, read_items
 from vgg_lightning.data.sources import obtain
 from vgg_lightning.data.sources.catalogue import DATASETS, SPLITS, Dataset, Split, find_dataset
 from vgg_lightning.data.sources.idx import Fault, read, read_shape, verify
@@ -30,6 +31,7 @@ __all__ = ["CLASSES", "DATASETS", "Prepared", "Split", "class_names", "default_d
 
 LOCK_SECONDS = 3600.0
 OWN_FILES = "your own files in the data folder"
+OWN_CLASS = "your own class"
 ALREADY_THERE = "verified files in the data folder"
 
 
@@ -78,7 +80,7 @@ def class_names(
 
     Args:
         dataset: A name out of `DATASETS`.
-        classes: Names in place of its own, for data of the user's own.
+        classes: Names instead of its own, for data of the user's own.
         data_dir: The data folder; looked into only for the data set "folder" without `classes`.
 
     Raises:
@@ -100,16 +102,21 @@ def prepare(
         data_dir: The data folder; None means `default_data_dir()`.
         dataset: A name out of `DATASETS`; "idx" is four files of the user's own in the data folder, "folder"
             images of the user's own, which are read once for their checksums and for `load`.
-        classes: Names of the classes in place of the data set's own.
+        classes: Names of the classes instead of the data set's own.
 
     Raises:
         UserError: No source works, the folder cannot be written to, or one's own files are not sound.
     """
     known = find_dataset(dataset, classes)
+    if known.kind:
+        found = {split: read_items(known, _root(data_dir), split) for split in SPLITS}
+        counts: dict[str, list[int]] = {split: _counts(known, labels) for split, (_, labels) in found.items()}
+        sums: dict[str, str] = {split: checksum(arrays) for split, arrays in found.items()}
+        return Prepared(_root(data_dir), OWN_CLASS, sums, known.classes, counts)
     if not known.files:
         root = _own_folder(data_dir)
         listing, checksums = check_folder(root, known.classes or None)
-        counts: dict[str, list[int]] = {split: listing.counts(split) for split in SPLITS}
+        counts = {split: listing.counts(split) for split in SPLITS}
         return Prepared(root, OWN_FILES, checksums, listing.classes, counts, listing.left_out, listing.sizes)
     root = _root(data_dir)
     folder = root / known.folder
@@ -146,6 +153,9 @@ def load(
     import torch
 
     known = find_dataset(dataset, classes)
+    if known.kind:
+        pixels, numbers = read_items(known, _root(data_dir), split)
+        return torch.from_numpy(pixels)[:, None], torch.from_numpy(numbers)
     if not known.files:
         root = _own_folder(data_dir)
         return read_pictures(root, split, known.classes or None)
@@ -170,15 +180,16 @@ def training_counts(data_dir: str | Path | None, dataset: str, classes: Sequence
         UserError: A file is missing or not sound.
     """
     known = find_dataset(dataset, classes)
+    if known.kind:
+        return _counts(known, read_items(known, _root(data_dir), "train")[1])
     if not known.files:
         return list_folder(_own_folder(data_dir), known.classes or None).counts("train")
     file = known.pair("train")[1]
     path = _root(data_dir) / known.folder / file.name
     try:
-        counts: list[int] = np.bincount(read(path, file), minlength=len(known.classes)).tolist()
+        return _counts(known, read(path, file))
     except Fault as fault:
         raise UserError(f"{path} {fault}{_whose(dataset)}") from fault
-    return counts
 
 
 def some_pixels(prepared: Prepared, dataset: str, each: int) -> list[list[NDArray[np.uint8]]]:
@@ -190,15 +201,26 @@ def some_pixels(prepared: Prepared, dataset: str, each: int) -> list[list[NDArra
         each: How many.
     """
     known = find_dataset(dataset, prepared.classes)
-    if not known.files:
+    if not known.files and not known.kind:
         return folder_pixels(prepared.folder, prepared.classes, each)
-    images, labels = (read(prepared.folder / file.name, file) for file in known.pair("train"))
+    images: NDArray[np.uint8]
+    labels: NDArray[np.integer[Any]]
+    if known.kind:
+        images, labels = read_items(known, prepared.folder, "train")
+    else:
+        images, labels = (read(prepared.folder / file.name, file) for file in known.pair("train"))
     own = (np.flatnonzero(labels == label).tolist() for label in range(len(prepared.classes)))
     return [[images[i] for i in spread(places, each)] for places in own]
 
 
+def _counts(known: Dataset, labels: NDArray[np.integer[Any]]) -> list[int]:
+    """Return how many labels there are of each class."""
+    counts: list[int] = np.bincount(labels, minlength=len(known.classes)).tolist()
+    return counts
+
+
 def _own_folder(data_dir: str | Path | None) -> Path:
-    """Return the folder of the user's own pictures, which has no default."""
+    """Return the folder of the user's own images, which has no default."""
     if not data_dir:
         place = option("data.data_dir")
         raise UserError(f"dataset folder reads images of your own: give {place} the folder that holds them")
@@ -246,7 +268,7 @@ def _own(folder: Path, dataset: Dataset, checksums: dict[str, str], faults: dict
     counts: dict[str, list[int]] = {}
     for split in SPLITS:
         file = dataset.pair(split)[1]
-        counts[split] = np.bincount(read(folder / file.name, file), minlength=len(dataset.classes)).tolist()
+        counts[split] = _counts(dataset, read(folder / file.name, file))
     return Prepared(folder, OWN_FILES, checksums, dataset.classes, counts)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vgg_lightning.base.errors import UserError, option
 
-SPLIT_SEED = 1409_1556  # fixed: a split that moved with the seed would leak validation pictures between runs
+SPLIT_SEED = 1409_1556  # fixed: a split that moved with the seed would leak validation images between runs
 
 
 class Part(NamedTuple):

@@ -1,4 +1,4 @@
-"""What every picture goes through before the network, whole batches on the device where they lie: resize, normalise."""
+"""Preprocessing of every image: resize and normalise whole batches on their device."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from torch.nn import functional as F
 from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.data.options import MEAN, STD
 
-NATIVE_SIZE = 28  # pixels of a Fashion-MNIST picture
-LARGEST_PADDED = 32  # up to here a picture is framed in black; beyond, it is enlarged
+NATIVE_SIZE = 28  # pixels of a Fashion-MNIST image
+LARGEST_PADDED = 32  # up to here an image is framed in black; beyond, it is enlarged
 
 
 class Preprocess(nn.Module):
-    """Turns uint8 pictures into the network's input: enlarge, scale to 0..1, normalise, repeat the channel.
+    """Turns uint8 images into the network's input: enlarge, scale to 0..1, normalise, repeat the channel.
 
-    28 to 32 pixels is a black frame (no blur); more is bilinear, equal to torchvision's `Resize` of a PIL picture and
+    28 to 32 pixels is a black frame (no blur); more is bilinear, equal to torchvision's `Resize` of a PIL image and
     `ToTensor`: bit for bit at sizes such as 56, 64, 112, 128 and 224, else to within 1/255, in few pixels (96: 0.2 %).
 
     Args:
         image_size: height and width of the result in pixels, at least 28.
-        normalize: subtract the mean and divide by the standard deviation of the training pictures.
+        normalize: subtract the mean and divide by the standard deviation of the training images.
         in_channels: channels of the result; the grey channel is repeated.
-        mean: of the pixels of the training pictures, scaled to 0..1.
+        mean: of the pixels of the training images, scaled to 0..1.
         std: their standard deviation.
 
     Attributes:
@@ -70,7 +70,7 @@ class Preprocess(nn.Module):
         return f"normalized by mean {self.mean:g} and std {self.std:g}" if self.normalize else "not normalized"
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map uint8 pictures (N, 1, H, W) to float32 (N, in_channels, image_size, image_size)."""
+        """Map uint8 images (N, 1, H, W) to float32 (N, in_channels, image_size, image_size)."""
         x = resize(images.float(), self.image_size).div_(255)
         if self.normalize:
             x.sub_(self.mean).div_(self.std)
@@ -78,7 +78,7 @@ class Preprocess(nn.Module):
 
 
 def resize(x: Tensor, size: int) -> Tensor:
-    """Bring square pictures (N, 1, H, H) to (N, 1, size, size): a frame of zeros up to 32 pixels, else bilinear.
+    """Bring square images (N, 1, H, H) to (N, 1, size, size): a frame of zeros up to 32 pixels, else bilinear.
 
     Values are the grey levels 0 to 255, and are rounded to them as Pillow does: after the step in width and after the
     step in height.
@@ -116,13 +116,13 @@ def _taller(x: Tensor, size: int) -> Tensor:
 
 
 def bilinear_weights(size: int, larger: int, halves: bool) -> NDArray[np.float64]:
-    """Return the weights (size, larger) with which columns of a picture make those of the enlarged one.
+    """Return the weights (size, larger) with which columns of an image make those of the enlarged one.
 
     Pillow's weights have 22 bits, and what is missing decides which way a half is rounded. It drowns in the errors of
     float32, so with `halves` it is made larger: still far from what would move another value across a half.
     """
     columns = np.arange(larger)
-    place = np.clip((2 * columns + 1) * size / (2 * larger) - 0.5, 0, size - 1)  # in columns of the picture
+    place = np.clip((2 * columns + 1) * size / (2 * larger) - 0.5, 0, size - 1)  # in columns of the image
     left = place.astype(int)
     weights = np.zeros((size, larger))
     weights[left, columns] = 1 - (place - left)

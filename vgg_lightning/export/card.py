@@ -1,4 +1,4 @@
-"""The card of an exported model: what it is, how pictures are prepared for it, and how good it was found to be."""
+"""The card of an exported model: its options, the preparation of images, and its measured accuracy."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vgg_lightning.base.options import LONGEST
 from vgg_lightning.base.versions import versions
-from vgg_lightning.loading.opened import FORMAT, LONGEST
+from vgg_lightning.loading.opened import FORMAT
 from vgg_lightning.run.checkpoints.read import sha256_of
 from vgg_lightning.run.folders import run_folder_of
 
@@ -42,7 +43,7 @@ def card_of_model(checkpoint: Path, classifier: Classifier, data: dict[str, Any]
             "mean": preprocess.mean if preprocess.normalize else 0.0,
             "std": preprocess.std if preprocess.normalize else 1.0,
         },
-        "views": "one" if options["tta"] == "none" else f"logits averaged over the picture and its {options['tta']}",
+        "views": "one" if options["tta"] == "none" else f"logits averaged over the image and its {options['tta']}",
         "results": {name: float(results[name]) for name in RESULTS if results.get(name) is not None} or None,
         "measured": _measured(results, data) if results else None,
         "checkpoint": {"file": checkpoint.name, "sha256": sha256_of(checkpoint)},
@@ -65,7 +66,7 @@ def results_of(checkpoint: Path) -> dict[str, Any]:
 def _measured(results: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
     """Return how the results were measured."""
     return {
-        "by": "vgg-lightning fit: one view of each picture; names that end in _tta: two views",
+        "by": "vgg-lightning fit: one view of each image; names that end in _tta: two views",
         "test": "images that no training and no choice of a checkpoint saw",
         **{name: str(results[name])[:LONGEST] for name in ("tested_on", "validated_on") if results.get(name)},
         "dataset": data.get("dataset"),

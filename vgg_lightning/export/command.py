@@ -1,4 +1,4 @@
-"""Write a model in a form that others can open: safetensors, ONNX, int8 ONNX or a torch.export archive."""
+"""Write a model in a format for other programs: safetensors, ONNX, int8 ONNX or a torch.export archive."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OPTIONS = ("--format", "--output", "--overwrite", "--data_dir", "--help")
 
 
 class Model(NamedTuple):
-    """What is exported: a classifier, its card, and how to get at the pictures that it was trained on."""
+    """What is exported: a classifier, its card, and how to get at the images that it was trained on."""
 
     classifier: Classifier
     card: dict[str, Any]
@@ -110,7 +110,7 @@ def export(
         form: a key of `FORMATS`.
         output: the file to write; by default model.FORMAT here.
         overwrite: replace files that are there.
-        data_dir: the data folder, for onnx-int8, which looks at training pictures and is tested.
+        data_dir: the data folder, for onnx-int8, which looks at training images and is tested.
 
     Returns:
         The files written.
@@ -170,7 +170,7 @@ def _check_place(file: Path, suffix: str, overwrite: bool) -> None:
 
 
 def parser() -> _Parser:
-    """Return the parser of the verb."""
+    """Return the parser of the subcommand."""
     own = _Parser(prog="vgg-lightning export", description=__doc__, allow_abbrev=False)
     own.add_argument("checkpoint", help="a checkpoint file or a run folder")
     about = "; ".join(f"{name}: {form.about}" for name, form in FORMATS.items())

@@ -1,4 +1,4 @@
-"""A classifier as an ONNX model of 8-bit numbers, with the accuracy that it was found to have."""
+"""A classifier as an ONNX model of 8-bit numbers, with its measured accuracy."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ if TYPE_CHECKING:
     from vgg_lightning.classifier import Classifier
     from vgg_lightning.data.datamodule import FashionMNISTDataModule
 
-CALIBRATED_ON = 1000  # training pictures
+CALIBRATED_ON = 1000  # training images
 PERCENTILE = 99.999  # of each activation's values that its 256 steps cover; what lies beyond is cut off
 QUANTISED = ("Conv", "Relu", "Gemm", "MatMul", "MaxPool", "Add", "Concat")  # preprocessing and softmax stay in fp32
 BATCH = 200
 
 
 def write(classifier: Classifier, card: dict[str, Any], file: Path, data: FashionMNISTDataModule) -> list[Path]:
-    """Write a statically quantised ONNX model, its accuracy and that of fp32 on the test pictures in its card.
+    """Write a statically quantised ONNX model, its accuracy and that of fp32 on the test images in its card.
 
     Args:
         classifier: to export.
         card: of it.
         file: to write.
-        data: whose training pictures decide on the ranges of the numbers.
+        data: whose training images decide on the ranges of the numbers.
     """
     fp32 = checked_onnx(classifier, file)
-    images = spread(data.pictures("train")[0], CALIBRATED_ON)
+    images = spread(data.images("train")[0], CALIBRATED_ON)
     int8 = quantised(fp32, images)
-    pictures, labels = data.pictures("test")
+    pictures, labels = data.images("test")
     before, after = (accuracy(runner(m.SerializeToString()), pictures, labels) for m in (fp32, int8))
-    print(f"test accuracy: int8 {100 * after:.2f} %, fp32 {100 * before:.2f} %, on {len(labels):,} pictures")
+    print(f"test accuracy: int8 {100 * after:.2f} %, fp32 {100 * before:.2f} %, on {len(labels):,} images")
     content = serialized(int8, {**card, "int8": _facts(before, after, len(labels), len(images))})
     replace(file, lambda part: part.write_bytes(content))
     return [file, *write_beside(file)]
@@ -74,12 +74,12 @@ def quantised(proto: Any, images: Tensor) -> Any:
 
 
 def spread(images: Tensor, count: int) -> Tensor:
-    """Return `count` of the pictures, from all parts of the data and always the same ones, or all if they are fewer."""
+    """Return `count` of the images, from all parts of the data and always the same ones, or all if they are fewer."""
     return images[:: max(1, len(images) // count)][:count]
 
 
 def accuracy(run: Callable[[Tensor], list[Any]], images: Tensor, labels: Tensor) -> float:
-    """Return the share of pictures that a runner (see `onnx_file.runner`) tells right."""
+    """Return the share of images that a runner (see `onnx_file.runner`) tells right."""
     found = [torch.from_numpy(run(chunk)[0]).argmax(dim=1) for chunk in torch.split(images, BATCH)]
     return float((torch.cat(found) == labels).double().mean())
 
@@ -106,6 +106,6 @@ def _facts(before: float, after: float, tested: int, calibrated: int) -> dict[st
     return {
         "test_acc": after,
         "test_acc_fp32": before,
-        "measured": f"by ONNX Runtime {onnxruntime.__version__} on {tested:,} test pictures at the export",
-        "calibrated": f"on {calibrated:,} training pictures; {PERCENTILE} % of the activations are covered",
+        "measured": f"by ONNX Runtime {onnxruntime.__version__} on {tested:,} test images at the export",
+        "calibrated": f"on {calibrated:,} training images; {PERCENTILE} % of the activations are covered",
     }

@@ -47,7 +47,7 @@ def checked_onnx(classifier: Classifier, file: Path) -> Any:
 
 
 def to_onnx(model: PictureModel) -> Any:
-    """Return the onnx.ModelProto of a model, for any number of pictures."""
+    """Return the onnx.ModelProto of a model, for any number of images."""
     batch = torch.export.Dim("batch")
     with quiet():
         program = torch.onnx.export(
@@ -82,7 +82,7 @@ def serialized(proto: Any, card: dict[str, Any]) -> bytes:
 
 
 def runner(content: bytes) -> Callable[[Tensor], list[Any]]:
-    """Return a function from uint8 pictures (N, 1, 28, 28) to logits and probabilities, by ONNX Runtime on the CPU."""
+    """Return a function from uint8 images (N, 1, 28, 28) to logits and probabilities, by ONNX Runtime on the CPU."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -1,4 +1,4 @@
-"""A classifier as a program that runs without this package: uint8 pictures in, logits and probabilities out."""
+"""A classifier as a program that runs without this package: uint8 images in, logits and probabilities out."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from vgg_lightning.classifier import Classifier
 
 LARGEST_DIFFERENCE = 1e-4  # that an exported model may have from the classifier
-SAMPLES = 32  # pictures on which that is checked
+SAMPLES = 32  # images on which that is checked
 CARD = "card.json"  # the name of the card in a torch.export archive
 
 
@@ -42,7 +42,7 @@ class PictureModel(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Map uint8 pictures (N, 1, 28, 28), light on black, to logits and probabilities, both (N, num_classes)."""
+        """Map uint8 images (N, 1, 28, 28), light on black, to logits and probabilities, both (N, num_classes)."""
         x = self.preprocess(images)
         logits = average_views(self.tta, self.network, x, self.network(x))
         return logits, logits.softmax(dim=1)
@@ -61,7 +61,7 @@ def write(classifier: Classifier, card: dict[str, Any], file: Path) -> list[Path
 
 
 def to_program(model: PictureModel) -> torch.export.ExportedProgram:
-    """Return the graph of a model, for any number of pictures."""
+    """Return the graph of a model, for any number of images."""
     batch = torch.export.Dim("batch")
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
@@ -72,7 +72,7 @@ def to_program(model: PictureModel) -> torch.export.ExportedProgram:
 
 
 def example(count: int) -> Tensor:
-    """Return `count` pictures (count, 1, 28, 28) of all kinds of contrast, always the same ones."""
+    """Return `count` images (count, 1, 28, 28) of all kinds of contrast, always the same ones."""
     generator = torch.Generator().manual_seed(0)
     noise = torch.randint(0, 256, (count, 1, NATIVE_SIZE, NATIVE_SIZE), generator=generator)
     coarse = torch.randint(0, 256, (count, 1, NATIVE_SIZE // 4, NATIVE_SIZE // 4), generator=generator)
@@ -88,7 +88,7 @@ def check_same(model: PictureModel, run: Any, file: Path) -> None:
 
     Args:
         model: what was exported.
-        run: maps pictures to logits and probabilities, by what was exported.
+        run: maps images to logits and probabilities, by what was exported.
         file: that would be written.
     """
     for images in (example(SAMPLES), example(1)):

@@ -1,4 +1,4 @@
-"""Write a model to hand on: weights as safetensors, and a card beside them; `loading.safetensors` reads both."""
+"""Write a model to share: weights as safetensors, with a card beside them; `loading.safetensors` reads both."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`vgg-lightning find batch_size`: speed and memory of training steps by the size of the batch.
+"""`vgg-lightning find batch_size`: speed and memory of training steps by batch size.
 
 Lightning's own finder doubles the batch until memory runs out. On a CPU that ends the process, or the machine; so
 here the next size is tried only if the memory that it will take, by what the sizes before it took, is there.
@@ -64,7 +64,7 @@ def run(options: list[str], folder: Path | None, max_size: float, memory: float)
 def measure_sizes(
     model: Classifier, data: FashionMNISTDataModule, trainer: L.Trainer, max_size: int, share: float
 ) -> tuple[list[Trial], str]:
-    """Return a trial for 8, 16, 32, ... pictures, and why there is no next one; a copy of `model` is trained.
+    """Return a trial for 8, 16, 32, ... images, and why there is no next one; a copy of `model` is trained.
 
     Args:
         model: to train.
@@ -73,7 +73,7 @@ def measure_sizes(
         max_size: the largest batch to try.
         share: of the free memory that a step may take.
     """
-    device, images = trainer.strategy.root_device, data.pictures("train")[0]
+    device, images = trainer.strategy.root_device, data.images("train")[0]
     network = copy.deepcopy(model).to(device).train()
     allowed = share * _free(device)
     base, trials, size = _used(device), list[Trial](), SMALLEST
@@ -88,7 +88,7 @@ def measure_sizes(
             return trials, f"a batch of {size} does not fit into the memory of the device"
         trials.append(Trial(size, speed, max(_used(device) - base, trials[-1].memory if trials else 0)))
         size *= 2
-    limit = "--max_size" if size > max_size else "there are no more training pictures"
+    limit = "--max_size" if size > max_size else "there are no more training images"
     return trials, limit
 
 
@@ -106,7 +106,7 @@ def suggestion(trials: list[Trial]) -> int:
 
 def _seconds(model: Classifier, data: FashionMNISTDataModule, trainer: L.Trainer, size: int) -> float:
     """Return the seconds of the median training step."""
-    images, labels = (tensor[:size].to(trainer.strategy.root_device) for tensor in data.pictures("train"))
+    images, labels = (tensor[:size].to(trainer.strategy.root_device) for tensor in data.images("train"))
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.0, momentum=0.9)
     seconds = []
     for _ in range(STEPS):

@@ -1,4 +1,4 @@
-"""Find a learning rate, or how large a batch may be, before a run: `vgg-lightning find lr`, `find batch_size`."""
+"""Find a learning rate or a batch size before a run: `vgg-lightning find lr`, `find batch_size`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from vgg_lightning.base.text import install_line
 
 USAGE = """usage: vgg-lightning find lr|batch_size [options]
 
-Nothing is saved: no run folder is written, and the test pictures are not looked at.
+Nothing is saved: no run folder is written, and the test images are not looked at.
 
-find lr trains for some steps with a learning rate that grows, and suggests one:
+find lr trains for some steps with a learning rate that grows, then tries rates about the one at which the loss was
+lowest, each in a short training with the schedule of the run, and suggests the largest of the best:
   --min_lr X      the first rate (default: 0.0001)
   --max_lr X      the last rate (default: 10)
   --steps N       steps between them (default: 150)
+  --trial_steps N steps of each short training (default: 100)
 
 find batch_size measures training steps with batches of 8, 16, 32, ... and stops before the memory is used up:
   --max_size N    the largest batch to try (default: 4096)
@@ -31,7 +33,7 @@ All options of fit are taken too, such as --config quick --model.network vgg16: 
 
 # What is found -> (the module that finds it, its options with their defaults)
 FINDERS: dict[str, tuple[str, dict[str, float]]] = {
-    "lr": ("vgg_lightning.find.lr", {"min_lr": 1e-4, "max_lr": 10.0, "steps": 150}),
+    "lr": ("vgg_lightning.find.lr", {"min_lr": 1e-4, "max_lr": 10.0, "steps": 150, "trial_steps": 100}),
     "batch_size": ("vgg_lightning.find.batch_size", {"max_size": 4096, "memory": 0.5}),
 }
 

@@ -1,4 +1,4 @@
-"""fit up to the point where training would begin: model, data and a Trainer that leaves no trace."""
+"""Prepares a run as fit does, but with a Trainer that writes no files."""
 
 from __future__ import annotations
 
@@ -6,31 +6,59 @@ import contextlib
 import csv
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from lightning.pytorch.callbacks import Callback
 
 from vgg_lightning.base.files import replace
 from vgg_lightning.cli.defaults import with_defaults
 from vgg_lightning.cli.lightning import VGGLightningCLI
+from vgg_lightning.data.sizes import Sizes
 from vgg_lightning.prepare import Run, prepare
 from vgg_lightning.run.session import session
 
 
-def ready(options: list[str], folder: str, steps: int) -> Run:
+def ready(
+    options: list[str],
+    folder: str,
+    steps: int,
+    model: Mapping[str, Any] | None = None,
+    trainer: Mapping[str, Any] | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> Run:
     """Return a run that is prepared up to the point where training would begin, and that leaves no trace.
 
     Args:
         options: of fit, as on the command line.
         folder: for what Lightning's finders write on their way; made and removed by the caller.
         steps: optimizer steps that the Trainer must be ready to take.
+        model: options of the model in place of those.
+        trainer: options of the Trainer in place of those.
+        callbacks: more callbacks of the Trainer.
     """
     arguments = VGGLightningCLI("fit", with_defaults("fit", options)).arguments()
     quietly = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "fast_dev_run"), False)
     whole = {"limit_train_batches": 1.0, "limit_val_batches": 0, "max_steps": -1}
     epochs = max(arguments["trainer"]["max_epochs"] or 1, steps + 1)  # an epoch has at least one step
-    trainer = {**arguments["trainer"], **quietly, **whole, "max_epochs": epochs, "default_root_dir": folder}
-    return prepare(**{**arguments, "trainer": trainer, "record": False})
+    place = {"max_epochs": epochs, "default_root_dir": folder}
+    arguments["trainer"] = {**arguments["trainer"], **quietly, **whole, **place, **(trainer or {})}
+    arguments["model"] = {**arguments["model"], **(model or {})}
+    return prepare(**{**arguments, "callbacks": callbacks, "record": False})
+
+
+def epochs_of(options: list[str], steps: float) -> float:
+    """Return how many epochs `fit` would train with these options.
+
+    Args:
+        options: of fit, as on the command line.
+        steps: of an epoch.
+    """
+    trainer = VGGLightningCLI("fit", with_defaults("fit", options)).arguments()["trainer"]
+    if trainer["max_epochs"] == -1:
+        return float(trainer["max_steps"] / steps)
+    return float(trainer["max_epochs"] or Sizes().max_epochs)
 
 
 @contextlib.contextmanager

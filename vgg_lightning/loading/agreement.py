@@ -1,4 +1,4 @@
-"""What a resumed run does with the options that it is given, as their rows say (`base.options.RESUMED`)."""
+"""Compares the options of a resumed run with its checkpoint, as their rows say (`base.options.RESUMED`)."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from vgg_lightning.run.precision import PRECISIONS, unified
 from vgg_lightning.training.run_options import GROUPS, OBEYED_INSTEAD
 
 
-def agree(verb: str, config: Mapping[str, Any], owner: type[L.LightningModule]) -> int | None:
-    """Hold the options of a verb against those in its checkpoint.
+def agree(subcommand: str, config: Mapping[str, Any], owner: type[L.LightningModule]) -> int | None:
+    """Hold the options of a subcommand against those in its checkpoint.
 
     Args:
-        verb: "fit", "validate", "test" or "predict".
+        subcommand: "fit", "validate", "test" or "predict".
         config: its options by name, the groups "model", "data" and "trainer" as tables, with a `ckpt_path`. What is
             None in them becomes what the checkpoint has, and so does what a resumed run ignores.
         owner: the class of the model.
 
     Returns:
-        The step at which a run goes on; None if the verb is not fit.
+        The step at which a run resumes; None if the subcommand is not fit.
 
     Raises:
         UserError: if an option contradicts the checkpoint, or the checkpoint cannot be used.
@@ -39,13 +39,13 @@ def agree(verb: str, config: Mapping[str, Any], owner: type[L.LightningModule]) 
     """
     opened = open_checkpoint(config["ckpt_path"], owner, hand_on=True)
     saved: dict[str, dict[str, Any]] = {"model": opened.model_options, "data": opened.data_options}
-    if verb == "fit":
+    if subcommand == "fit":
         saved |= _of_run(opened)
         saved["model"] = {"weights": None, **saved["model"]}  # a place, which no checkpoint holds
     for group, has in saved.items():
         given: Any = config if group == "fit" else config[group]
         for name, row in GROUPS[group].items():
-            if name not in has or row.resumed == "obeyed" or (row.resumed != "kept" and verb != "fit"):
+            if name not in has or row.resumed == "obeyed" or (row.resumed != "kept" and subcommand != "fit"):
                 continue
             asked = given[name]
             same = asked == has[name] or (name == "seed_everything" and asked is True)
@@ -62,7 +62,7 @@ def agree(verb: str, config: Mapping[str, Any], owner: type[L.LightningModule]) 
             raise UserError(
                 f"{place} {asked} contradicts the checkpoint, which has {has[name]}: leave the option out{instead}"
             )
-    if verb != "fit":
+    if subcommand != "fit":
         return None
     root, folder = config["trainer"]["default_root_dir"], run_folder_of(opened.file)
     if root is not None and folder and Path(root).resolve() not in folder.resolve().parents:
@@ -72,7 +72,7 @@ def agree(verb: str, config: Mapping[str, Any], owner: type[L.LightningModule]) 
 
 
 def run_options(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """Return the options of the run in a checkpoint, `precision` and `seed_everything`; of before, it has none."""
+    """Return the options `precision` and `seed_everything` in a checkpoint; earlier versions saved none."""
     found = checkpoint.get("run_options")
     if not isinstance(found, dict):
         return {}
@@ -91,7 +91,7 @@ def saved_config(run_folder: Path) -> dict[str, Any]:
 
 
 def _of_run(opened: Opened) -> dict[str, dict[str, Any]]:
-    """Return the options of the run itself: those in the checkpoint, or in files of before those in config.yaml."""
+    """Return the options of the run: those in the checkpoint, or for earlier versions those in config.yaml."""
     folder = run_folder_of(opened.file)
     config = saved_config(folder) if folder else {}
     of_file = config.get("trainer")

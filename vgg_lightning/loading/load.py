@@ -29,6 +29,8 @@ from vgg_lightning.loading.opened import (
     preprocess_of,
     read_checkpoint,
 )
+from vgg_lightning.networks import fitting_torchvision_weights, is_of_torchvision
+from vgg_lightning.networks.vgg import VGG, VGG_BLOCKS
 from vgg_lightning.run.checkpoints.locate import find_checkpoint
 from vgg_lightning.run.checkpoints.read import Checkpoint, foreign_infinite, infinite_buffers
 from vgg_lightning.training.memory import check_one_image
@@ -71,7 +73,7 @@ class Known(NamedTuple):
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, options: Mapping[str, Any], preprocess: Preprocess) -> Known:
-        """Return what a checkpoint of a model with these options says; files of before say it elsewhere."""
+        """Return what a checkpoint of a model with these options says; files of earlier versions say it elsewhere."""
         names = class_names_of(checkpoint, options["num_classes"])
         return cls(preprocess_of(checkpoint, options) or preprocess, names, True)
 
@@ -171,7 +173,7 @@ def load_model(
             "reference", the small run of the preset quick that comes with this package.
         map_location: the device to put it on.
         strict: the weights must be those of the network.
-        options: to use in place of those in the checkpoint.
+        options: to use instead of those in the checkpoint.
 
     Raises:
         UserError: if there is no such checkpoint, or it is damaged or foreign.
@@ -237,23 +239,39 @@ def _check_masks(file: Path, checkpoint: Checkpoint, model: L.LightningModule) -
 def load_weights(classifier: L.LightningModule, path: str | Path) -> list[str]:
     """Start `classifier` from the weights of another run, all that have the same name and shape.
 
-    So a network can be fine-tuned with other options or another number of classes.
+    So a network can be fine-tuned with other options or another number of classes. Weights of torchvision's VGG of the
+    same depth are taken as `fitting_torchvision_weights` takes them.
 
     Args:
         classifier: the one to fill.
-        path: a run folder (its best checkpoint is taken), a checkpoint file, or "reference".
+        path: a run folder (its best checkpoint is taken), a checkpoint file, or "reference"; a file with the state dict
+            of torchvision's VGG, or "torchvision", for which torchvision's own file is fetched.
 
     Returns:
         The names of the parameters that keep their initial values.
 
     Raises:
-        UserError: if the checkpoint cannot be opened, or nothing fits.
+        UserError: if the file cannot be opened, or nothing fits.
     """
-    file = find_checkpoint(path)
-    checkpoint = read_checkpoint(file)
+    fetches = str(path) == TORCHVISION and not Path(path).exists()
+    file = torchvision_file(classifier.hparams) if fetches else find_checkpoint(path)
+    checkpoint = read_checkpoint(file, bare=True)
     _check_masks(file, checkpoint, classifier)
-    source = checkpoint["state_dict"]
-    target = classifier.state_dict()
+    source, target = checkpoint["state_dict"], classifier.state_dict()
+    network = classifier.hparams["network"]
+    named = f"{option('model.weights')} {path}"
+    is_theirs, how = is_of_torchvision(source), ""
+    if is_theirs:
+        if not isinstance(classifier.network, VGG):
+            raise UserError(f"{named}: these are weights of torchvision's VGG, and {network} is none")
+        try:
+            found = fitting_torchvision_weights(classifier.network, source)
+        except UserError as error:
+            raise UserError(f"{named}: {error}") from error
+        source = {f"network.{name}": value for name, value in found.items()}
+        how = " of torchvision" + (
+            ", filters summed over the colours" if classifier.hparams["in_channels"] == 1 else ""
+        )
     fitting = {
         k: v
         for k, v in source.items()
@@ -261,8 +279,39 @@ def load_weights(classifier: L.LightningModule, path: str | Path) -> list[str]:
     }
     left = [name for name in target if name not in fitting]
     if not any(value.ndim > 1 for value in fitting.values()):
-        raise UserError(f"{option('model.weights')} {path}: no layer of it fits {classifier.hparams['network']}")
+        remedy = f": they are for {option('model.ratio')} 1" if is_theirs else ""
+        raise UserError(f"{named}: no layer of it fits {network}{remedy}")
     classifier.load_state_dict(fitting, strict=False)
-    note = f"; {', '.join(left)} start anew" if left else ""
-    say(f"weights: {file}, {len(fitting)} of {len(target)} tensors{note}")
+    shown = [*left[:SHOWN], *([f"{len(left) - SHOWN} more"] if len(left) > SHOWN else [])]
+    note = f"; {', '.join(shown)} start anew" if left else ""
+    say(f"weights: {file}{how}, {len(fitting)} of {len(target)} tensors{note}")
     return left
+
+
+TORCHVISION = "torchvision"  # names the weights that torchvision has of a network
+SHOWN = 8  # names of parameters that start anew
+
+
+def torchvision_file(options: Mapping[str, Any]) -> Path:
+    """Return the file with torchvision's weights for a network with these options, fetched where it is not there yet.
+
+    It lies where torchvision looks for it as well.
+
+    Raises:
+        UserError: if torchvision has none, or they cannot be fetched.
+    """
+    network = options["network"]
+    if network not in VGG_BLOCKS:
+        raise UserError(f"torchvision has weights of {', '.join(VGG_BLOCKS)}, which {network} is none of")
+    from torchvision.models import get_model_weights  # an import of a second
+
+    url: str = next(iter(get_model_weights(network + "_bn" * options["batch_norm"]))).url
+    file = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    if not file.is_file():
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(url, str(file), file.stem.rpartition("-")[2], progress=False)
+        except (OSError, RuntimeError) as error:
+            remedy = f"fetch it elsewhere, and give {option('model.weights')} the file"
+            raise UserError(f"{url} cannot be had: {getattr(error, 'reason', error)}; {remedy}") from error
+    return file

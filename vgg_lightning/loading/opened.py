@@ -12,24 +12,23 @@ import hashlib
 import inspect
 import json
 import os
-import types
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Any, get_type_hints, is_typeddict
 
 import lightning as L
 import torch
 
-from vgg_lightning.base.errors import UserError
+from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.base.files import open_regular, read_regular
-from vgg_lightning.base.options import check
+from vgg_lightning.base.options import check, fits
 from vgg_lightning.base.text import install_line
 from vgg_lightning.data.options import CLASSES, MEAN, STD, DataOptions
 from vgg_lightning.data.options import OPTIONS as DATA_OPTIONS
 from vgg_lightning.data.options import PLACES as DATA_PLACES
 from vgg_lightning.data.transforms import Preprocess
-from vgg_lightning.networks import skeleton
+from vgg_lightning.networks import NETWORKS, skeleton
 from vgg_lightning.run.checkpoints import read
 from vgg_lightning.run.checkpoints.locate import SHIPPED, find_checkpoint
 from vgg_lightning.run.checkpoints.read import Checkpoint, ReadFile, fault_of
@@ -41,6 +40,10 @@ OTHERS = (torch.int64, torch.bool)  # of counters and marks
 OWN_DATA = "FashionMNISTDataModule"  # under which its state is in a checkpoint
 Plain = str | int | float | bool | None
 SHIPPED["reference"] = Path(__file__).parents[1] / "reference" / "best.ckpt"  # of lightning_logs/reference
+
+
+class UnknownNetworkError(UserError):
+    """A checkpoint holds a network of the user's own, whose module has not been imported."""
 
 
 @dataclass
@@ -92,16 +95,17 @@ def open_checkpoint(
     return opened
 
 
-def read_checkpoint(file: Path) -> Checkpoint:
+def read_checkpoint(file: Path, bare: bool = False) -> Checkpoint:
     """Read a checkpoint of a classifier: every checksum in it verified, tensors and plain values only.
 
     Args:
         file: a checkpoint, or a .safetensors file that `vgg-lightning export` wrote.
+        bare: whether a file of weights alone will do, as torch.save writes a state dict.
 
     Raises:
         UserError: if the file is damaged, is no checkpoint, or holds another model.
     """
-    checkpoint = read_shared(file) if file.suffix == SUFFIX else read.read_checkpoint(file)
+    checkpoint = read_shared(file) if file.suffix == SUFFIX else read.read_checkpoint(file, bare=bare)
     for name, value in checkpoint["state_dict"].items():
         if value.dtype not in NUMBERS + OTHERS:
             raise UserError(f"{file} is refused: {name[:80]} is of the type {str(value.dtype).removeprefix('torch.')}")
@@ -123,7 +127,7 @@ def data_options(checkpoint: Checkpoint) -> dict[str, Any]:
     options = checked_options(found, DataOptions)
     if not options:
         return {}
-    # Checkpoints of the first version do not say by what their pictures were normalised: it was always this.
+    # Checkpoints of the first version do not say by what their images were normalised: it was always this.
     old = {"mean": MEAN, "std": STD, **({"classes": names} if fits(names, list[str]) else {})}
     try:
         check("data", {name: DATA_OPTIONS[name] for name in ("mean", "std") if name in options}, options)
@@ -144,7 +148,7 @@ def preprocess_of(checkpoint: Checkpoint, options: Mapping[str, Any]) -> Preproc
         return None
     size, channels = options["image_size"], options["in_channels"]
     if (data.get("image_size", size), data.get("in_channels", channels)) != (size, channels):
-        raise UserError("the checkpoint is refused: its pictures have another size than its network takes")
+        raise UserError("the checkpoint is refused: its images have another size than its network takes")
     mean, std = (data.get(name) for name in ("mean", "std"))
     normalize = data.get("normalize", True)
     return Preprocess(size, normalize, channels, MEAN if mean is None else mean, STD if std is None else std)
@@ -156,6 +160,10 @@ def check_shapes(checkpoint: Checkpoint, file: Path, owner: type[L.LightningModu
     The network is built without memory, so options of absurd sizes cost nothing.
     """
     options = _complete(model_options(checkpoint, owner), owner)
+    network = options["network"]
+    if network not in NETWORKS:
+        remedy = f"{option('import')} the module that adds it"
+        raise UnknownNetworkError(f"{file} holds the network {network[:80]!r}, which is unknown here: {remedy}")
     try:
         check_options(options)
         weights = skeleton(**network_arguments(options)).state_dict()
@@ -187,7 +195,7 @@ def class_names_of(checkpoint: Checkpoint, num_classes: int) -> list[str]:
 
 
 def _complete(options: dict[str, Plain], owner: type[L.LightningModule]) -> dict[str, Any]:
-    """Return options with the defaults of those that a checkpoint of before does not have."""
+    """Return options with the defaults of those that a checkpoint of an earlier version does not have."""
     return {name: default for name, (default, _) in declared(owner).items()} | options
 
 
@@ -213,14 +221,13 @@ def declared(owner: type) -> dict[str, tuple[Any, Any]]:
 
 # A file that holds a path would make us read or write there.
 NEVER_TAKEN = {*MODEL_PLACES, *DATA_PLACES}
-LONGEST = 1000  # characters of a string or parts of a list: more is no option of ours
 
 
 def checked_options(found: Any, owner: type, where: str = "the checkpoint") -> dict[str, Any]:
     """Return `found` if it is a table of options of `owner`.
 
     Args:
-        found: what a file holds in the place of its options.
+        found: the value that a file has for its options.
         owner: the class whose `__init__` takes them, or a TypedDict of them.
         where: what to call the file.
 
@@ -238,21 +245,6 @@ def checked_options(found: Any, owner: type, where: str = "the checkpoint") -> d
         if not fits(value, hints[name]):
             raise UserError(f"{where} is refused: its option {name!r} is not of the type {_name(hints[name])}")
     return dict(found)
-
-
-def fits(value: Any, hint: Any) -> bool:
-    """Return whether a plain value is of the type that an option declares; no subclass passes for one."""
-    if get_origin(hint) in (Union, types.UnionType):
-        return any(fits(value, part) for part in get_args(hint))
-    if get_origin(hint) is Literal:
-        return type(value) is str and value in get_args(hint)
-    if get_origin(hint) is list:
-        return type(value) is list and len(value) <= LONGEST and all(fits(v, get_args(hint)[0]) for v in value)
-    if hint is float:
-        return type(value) in (int, float)
-    if hint is str:
-        return type(value) is str and len(value) <= LONGEST
-    return type(value) is hint
 
 
 def _name(hint: Any) -> str:
@@ -287,7 +279,7 @@ def read_shared(file: Path) -> dict[str, Any]:
         raise UserError(f"{file} is refused: its checksum is not the one in {card_of(file).name}; fetch both again")
     preprocessing = card.get("preprocessing")
     if not isinstance(preprocessing, dict):
-        raise UserError(f"{card_of(file)} is refused: it does not say how pictures are prepared")
+        raise UserError(f"{card_of(file)} is refused: it does not say how images are prepared")
     weights = _parse(content, file)
     if fault := fault_of({"state_dict": weights}, len(content)):
         raise UserError(f"{file} is refused: {fault}")
@@ -307,7 +299,7 @@ def _read_card(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"cannot read {file}, the card of the weights beside it: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{file} is not the card of a model: it is no JSON") from error
+        raise UserError(f"{file} is not the card of a model: it is not JSON") from error
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         raise UserError(f"{file} is not the card of a model of vgg_lightning: its format is not {FORMAT!r}")
     return card

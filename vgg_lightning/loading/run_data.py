@@ -1,4 +1,4 @@
-"""Where the data lies on which a run was trained: no checkpoint says it, but config.yaml of the run does."""
+"""The data folder of a run: it is not in the checkpoint, but in config.yaml of the run."""
 
 from __future__ import annotations
 

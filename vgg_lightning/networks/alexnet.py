@@ -16,7 +16,7 @@ class AlexNet(nn.Module):
     """AlexNet for small data sets.
 
     Args:
-        in_channels: channels of the input, 1 for grey pictures.
+        in_channels: channels of the input, 1 for grey images.
         num_classes: number of logits.
         image_size: height and width of the input in pixels, at least 65.
         hidden_units: width of the two hidden Linear layers.
@@ -54,6 +54,6 @@ class AlexNet(nn.Module):
         self.head = classic_head(in_features, hidden_units, num_classes, dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits (N, num_classes) of pictures (N, in_channels, image_size, image_size)."""
+        """Return logits (N, num_classes) of images (N, in_channels, image_size, image_size)."""
         logits: Tensor = self.head(self.blocks(x))
         return logits

@@ -1,4 +1,4 @@
-"""Batch normalisation written with tensors alone, to be read beside the paper; equal to `nn.BatchNorm1d/2d`.
+"""Batch normalisation written with tensor operations, to be read along with the paper; equal to `nn.BatchNorm1d/2d`.
 
 Ioffe and Szegedy, "Batch Normalization: Accelerating Deep Network Training by Reducing Internal Covariate
 Shift", https://arxiv.org/abs/1502.03167, algorithms 1 and 2.
@@ -14,7 +14,7 @@ class BatchNorm(nn.Module):
     """Shift and scale each feature to mean 0 and variance 1, then to a learnt mean and scale.
 
     In training, mean and variance are those of the batch, and moving averages of them are kept; in evaluation
-    the moving averages serve, so a picture's result does not depend on the rest of its batch.
+    the moving averages serve, so an image's result does not depend on the rest of its batch.
     The state dict has the keys of `nn.BatchNorm2d`: weights go from one to the other and back.
 
     Args:
@@ -57,7 +57,7 @@ class BatchNorm(nn.Module):
         count = x.numel() // x.shape[1]
         if count < 2:
             raise ValueError("expected more than one value per feature in training")
-        others = [dim for dim in range(x.dim()) if dim != 1]  # the batch and every place of the picture
+        others = [dim for dim in range(x.dim()) if dim != 1]  # the batch and every place of the image
         mean = x.mean(dim=others)
         variance = ((x - _per_feature(mean, x)) ** 2).mean(dim=others)
         self._move_averages(mean.detach(), variance.detach(), count)

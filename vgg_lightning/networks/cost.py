@@ -1,14 +1,14 @@
-"""What a network costs, layer by layer: parameters, multiply-adds, activation memory, receptive field.
+"""The cost of a network, layer by layer: parameters, multiply-adds, activation memory, receptive field.
 
 The network runs on torch's meta device: shapes are computed, numbers are not, and no memory is taken.
 
 Conventions, which reproduce the published figures of VGG (15.47 G multiply-adds for VGG-16 at 3x224x224):
 
-- A multiply-add is one product with its addition in a convolution or Linear layer, for one picture. Biases,
+- A multiply-add is one product with its addition in a convolution or Linear layer, for one image. Biases,
   normalisation, activations and poolings count as none.
 - Backward, each of these layers makes as many again for the gradient of its weights, and as many again for
   the gradient of its input, which the first layer does not need.
-- Activation bytes of a layer are those of the new tensor it returns, at 4 bytes a value, for one picture; a
+- Activation bytes of a layer are those of the new tensor it returns, at 4 bytes a value, for one image; a
   layer that returns a view of its input (Flatten) has none; the sums in a residual block are not counted.
 - What training keeps for the backward pass is counted from the tensors that autograd saves, each once.
 """
@@ -51,7 +51,7 @@ class Memory:
     """Bytes that a batch takes in float32, without the workspace of the library.
 
     Attributes:
-        batch_size: pictures in a batch.
+        batch_size: images in a batch.
         parameters: the weights.
         gradients: one for each weight.
         kept_for_backward: the activations (and the indices and masks) that training keeps, input included.
@@ -132,7 +132,7 @@ def summarize(
         in_channels: channels of the input.
         num_classes: number of logits.
         image_size: height and width of the input in pixels.
-        batch_size: pictures in a batch, for the memory.
+        batch_size: images in a batch, for the memory.
         options: those of the network, such as `ratio`.
 
     Raises:
@@ -144,16 +144,16 @@ def summarize(
             raise UserError(f"{option} {value} is too large: use {LARGEST} or less")
     with torch.device("meta"):
         network = build_network(name, **shape, **options)  # type: ignore[arg-type]  # plain values, checked there
-    picture = (in_channels, image_size, image_size)
-    layers = trace_layers(network, picture)
-    return Summary(name, {**shape, **options}, picture, layers, _memory(network, layers, batch_size))
+    image = (in_channels, image_size, image_size)
+    layers = trace_layers(network, image)
+    return Summary(name, {**shape, **options}, image, layers, _memory(network, layers, batch_size))
 
 
 def _memory(network: nn.Module, layers: tuple[Layer, ...], batch_size: int) -> Memory:
     parameters = BYTES * sum(p.numel() for p in network.parameters())
-    picture = layers[0].input_shape
-    # Affine in the batch size: a share per picture, and a constant one (the statistics of BatchNorm).
-    two, three = (kept_bytes(network, (n, *picture)) for n in (2, 3))
+    image = layers[0].input_shape
+    # Affine in the batch size: a share per image, and a constant one (the statistics of BatchNorm).
+    two, three = (kept_bytes(network, (n, *image)) for n in (2, 3))
     kept = two + (batch_size - 2) * (three - two)
     largest = max(BYTES * math.prod(layer.input_shape) + layer.activation_bytes for layer in layers)
     return Memory(

@@ -56,7 +56,7 @@ class DenseNet(nn.Module):
     """DenseNet: a stem, four dense blocks with transitions between them, global average pooling.
 
     Args:
-        in_channels: channels of the input, 1 for grey pictures.
+        in_channels: channels of the input, 1 for grey images.
         num_classes: number of logits.
         image_size: height and width of the input in pixels, at least 29.
         growth_rate: channels that one convolution of a dense block adds.
@@ -88,6 +88,6 @@ class DenseNet(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits (N, num_classes) of pictures (N, in_channels, image_size, image_size)."""
+        """Return logits (N, num_classes) of images (N, in_channels, image_size, image_size)."""
         logits: Tensor = self.head(self.blocks(x))
         return logits

@@ -1,4 +1,4 @@
-"""How the weights start: one table from a name to what it does to a layer."""
+"""Initial weights: one table from a name to a function that initialises a layer."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ class LeNet(nn.Module):
     Args:
         norms: what normalises a number of features, after a convolution and after a Linear layer:
             `(nn.BatchNorm2d, nn.BatchNorm1d)`, or twice the `BatchNorm` written from scratch.
-        in_channels: channels of the input, 1 for grey pictures.
+        in_channels: channels of the input, 1 for grey images.
         num_classes: number of logits.
         image_size: height and width of the input in pixels, at least 16.
 
@@ -56,6 +56,6 @@ class LeNet(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits (N, num_classes) of pictures (N, in_channels, image_size, image_size)."""
+        """Return logits (N, num_classes) of images (N, in_channels, image_size, image_size)."""
         logits: Tensor = self.head(self.blocks(x))
         return logits

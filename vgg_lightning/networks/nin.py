@@ -1,4 +1,4 @@
-"""NiN: a small network, made of 1x1 convolutions, at every place of the feature map; no Linear layer.
+"""NiN: a small network, made of 1x1 convolutions, at every position of the feature map; no Linear layer.
 
 Lin, Chen and Yan, "Network In Network", https://arxiv.org/abs/1312.4400.
 """
@@ -26,7 +26,7 @@ class NiN(nn.Module):
     """Network in network: the last block has one channel per class, whose averages are the logits.
 
     Args:
-        in_channels: channels of the input, 1 for grey pictures.
+        in_channels: channels of the input, 1 for grey images.
         num_classes: number of logits.
         image_size: height and width of the input in pixels, at least 67.
         dropout: probability with which a value is dropped before the last block.
@@ -53,6 +53,6 @@ class NiN(nn.Module):
         self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits (N, num_classes) of pictures (N, in_channels, image_size, image_size)."""
+        """Return logits (N, num_classes) of images (N, in_channels, image_size, image_size)."""
         logits: Tensor = self.head(self.blocks(x))
         return logits

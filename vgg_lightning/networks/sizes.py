@@ -1,4 +1,4 @@
-"""How convolutions and poolings shrink a picture: sizes are computed from the layers."""
+"""How convolutions and poolings shrink an image: sizes are computed from the layers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def window(layer: Windowed) -> tuple[int, int, int]:
 
 
 def output_side(layers: nn.Module, image_size: int) -> int:
-    """Return height and width after `layers`, one behind the other; 0 if nothing is left of the picture."""
+    """Return height and width after `layers`, one behind the other; 0 if nothing is left of the image."""
     side = image_size
     for layer in layers.modules():
         if isinstance(layer, Windowed):

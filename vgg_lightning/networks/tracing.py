@@ -1,4 +1,4 @@
-"""Runs a network on torch's meta device and notes its layers: shapes are computed, numbers are not."""
+"""Runs a network on torch's meta device and records its layers: computes shapes, but no values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BYTES = 4  # of a float32
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer of a network; all counts are for one picture.
+    """One layer of a network; all counts are for one image.
 
     Attributes:
         name: path of the module, such as "blocks.0.0".
@@ -28,7 +28,7 @@ class Layer:
         macs: multiply-adds of a forward pass.
         training_macs: multiply-adds of a forward and a backward pass.
         activation_bytes: memory of the output.
-        receptive_field: side in pixels of the part of the picture that one output value can depend on.
+        receptive_field: side in pixels of the part of the image that one output value can depend on.
     """
 
     name: str
@@ -48,23 +48,23 @@ class Layer:
         return self.macs > 0
 
 
-def trace_layers(network: nn.Module, picture: tuple[int, int, int]) -> tuple[Layer, ...]:
+def trace_layers(network: nn.Module, image: tuple[int, int, int]) -> tuple[Layer, ...]:
     """Return the layers of a `network` on the meta device in the order in which they run.
 
     A module with children is listed only if it makes a tensor itself: Inception, which joins its paths.
 
     Args:
         network: takes (N, C, H, W); its direct children are chains of layers and blocks.
-        picture: (C, H, W).
+        image: (C, H, W).
     """
     blocks = _block_names(network)
-    tracer = _Tracer(image_size=picture[-1])
+    tracer = _Tracer(image_size=image[-1])
     handles = [
         module.register_forward_hook(partial(tracer, name, blocks.get(name, name)))
         for name, module in network.named_modules()
     ]
     try:
-        network.train()(torch.empty(2, *picture, device="meta"))  # 2: BatchNorm refuses a single vector
+        network.train()(torch.empty(2, *image, device="meta"))  # 2: BatchNorm refuses a single vector
     finally:
         for handle in handles:
             handle.remove()

@@ -6,7 +6,8 @@ https://arxiv.org/abs/1409.1556, table 1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -22,7 +23,7 @@ VGG_BLOCKS: dict[str, tuple[tuple[int, int], ...]] = {
     "vgg19": ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512)),
 }
 
-# Not of the paper: for pictures of 28 pixels, with most of the work where they are still large.
+# Not of the paper: for images of 28 pixels, with most of the work where they are still large.
 OWN_BLOCKS: dict[str, tuple[tuple[int, int], ...]] = {
     "vgg_small": ((2, 32), (2, 64), (2, 128)),
     "vgg_wide": ((2, 128), (2, 256), (3, 512)),
@@ -73,7 +74,7 @@ def classic_head(in_features: int, hidden_units: int, num_classes: int, dropout:
 
 
 def batchnorm_head(in_features: int, hidden_units: int, num_classes: int) -> nn.Sequential:
-    """Return the classic head with BatchNorm1d before each ReLU in place of the dropout."""
+    """Return the classic head with BatchNorm1d before each ReLU instead of the dropout."""
     return nn.Sequential(
         nn.Flatten(),
         nn.Linear(in_features, hidden_units),
@@ -98,13 +99,13 @@ class VGG(nn.Module):
 
     Args:
         arch: (num_convs, out_channels) of each block.
-        in_channels: channels of the input, 1 for grey pictures.
+        in_channels: channels of the input, 1 for grey images.
         num_classes: number of logits.
         image_size: height and width of the input in pixels; every pooling halves it.
         ratio: divides the channels of every block.
         hidden_units: width of the two hidden layers of the heads "classic" and "batchnorm".
         batch_norm: BatchNorm with every convolution.
-        norm_after_relu: BatchNorm after the ReLU in place of before it.
+        norm_after_relu: BatchNorm after the ReLU instead of before it.
         head: "classic" (Linear layers with dropout), "batchnorm" or "gap" (global average pooling).
         dropout: probability with which the head drops a feature; the head "batchnorm" has none.
         poolings: how many blocks end in a pooling, the first ones; 3 leave 3 x 3 of 28 pixels.
@@ -152,7 +153,7 @@ class VGG(nn.Module):
         self.head = heads[head]()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits (N, num_classes) of pictures (N, in_channels, image_size, image_size)."""
+        """Return logits (N, num_classes) of images (N, in_channels, image_size, image_size)."""
         logits: Tensor = self.head(self.blocks(x))
         return logits
 
@@ -180,7 +181,49 @@ def load_torchvision_weights(network: VGG, state_dict: dict[str, Tensor]) -> VGG
     Raises:
         UserError: if the two networks do not have the same layers in the same order.
     """
-    if network.norm_after_relu:
+    _load(network, _renamed(network, state_dict, norm_after_relu=network.norm_after_relu))
+    return network
+
+
+def is_of_torchvision(state_dict: Mapping[str, Tensor]) -> bool:
+    """Return whether these are the weights of a VGG of torchvision, by their names."""
+    return bool(state_dict) and all(re.fullmatch(r"(features|classifier)\.\d+\.\w+", name) for name in state_dict)
+
+
+def fitting_torchvision_weights(network: VGG, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return what of the weights of torchvision's VGG of the same depth fits `network`, by the names in it.
+
+    For grey images the filters of the first convolution are summed over the colours, which is what three equal
+    channels would give. Of the head, the layers in front of the first one that does not fit are taken.
+
+    Args:
+        network: of the same depth, with or without BatchNorm as the weights; head, classes and image size may differ.
+        state_dict: of torchvision's network.
+
+    Raises:
+        UserError: if the two do not have the same convolutions.
+    """
+    convolutions = {name: value for name, value in state_dict.items() if name.startswith("features.")}
+    carried = _renamed(network.blocks, convolutions, "blocks.", network.norm_after_relu)
+    shapes = {name: value.shape for name, value in network.state_dict().items()}
+    first = next(iter(carried), "")
+    if first in shapes and carried[first].ndim == 4 and shapes[first][1] == 1:
+        carried[first] = carried[first].sum(dim=1, keepdim=True)
+    linears = [f"head.{name}" for name, layer in network.head.named_children() if isinstance(layer, nn.Linear)]
+    theirs = [name.removesuffix(".weight") for name in state_dict if re.fullmatch(r"classifier\.\d+\.weight", name)]
+    for name, other in zip(linears, theirs, strict=False):
+        found = {f"{name}.{kind}": state_dict[f"{other}.{kind}"] for kind in ("weight", "bias")}
+        if any(value.shape != shapes[key] for key, value in found.items()):
+            break
+        carried |= found
+    return {name: value for name, value in carried.items() if value.shape == shapes.get(name)}
+
+
+def _renamed(
+    network: nn.Module, state_dict: Mapping[str, Tensor], prefix: str = "", norm_after_relu: bool = False
+) -> dict[str, Tensor]:
+    """Return the weights of torchvision's layers by the names of ours, which are as many and in the same order."""
+    if norm_after_relu:
         raise UserError("torchvision's BatchNorm stands before the ReLU: use a network without norm_after_relu")
     ours = {name: m for name, m in network.named_modules() if isinstance(m, nn.Conv2d | nn.BatchNorm2d | nn.Linear)}
     theirs: dict[str, dict[str, Tensor]] = {}
@@ -188,18 +231,21 @@ def load_torchvision_weights(network: VGG, state_dict: dict[str, Tensor]) -> VGG
         path, name = key.rsplit(".", 1)
         theirs.setdefault(path, {})[name] = value
     if len(ours) != len(theirs):
-        raise UserError(f"the weights have {len(theirs)} layers, the network has {len(ours)}: use the same depth")
+        raise UserError(
+            f"the weights have {len(theirs)} layers, the network has {len(ours)}: use the same depth and batch_norm"
+        )
     carried: dict[str, Tensor] = {}
     bias: Tensor | None = None
     for (path, module), weights in zip(ours.items(), theirs.values(), strict=True):
+        if isinstance(module, nn.Conv2d) != (weights["weight"].ndim == 4):
+            raise UserError(f"the weights do not fit the network at {path}: use the same depth and batch_norm")
         if isinstance(module, nn.Conv2d) and module.bias is None:
             bias = weights.pop("bias", None)
         elif isinstance(module, nn.BatchNorm2d) and bias is not None and "running_mean" in weights:
             weights["running_mean"] = weights["running_mean"] - bias
-            weights.setdefault("num_batches_tracked", torch.tensor(0))  # files of before 2018 lack it
-        carried |= {f"{path}.{name}": value for name, value in weights.items()}
-    _load(network, carried)
-    return network
+            weights.setdefault("num_batches_tracked", torch.tensor(0))  # files from before 2018 lack it
+        carried |= {f"{prefix}{path}.{name}": value for name, value in weights.items()}
+    return carried
 
 
 def _load(network: VGG, weights: dict[str, Tensor]) -> None:

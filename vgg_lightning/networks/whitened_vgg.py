@@ -1,7 +1,7 @@
 """Small VGGs behind a whitening stem: one to train in seconds, and one with twice the convolutions.
 
 The stem is that of Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", https://arxiv.org/abs/2404.00498,
-section 3.1: its filters are computed from the training pictures and stay as they are.
+section 3.1: its filters are computed from the training images and stay as they are.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class WhitenedVGG(nn.Module):
     """A whitening stem, three convolutions of 64, 128 and 128 channels, global max-pooling, a Linear layer.
 
     Args:
-        in_channels: channels of the input, 1 for grey pictures.
+        in_channels: channels of the input, 1 for grey images.
         num_classes: number of logits.
         image_size: height and width of the input in pixels, at least 8.
         ratio: divides the channels of the three convolutions.
@@ -101,7 +101,7 @@ class WhitenedVGG(nn.Module):
         self.head = pooled_head(third, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits (N, num_classes) of pictures (N, in_channels, image_size, image_size)."""
+        """Return logits (N, num_classes) of images (N, in_channels, image_size, image_size)."""
         logits: Tensor = self.head(self.blocks(x))
         return logits
 
@@ -113,7 +113,7 @@ class DeepWhitenedVGG(nn.Module):
     that the second has a quarter of the work. The stem does not pool.
 
     Args:
-        in_channels: channels of the input, 1 for grey pictures.
+        in_channels: channels of the input, 1 for grey images.
         num_classes: number of logits.
         image_size: height and width of the input in pixels, at least 8.
         ratio: divides the channels of the blocks.
@@ -134,7 +134,7 @@ class DeepWhitenedVGG(nn.Module):
         self.head = pooled_head(channels[-1], num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits (N, num_classes) of pictures (N, in_channels, image_size, image_size)."""
+        """Return logits (N, num_classes) of images (N, in_channels, image_size, image_size)."""
         logits: Tensor = self.head(self.blocks(x))
         return logits
 

@@ -76,6 +76,7 @@ def prepare(
     checkpoint_every_n_steps: int = 0,
     checkpoint_minutes: float = 5.0,
     show: str | Sequence[str] | None = "default",
+    logger: str | Sequence[str] | None = None,
     test: bool = True,
     record: bool = True,
     asked: Asked | None = None,
@@ -92,10 +93,12 @@ def prepare(
         name: of the run: its folder is `lightning_logs/NAME/version_N`. By default that of the network.
         seed: of initial weights, order and augmentation; by default 0, or that of the run that is resumed.
         ckpt_path: a checkpoint or run folder: what fit resumes, or whose weights are validated or tested.
-        early_stopping: validations in a row without a better val_acc after which to stop; 0 never stops early.
-        checkpoint_every_n_steps: steps between checkpoints within an epoch; 0 is none.
-        checkpoint_minutes: minutes between them; 0 is none.
-        show: what to show in TensorBoard beside the curves; see `show`.
+        early_stopping: stop after N validations in a row without a better val_acc; 0 disables it.
+        checkpoint_every_n_steps: steps between checkpoints within an epoch; 0 disables them.
+        checkpoint_minutes: minutes between them; 0 disables them.
+        show: additional output in TensorBoard; see `show`.
+        logger: "tensorboard" (by default), "wandb", "mlflow", or several of them; any other logger of Lightning's goes
+            into `trainer`. metrics.csv is written beside each.
         test: test the best checkpoint at the end.
         record: False leaves no trace: no run folder, no checkpoints, no loggers, no report.
         asked: what the command line knows of the run.
@@ -109,7 +112,7 @@ def prepare(
     if model is None:
         model, data = _of_checkpoint(file, stage, data)
     own: Options = {"early_stopping": early_stopping, "checkpoint_every_n_steps": checkpoint_every_n_steps}
-    own |= {"checkpoint_minutes": checkpoint_minutes, "show": show, "test": test}
+    own |= {"checkpoint_minutes": checkpoint_minutes, "show": show, "logger": logger, "test": test}
     options = {"seed_everything": seed, "trainer": dict(trainer or {}), "model": model, "data": data}
     run = Run(stage, {**options, "name": name, **own, "ckpt_path": file and str(file)}, asked, seat())
     with session_of(run):
@@ -245,7 +248,7 @@ def _ready_data(run: Run, record: bool) -> None:
     run.data.setup("fit")
     if not record:
         return
-    batch_size = min(run.data.hparams["batch_size"], len(run.data.pictures("train")[1]))
+    batch_size = min(run.data.hparams["batch_size"], len(run.data.images("train")[1]))
     needed = check_training_fits(run.model.hparams, batch_size, str(trainer["precision"]))
     if 0 < ROOM_TO_KEEP * needed < free_memory():
         keep_freed_memory()
@@ -273,7 +276,7 @@ def _check_batches(run: Run, begun: int) -> None:
     if run.options["test"] and _is_part(trainer["limit_test_batches"]):
         run.data.setup("test")
         splits.append("test")
-    batches: dict[str, int] = {split: math.ceil(len(run.data.pictures(split)[1]) / size) for split in splits}
+    batches: dict[str, int] = {split: math.ceil(len(run.data.images(split)[1]) / size) for split in splits}
     check_batches(trainer, batches)
     check_begun_epoch(trainer, begun, batches["train"])
 

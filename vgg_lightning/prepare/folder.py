@@ -1,4 +1,4 @@
-"""The folder of a run: made or taken over, and held by this run alone."""
+"""The folder of a run: created or reused, and locked by this run."""
 
 from __future__ import annotations
 

@@ -20,9 +20,11 @@ from vgg_lightning.data.sources.catalogue import find_dataset
 from vgg_lightning.loading.agreement import run_options
 from vgg_lightning.loading.opened import Opened
 from vgg_lightning.prepare.run import Options, Run, Stage
+from vgg_lightning.run.loggers.choice import chosen as chosen_loggers
 from vgg_lightning.run.precision import AUTO, DEFAULT, chosen, evaluated_in, usable
 from vgg_lightning.show import shown_names
 from vgg_lightning.training.limits import check_run, check_trainer, notes
+from vgg_lightning.training.options import own_options
 
 TRAINER_DEFAULTS: Options = {
     "max_epochs": None,  # see `size`
@@ -49,6 +51,9 @@ def complete(stage: Stage, options: Options) -> None:
     _check_own_images(stage, options)
     if stage == "fit":
         shown_names(options["show"])
+        chosen_loggers(options["logger"])
+        if options["logger"] is not None and options["trainer"]["logger"] not in (None, True):
+            raise UserError(f"{option('logger')} and {option('trainer.logger')} are both given: give one of them")
     has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
     on_cpu = options["trainer"]["accelerator"] == "cpu" or not has_gpu
     if options["trainer"]["precision"] == AUTO:
@@ -155,6 +160,7 @@ def _model_options(model: Any, data: Options) -> Options:
     found = _filled("model", model, {**_defaults(Classifier), **linked, "num_classes": None})
     if found["num_classes"] is None:
         found["num_classes"] = len(class_names(data["dataset"], data["classes"], data["data_dir"]))
+    found["options"] = own_options(found) or None
     return found
 
 

@@ -1,4 +1,4 @@
-"""The recipe of a run: config.yaml, and what its other processes are started with."""
+"""The recipe of a run: config.yaml, and the command that starts its other processes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vgg_lightning.loading.agreement import saved_config
 from vgg_lightning.prepare.run import Options, Run
 from vgg_lightning.training.run_options import all_rows
 
-FILLED = ("num_classes", "seed", "val_size", "batch_size")  # by `prepare`, where nobody has said them
+FILLED = ("num_classes", "options", "seed", "val_size", "batch_size")  # by `prepare`, where nobody has said them
 _PLACES = [(group, name) for group, name, row in all_rows() if row.place and group != "fit"]
 
 

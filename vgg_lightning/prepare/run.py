@@ -1,4 +1,4 @@
-"""A run that is prepared, and the session in which it is prepared and runs."""
+"""A prepared run, and the session in which it is prepared and runs."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Run:
         trainer: Lightning's, with all callbacks, loggers and plugins.
         options: of the run, by name as in config.yaml, complete.
         folder: where it writes; None if it leaves no trace.
-        step: at which a resumed run goes on, else None.
+        step: at which a resumed run starts, else None.
         problems: what failed without ending the run, such as a checkpoint that could not be written.
     """
 

@@ -1,4 +1,4 @@
-"""The Trainer of a run, with what saves, guards, shows and resumes it."""
+"""The Trainer of a run, with its callbacks, loggers, plugins and strategy."""
 
 from __future__ import annotations
 
@@ -11,20 +11,23 @@ from pathlib import Path
 import lightning as L
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import AdvancedProfiler, PyTorchProfiler, SimpleProfiler
 
 from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.base.text import program, say
 from vgg_lightning.classifier import Classifier
 from vgg_lightning.data.datamodule import FashionMNISTDataModule
+from vgg_lightning.data.sources.catalogue import DATASETS
+from vgg_lightning.networks import is_own
 from vgg_lightning.prepare.recipe import recipe_of
 from vgg_lightning.prepare.run import Options, Run
 from vgg_lightning.run.checkpoints.callbacks import Restoring
 from vgg_lightning.run.checkpoints.io import VerifiedCheckpointIO
 from vgg_lightning.run.ending import EarlyStopping, Timer
-from vgg_lightning.run.folders import loggers as run_loggers
 from vgg_lightning.run.kit import run_callbacks
 from vgg_lightning.run.lightning_private import lean
+from vgg_lightning.run.loggers.choice import missing_in, run_loggers
 from vgg_lightning.run.parallel.devices import SHARDED, processes
 from vgg_lightning.run.parallel.rendezvous import Meeting, facts
 from vgg_lightning.run.parallel.strategies import choose_strategy
@@ -38,6 +41,9 @@ from vgg_lightning.show.report import RunReport
 from vgg_lightning.training.metrics import LearningRates
 from vgg_lightning.training.run_options import FIT, equal_on_all
 
+COMPARED = (  # of the Trainer's options, those in which runs are compared beside model and data
+    *("max_epochs", "max_steps", "limit_train_batches", "accumulate_grad_batches", "gradient_clip_val", "precision"),
+)
 PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
 SHOWN_METRICS = ("train_loss", "train_acc", "val_loss", "val_acc", "val_acc_tta")  # after every epoch
 
@@ -63,7 +69,7 @@ def fit_callbacks(
         run_folder: where the run writes.
         data: decides whether there is a val_acc to watch.
         trainer: the options of the Trainer, which can switch parts off.
-        early_stopping: validations in a row without a better val_acc after which to stop; 0 never stops early.
+        early_stopping: stop after N validations in a row without a better val_acc; 0 disables it.
         every_n_steps: steps between checkpoints within an epoch; 0 is none.
         minutes: minutes between them; 0 is none.
         show: what to show in TensorBoard beside the curves (see `show`).
@@ -114,8 +120,8 @@ def build_trainer(run: Run, more: Sequence[Callback], meeting: Meeting | None) -
             options["show"],
             {"seed_everything": options["seed_everything"]},
         )
-        if config["logger"] in (None, True):
-            config["logger"] = run_loggers(run.folder, run.step if options["ckpt_path"] else None)
+        if config["logger"] is not False:
+            config["logger"] = _loggers(run)
     if run.stage == "fit" and config["max_time"] is not None:
         callbacks.append(Timer(config["max_time"]))
         config["max_time"] = None
@@ -139,6 +145,19 @@ def build_trainer(run: Run, more: Sequence[Callback], meeting: Meeting | None) -
     return trainer
 
 
+def _loggers(run: Run) -> list[Logger]:
+    """Return the loggers of a run, and say what none of them shows."""
+    assert run.folder is not None
+    given = run.options["trainer"]["logger"]
+    given = [] if given in (None, True) else given if isinstance(given, list | tuple) else [given]
+    step = run.step if run.options["ckpt_path"] else None
+    compared = {name: run.options["trainer"][name] for name in COMPARED}
+    found = run_loggers(run.folder, step, compared, run.options["logger"], given)
+    if (missing := missing_in(found)) and not run.seat.rank:
+        say(f"note: {missing}", sys.stderr)
+    return found
+
+
 def _command(run: Run, more: Sequence[Callback]) -> Sequence[str]:
     """Return the options with which the other processes of a run are started."""
     if run.asked or run.seat.launcher:
@@ -148,8 +167,9 @@ def _command(run: Run, more: Sequence[Callback]) -> Sequence[str]:
         raise UserError(f"{option('trainer.devices')}: other processes have no weights: give {option('ckpt_path')}")
     if str(run.options["trainer"]["strategy"]).lower() in SHARDED and not run.from_options:
         raise UserError(f"{option('trainer.strategy')} fsdp: give the options of the model, so that all build the same")
-    if more or left_out or type(run.model) is not Classifier:
-        what = ", ".join(left_out) or "callbacks or a model of your own"
+    own = is_own(run.options["model"]["network"]) or DATASETS[run.options["data"]["dataset"]].kind
+    if more or left_out or own or type(run.model) is not Classifier:
+        what = ", ".join(left_out) or "callbacks, a model, a network or a data set of your own"
         raise UserError(
             f"{option('trainer.devices')}: other processes cannot be given {what}; start the script with torchrun"
         )

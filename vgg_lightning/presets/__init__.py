@@ -1,4 +1,4 @@
-"""The presets: configurations that are shipped with the package and go by name.
+"""The presets: named configurations that are shipped with the package.
 
 Imports `base`.
 """
@@ -12,6 +12,7 @@ from vgg_lightning.base.options_file import read_options
 
 FOLDER = Path(__file__).parent
 DEFAULT = "quick"
+BLANK = "blank"  # for a network that has no preset: without options of a network
 
 
 def presets() -> dict[str, Path]:

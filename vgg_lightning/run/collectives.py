@@ -1,4 +1,4 @@
-"""What the processes of a run tell each other. Without a second process each of these costs nothing."""
+"""Communication between the processes of a run. It costs nothing with a single process."""
 
 from __future__ import annotations
 

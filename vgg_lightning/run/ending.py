@@ -1,4 +1,4 @@
-"""When a run ends, and why: what its user asked for decides, not what a checkpoint brings along."""
+"""When a run ends, and why: the options of the user decide, not those in a checkpoint."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def check_duration(value: Any) -> None:
             pass
     elif isinstance(value, str) and re.fullmatch(r"\d+:\d\d:\d\d:\d\d", value.strip()):
         return
-    raise UserError(f"{option('trainer.max_time')} {value} is no time: give DD:HH:MM:SS, as 00:01:30:00")
+    raise UserError(f"{option('trainer.max_time')} {value} is not a duration: give DD:HH:MM:SS, as 00:01:30:00")
 
 
 class Plan(NamedTuple):

@@ -1,4 +1,4 @@
-"""Lets a resumed run draw the random numbers that the unbroken one drew."""
+"""Seeds each step, so that a resumed run draws the same random numbers as an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -66,6 +66,6 @@ def _check_options(owner: Any) -> None:
             torch.load(io.BytesIO(stream.getvalue()), weights_only=True)
         except Exception as error:
             raise UserError(
-                f"{type(owner).__name__} saves the option {name} = {repr(value)[:60]}, which is no plain value, and "
+                f"{type(owner).__name__} saves the option {name} = {repr(value)[:60]}, which is not a plain value, and "
                 f"a checkpoint with it is not opened again: leave it out, with save_hyperparameters(ignore=[{name!r}])"
             ) from error

@@ -1,4 +1,4 @@
-"""The exit codes of a run, for whatever starts it: 2 bad input, 3 not finite, 128 + the number of a signal."""
+"""The exit codes of a run, for whatever starts it: 2 invalid input, 3 NaN or Inf, 128 + the number of a signal."""
 
 from __future__ import annotations
 

@@ -1,20 +1,15 @@
-"""Run folders: `lightning_logs/<name>/version_N`, one for everything that a run writes."""
+"""Run folders: `lightning_logs/<name>/version_N`, which contain everything that a run writes."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lightning.pytorch.loggers import Logger
-
 from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.base.process import SHARED, is_child
-from vgg_lightning.run.loggers.csv import RunCSV
-from vgg_lightning.run.loggers.tensorboard import HPARAMS_METRICS, RunTensorBoard
 
 if TYPE_CHECKING:
     from vgg_lightning.run.parallel.rendezvous import Meeting
@@ -81,16 +76,3 @@ def run_folder_of(checkpoint: Path) -> Path | None:
         return None
     named = checkpoint.parent.parent
     return named if named.resolve() == folder.parent else folder.parent
-
-
-def loggers(run_folder: Path, step: int | None, metrics: Sequence[str] = HPARAMS_METRICS) -> list[Logger]:
-    """Return the loggers of a run: TensorBoard events and metrics.csv, both in its folder.
-
-    Args:
-        run_folder: of the run.
-        step: at which the run goes on, or None for a new one.
-        metrics: that TensorBoard shows beside the hyperparameters.
-    """
-    run_folder = run_folder.absolute()
-    place = {"save_dir": run_folder.parent.parent, "name": run_folder.parent.name, "version": run_folder.name}
-    return [RunTensorBoard(step, metrics, **place), RunCSV(run_folder, step)]

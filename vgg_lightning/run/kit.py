@@ -1,4 +1,4 @@
-"""The run kit in a few names: what a Lightning project takes along (docs/kit.md)."""
+"""The run kit for other Lightning projects (docs/kit.md)."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from vgg_lightning.run.checkpoints.io import VerifiedCheckpointIO
 from vgg_lightning.run.checkpoints.locate import check_writable, newest_valid
 from vgg_lightning.run.exact import SeedSteps
 from vgg_lightning.run.exits import exit_code
-from vgg_lightning.run.folders import loggers
 from vgg_lightning.run.guards.finite import FiniteGuard
 from vgg_lightning.run.lightning_private import lean
 from vgg_lightning.run.loader import ResumableLoader
 from vgg_lightning.run.lock import FolderLock
+from vgg_lightning.run.loggers.choice import run_loggers
 from vgg_lightning.run.progress import EpochLines, progress_bar
 from vgg_lightning.run.stop import StopOnSignal
 
@@ -32,7 +32,7 @@ Mode = Literal["max", "min"]
 
 
 class RunKit:
-    """A run in a folder: new if there is no checkpoint in it, otherwise going on with the newest that is valid.
+    """A run in a folder: new if there is no checkpoint in it, otherwise resumed from the newest valid one.
 
     The folder is held until the Trainer has done its work, or this process ends: no other one writes there meanwhile.
 
@@ -43,12 +43,12 @@ class RunKit:
         checkpoint_every_n_steps: steps between checkpoints within an epoch; 0 is none.
         checkpoint_minutes: minutes between them; 0 is none.
         seed: of what a step draws, such as dropout.
-        resume: what to type to go on, said when a signal stops the run; by default the command of this process.
+        resume: the command to resume, printed when a signal stops the run; by default the command of this process.
         progress: whether to print a line after every epoch, and a bar on a terminal.
 
     Attributes:
         folder: of the run.
-        newest: the checkpoint to go on from, for `Trainer.fit(ckpt_path=...)`, or None.
+        newest: the checkpoint to resume from, for `Trainer.fit(ckpt_path=...)`, or None.
 
     Raises:
         UserError: if the folder cannot be written or is in use, or an argument is out of range.
@@ -97,7 +97,7 @@ class RunKit:
                 raise UserError(f"{self.newest} is refused: it does not say how far its run was") from error
         return {
             "callbacks": [*callbacks, *lean(self._callbacks)],
-            "logger": loggers(self.folder, step, self._metrics),
+            "logger": run_loggers(self.folder, step),
             "plugins": [VerifiedCheckpointIO()],
         }
 

@@ -25,7 +25,7 @@ Saved = dict[str, Any]
 
 
 def batches_begun(trainer: L.Trainer) -> int:
-    """Return how many training batches were begun, in this process and in those that it goes on from.
+    """Return how many training batches were begun, in this process and in those from which it resumes.
 
     `trainer.global_step` counts steps of the optimizer, which are fewer where gradients are accumulated.
     """
@@ -196,12 +196,12 @@ def ends_epoch_early(trainer: L.Trainer) -> bool:
 
 
 def take_back_end_of_epoch(checkpoint: Saved) -> None:
-    """Let a checkpoint that is saved in `on_train_epoch_end` say that the epoch goes on: its last batch is to come."""
+    """Let a checkpoint that is saved in `on_train_epoch_end` say that the epoch continues with its last batch."""
     loop = checkpoint["loops"]["fit_loop"]
     for epochs in (loop["epoch_progress"]["total"], loop["epoch_progress"]["current"]):
         epochs["processed"] -= 1
     for batches in (loop["epoch_loop.batch_progress"]["total"], loop["epoch_loop.batch_progress"]["current"]):
-        batches["completed"] -= 1  # as in on_train_batch_end, from where Lightning goes on
+        batches["completed"] -= 1  # as in on_train_batch_end, where Lightning continues
     loop["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1  # likewise
 
 
@@ -233,7 +233,7 @@ class BestModelCheckpoint(ModelCheckpoint):
 
 
 class MeasuringThroughput(ThroughputMonitor):
-    """ThroughputMonitor that hands what it measures in training to `show`, in place of logging all of it."""
+    """ThroughputMonitor that hands what it measures in training to `show`, instead of logging all of it."""
 
     def show(self, trainer: L.Trainer, measured: dict[str, Any]) -> None:
         """Take what was measured up to a step that is logged. A subclass says where it goes."""

@@ -1,4 +1,4 @@
-"""A DataLoader whose batches are a function of (seed, epoch, position), so that a run goes on with any of them."""
+"""A DataLoader whose batches are a function of (seed, epoch, position), so that a run can resume at any of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a run stands: a line after every epoch, and on a terminal a bar below the lines."""
+"""The progress of a run: a line after every epoch, and a progress bar on a terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the run kit expects of the parts of a project, beyond Lightning's hooks. Of a model it expects nothing more."""
+"""The interfaces that the run kit requires beyond Lightning's hooks. A model needs none of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 @runtime_checkable
 class Restorable(Protocol):
-    """A training loader from which a run goes on within an epoch, such as ResumableLoader.
+    """A training loader from which a run resumes within an epoch, such as ResumableLoader.
 
     Lightning saves its state with every checkpoint, and restores it before the first batch of a resumed run. If the
     state has a number `position`, the batches of this epoch that were read, the kit may set it back by one: the batch

@@ -1,4 +1,4 @@
-"""What holds around a run, from its preparation to its end: signals, the other processes, and a quiet screen."""
+"""The context of a run, from its preparation to its end: signals, other processes, and suppressed warnings."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def session() -> Iterator[None]:
     Within another session it changes nothing, so that what prepares a run and what runs it can each open one.
 
     Raises:
-        UserError: in the place of Lightning's error for options that do not go together.
+        UserError: instead of Lightning's error for options that do not go together.
         Interrupted: if a signal has come.
     """
     try:

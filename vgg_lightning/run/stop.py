@@ -1,4 +1,4 @@
-"""Obey signals between the batches of every Trainer method that is not training."""
+"""Handles signals between the batches of every Trainer method except training."""
 
 from __future__ import annotations
 

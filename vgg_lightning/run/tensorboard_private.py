@@ -12,7 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 
 def add_summary(writer: SummaryWriter, summary: Any, step: int | None = None) -> None:
-    """Write a Summary as it is. The public methods make their own: of a picture, a larger PNG."""
+    """Write a Summary as it is. The public methods make their own: of an image, a larger PNG."""
     writer._get_file_writer().add_summary(summary, step)  # type: ignore[no-untyped-call]
 
 

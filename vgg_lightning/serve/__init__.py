@@ -1,4 +1,4 @@
-"""`vgg-lightning serve`: a page on this machine that classifies an image.
+"""`vgg-lightning serve`: a local page that classifies an image.
 
 Imports `cli` and everything below it.
 """

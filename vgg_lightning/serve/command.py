@@ -1,4 +1,4 @@
-"""`vgg-lightning serve`: a page on this machine that says what is in a picture that one drops or draws.
+"""`vgg-lightning serve`: a local page that classifies an image you drop or draw.
 
 The page comes from Gradio, with all of its ways to the outside shut: no analytics, no share link, no fonts or scripts
 from elsewhere. What the browser sends is read by the code that reads files for `predict`, not by Gradio's.
@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from PIL import Image
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 LOCAL = ("127.0.0.1", "localhost", "::1")
 ENLARGED = 8  # times, so that 28 x 28 pixels can be seen
 MOST_NAMED = 12  # classes
+ONE_AT_A_TIME = threading.Lock()  # layer_cam listens to the network, whoever asks it
 HELLO = """## What is it?
 Drop an image of one {thing} on a plain background, or draw its shape and fill it."""
 CANVAS = """<canvas width="336" height="336" aria-label="Draw here with the mouse or a finger"></canvas>
@@ -52,11 +53,22 @@ PAGE_STYLE = """
 """
 
 
-Answer: TypeAlias = tuple[dict[str, float], Image.Image]  # the classes, and the picture as the network sees it
+class Answer(NamedTuple):
+    """What the page shows of an image.
+
+    Attributes:
+        classes: the probability of each.
+        seen: the image as the network sees it.
+        looked: the same under the heat of what speaks for the most probable class.
+    """
+
+    classes: dict[str, float]
+    seen: Image.Image
+    looked: Image.Image
 
 
 def main(args: list[str]) -> int:
-    """Serve a page on which a checkpoint classifies pictures, until Ctrl-C or SIGTERM."""
+    """Serve a page on which a checkpoint classifies images, until Ctrl-C or SIGTERM."""
     parser = Parser("serve", main.__doc__ or "")
     parser.add_argument("--ckpt_path", required=True, metavar="FILE_OR_RUN_FOLDER", help="whose weights to use")
     parser.add_argument("--host", default=LOCAL[0], help="address to listen at (default: this machine only)")
@@ -150,7 +162,7 @@ def _page(gr: Any, classifier: Classifier, uploads: Uploads[Answer]) -> Any:
         gr.Markdown(hello(classifier.class_names))
         with gr.Row():
             with gr.Column():
-                with gr.Tab("Drop a picture") as drop:
+                with gr.Tab("Drop an image") as drop:
                     dropped = gr.Image(sources=["upload", "clipboard"], show_label=False, height=400, buttons=[])
                 with gr.Tab("Draw one") as draw:
                     drawn = gr.HTML(
@@ -159,13 +171,15 @@ def _page(gr: Any, classifier: Classifier, uploads: Uploads[Answer]) -> Any:
             with gr.Column():
                 label = gr.Label(label="classes", num_top_classes=5)
                 note = gr.Textbox(label="note", visible=False, elem_id="note")
-                seen = gr.Image(
-                    label="what the network sees", elem_id="seen", height=300, interactive=False, buttons=[]
-                )
+                with gr.Row():
+                    shown = {"height": 230, "min_width": 140, "interactive": False, "buttons": []}
+                    seen = gr.Image(label="what the network sees", elem_id="seen", **shown)
+                    looked = gr.Image(label="where it looked (bright)", elem_id="looked", **shown)
         for tab, component, sent in ((drop, dropped, _upload(uploads.folder)), (draw, drawn, _drawing)):
             take_as_sent(component, sent)
             gr.on(
-                [component.change, tab.select], _answer(gr, classifier, uploads), component, [label, seen, note],
+                [component.change, tab.select], _answer(gr, classifier, uploads), component,
+                [label, seen, looked, note],
                 trigger_mode="always_last", show_progress="hidden",
             )  # fmt: skip
     return page
@@ -185,7 +199,7 @@ def _sketch() -> str:
 
 
 def _upload(folder: Path) -> Callable[[Any], str | bytes | None]:
-    """Return what takes the path out of what the browser sends; a path to other than uploads is no picture."""
+    """Return what takes the path out of what the browser sends; a path to other than uploads is no image."""
 
     def preprocess(payload: Any) -> str | bytes | None:
         if not payload or not payload.path:
@@ -200,7 +214,7 @@ def _upload(folder: Path) -> Callable[[Any], str | bytes | None]:
 
 
 def _drawing(payload: Any) -> bytes | None:
-    """Return the file in what the canvas sends, a data URL; without strokes nothing, and of nonsense no picture."""
+    """Return the file in what the canvas sends, a data URL; without strokes nothing, and of nonsense no image."""
     if not payload:
         return None
     try:
@@ -211,35 +225,40 @@ def _drawing(payload: Any) -> bytes | None:
 
 def _answer(
     gr: Any, classifier: Classifier, uploads: Uploads[Answer]
-) -> Callable[[str | bytes | None], tuple[Any, Any, Any]]:
+) -> Callable[[str | bytes | None], tuple[Any, Any, Any, Any]]:
     """Return what fills the right side of the page."""
 
-    def answer(picture: str | bytes | None) -> tuple[dict[str, float] | None, Image.Image | None, Any]:
+    def answer(picture: str | bytes | None) -> tuple[Any, Any, Any, Any]:
         if picture is None:
-            return None, None, gr.update(visible=False)
+            return None, None, None, gr.update(visible=False)
         try:
             if isinstance(picture, str):
-                classes, image = uploads.answer(picture, lambda path: classify(classifier, path))
+                found = uploads.answer(picture, lambda path: classify(classifier, path))
             else:
-                classes, image = classify(classifier, picture)
+                found = classify(classifier, picture)
         except UserError as error:
-            return None, None, gr.update(value=getattr(error, "reason", str(error)), visible=True)
-        return classes, image, gr.update(visible=False)
+            return None, None, None, gr.update(value=getattr(error, "reason", str(error)), visible=True)
+        return *found, gr.update(visible=False)
 
     return answer
 
 
 def classify(classifier: Classifier, picture: str | bytes) -> Answer:
-    """Return the probability of every class, and the picture as the network sees it, enlarged.
+    """Return the probability of every class, the image as the network sees it, and where it looked, enlarged.
 
     Raises:
         UnreadablePictureError: a UserError with the reason.
     """
     from vgg_lightning.data.images.decode import to_uint8
+    from vgg_lightning.show.gradcam import layer_cam, overlay
 
     pixels = to_uint8(picture)
-    probabilities = classifier.predict(pixels).probabilities[0].tolist()
-    image = Image.fromarray(pixels[0, 0].numpy())
+    with ONE_AT_A_TIME:
+        probabilities = classifier.predict(pixels).probabilities[0].tolist()
+        _, heat = layer_cam(classifier, classifier.preprocess(pixels.to(classifier.device)))
+    values = pixels[0, 0].numpy()
+    image = Image.fromarray(values)
     size = (image.width * ENLARGED, image.height * ENLARGED)
     names = map(printable, classifier.class_names)
-    return dict(zip(names, probabilities, strict=True)), image.resize(size, Image.Resampling.NEAREST)
+    classes = dict(zip(names, probabilities, strict=True))
+    return Answer(classes, image.resize(size, Image.Resampling.NEAREST), overlay(values, heat[0].numpy(), size[0]))

@@ -12,7 +12,7 @@ from typing import Any
 def take_as_sent(component: Any, read: Callable[[Any], Any]) -> None:
     """Let `read` make of what the browser sends to a component what the page's function gets, and nobody else.
 
-    Gradio would decode pictures itself; before that it would fetch an address, and copy a file from anywhere, if a
+    Gradio would decode images itself; before that it would fetch an address, and copy a file from anywhere, if a
     call asks for it. No option of a component turns either off.
     """
     component.preprocess = read

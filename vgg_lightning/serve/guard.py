@@ -1,4 +1,4 @@
-"""What stands between the page and the network: who may ask, how much one may send, and what an answer says.
+"""Guards the page: which requests are accepted, how large they may be, and what a response contains.
 
 A page from elsewhere that is open in the same browser can send requests to this machine. Browsers say where a request
 comes from (Origin, Sec-Fetch-Site); what comes from another page is refused, other ports of this machine included.

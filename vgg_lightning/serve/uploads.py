@@ -1,4 +1,4 @@
-"""The pictures that browsers upload: each is read once, remembered by its answer, and removed."""
+"""The images that browsers upload: each is read once, remembered by its answer, and removed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Answer = TypeVar("Answer")
 class Uploads(Generic[Answer]):
     """A folder whose files do not stay.
 
-    A picture is removed right after it was classified. Its answer is remembered for when its tab is opened again.
+    An image is removed right after it was classified. Its answer is remembered for when its tab is opened again.
 
     Args:
         folder: into which the server writes what it is sent, and what it shows.
@@ -45,7 +45,7 @@ class Uploads(Generic[Answer]):
             if known is not None:
                 return known
             if not os.path.exists(path):
-                raise UserError("the picture is no longer here: drop it again")
+                raise UserError("the image is no longer here: drop it again")
             found = classify(path)
         finally:
             with self._lock:

@@ -1,4 +1,4 @@
-"""What a run shows in TensorBoard beside its curves: a table name -> callback, one a file, and the option --show.
+"""TensorBoard output of a run in addition to its curves: a table name -> callback, one a file, and the option --show.
 
 Imports `networks`, `data`, `run` and `base`.
 """
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from lightning.pytorch.callbacks import Callback
 
 from vgg_lightning.base.errors import UserError, nearest, option
+from vgg_lightning.base.progress import say
 from vgg_lightning.show.calibration import Calibration
 from vgg_lightning.show.classes import ClassScores
 from vgg_lightning.show.confusion import ConfusionMatrix
@@ -17,13 +18,13 @@ from vgg_lightning.show.curves import Curves
 from vgg_lightning.show.filters import FirstLayer
 from vgg_lightning.show.gradcam import GradCAM
 from vgg_lightning.show.histograms import Histograms
-from vgg_lightning.show.layout import Layout
 from vgg_lightning.show.mistakes import Mistakes
 from vgg_lightning.show.projector import Projector
+from vgg_lightning.show.text import Text
 from vgg_lightning.show.throughput import Throughput
 
 SHOWS: dict[str, type[Callback]] = {
-    "layout": Layout,
+    "text": Text,
     "confusion": ConfusionMatrix,
     "classes": ClassScores,
     "mistakes": Mistakes,
@@ -39,6 +40,9 @@ DEFAULT = tuple(name for name in SHOWS if name not in ("histograms", "throughput
 WORDS: dict[str, tuple[str, ...]] = {"all": tuple(SHOWS), "default": DEFAULT, "none": ()}
 
 
+GONE = ("layout",)  # names of earlier versions
+
+
 def shown_names(show: str | Sequence[str] | None) -> list[str]:
     """Return the names that `--show` asks for, in the order of the table.
 
@@ -51,6 +55,8 @@ def shown_names(show: str | Sequence[str] | None) -> list[str]:
     parts = (show or "none").split(",") if isinstance(show, str) or show is None else list(show)
     chosen: set[str] = set()
     for name in (str(part).strip() for part in parts):
+        if name in GONE:
+            continue
         if name not in SHOWS and name not in WORDS:
             known = [*WORDS, *SHOWS]
             raise UserError(
@@ -62,4 +68,6 @@ def shown_names(show: str | Sequence[str] | None) -> list[str]:
 
 def show_callbacks(show: str | Sequence[str] | None) -> list[Callback]:
     """Return the callbacks that `--show` asks for. Raises UserError as `shown_names`."""
+    if gone := [name for name in GONE if name in str(show)]:
+        say(f"note: {option('show')} {gone[0]} does nothing: training and validation are in one chart without it")
     return [SHOWS[name]() for name in shown_names(show)]

@@ -1,4 +1,4 @@
-"""What the callbacks of --show have in common: when they are called, and that none of them can end a run."""
+"""The base classes of the callbacks of --show: when they are called, and that their errors do not end a run."""
 
 from __future__ import annotations
 
@@ -10,44 +10,46 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from vgg_lightning.base.errors import UserError
 from vgg_lightning.base.progress import say
-from vgg_lightning.data.batches import Batch
+from vgg_lightning.data.batches import Batch, images_method
 from vgg_lightning.run import collectives
-from vgg_lightning.run.loggers.tensorboard import write
+from vgg_lightning.run.loggers import boards
+from vgg_lightning.run.loggers.boards import Board
 
 
 class Show(Callback):
-    """A callback that writes into the TensorBoard of a run.
+    """A callback that writes into TensorBoard, and into other loggers that take images.
 
     It draws no random numbers and leaves the network as it was, so that a run ends with the same bits with and
-    without it. Where it fails it says so once, and training goes on.
+    without it. Where it fails it says so once, and training continues.
     """
+
+    tensorboard_alone = False  # whether it needs what torch's SummaryWriter alone has
 
     def __init__(self) -> None:
         self._broken = False
 
-    def attempt(self, trainer: L.Trainer, draw: Callable[[SummaryWriter, int], None]) -> None:
-        """Call `draw` with the writer and the step, on the first process of a run that has TensorBoard."""
+    def attempt(self, trainer: L.Trainer, draw: Callable[[Any, int], None]) -> None:
+        """Call `draw` with each board of the run and the step, on the first process."""
         if self._broken or not trainer.is_global_zero:
             return
         step = max(trainer.global_step - 1, 0)  # of the last batch: a resumed run drops what is of later steps
         try:
-            write(trainer, lambda board: draw(board, step))
-        except Exception as error:  # whatever it is, a picture is not worth a run
+            boards.show(trainer, lambda board: draw(board, step), self.tensorboard_alone)
+        except Exception as error:  # whatever it is, an image is not worth a run
             self._broken = True
             reason = " ".join(str(error).split())[:200]
             say(f"{type(self).__name__} is not shown: {type(error).__name__}: {reason}")
 
 
 class Answers(NamedTuple):
-    """What the network said in a validation, on all processes, in the order of the pictures.
+    """What the network said in a validation, on all processes, in the order of the images.
 
     Attributes:
-        indices: of the pictures in the validation set, int64 (N,).
+        indices: of the images in the validation set, int64 (N,).
         logits: float32 (N, num_classes).
         labels: int64 (N,).
     """
@@ -64,9 +66,12 @@ class ValidationShow(Show):
         super().__init__()
         self._parts: list[Answers] = []
 
-    def show(self, board: SummaryWriter, step: int, trainer: L.Trainer, model: Any, answers: Answers) -> None:
+    def show(self, board: Board, step: int, trainer: L.Trainer, model: Any, answers: Answers) -> None:
         """Write to `board`; the model is in evaluation, and holds the averaged weights if there are any."""
         raise NotImplementedError
+
+    def gathered(self, trainer: L.Trainer, answers: Answers) -> None:
+        """Keep of a validation what later ones show as well; on all processes, which save the same checkpoint."""
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Forget a validation that was broken off."""
@@ -89,6 +94,7 @@ class ValidationShow(Show):
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING or not parts:
             return
         answers = _gather(parts)
+        self.gathered(trainer, answers)
         self.attempt(trainer, lambda board, step: self.show(board, step, trainer, pl_module, answers))
 
 
@@ -101,22 +107,26 @@ def _gather(parts: list[Answers]) -> Answers:
     return Answers(*(column[order].cpu() for column in columns))
 
 
-def validation_pictures(trainer: L.Trainer) -> tuple[Tensor, Tensor]:
-    """Return all validation pictures (N, 1, 28, 28) and their labels (N,). Raises UserError for plain loaders."""
+def validation_images(trainer: L.Trainer) -> tuple[Tensor, Tensor]:
+    """Return all validation images (N, 1, 28, 28) and their labels (N,). Raises UserError for plain loaders."""
     data: Any = getattr(trainer, "datamodule", None)
-    if not hasattr(data, "pictures"):
-        raise UserError("it needs the pictures themselves, which a data module has and a loader has not")
-    images, labels = data.pictures("val")
+    images_of = images_method(data)
+    if images_of is None:
+        raise UserError("it needs the images themselves, which a data module has and a loader has not")
+    images, labels = images_of("val")
     return images, labels
 
 
-def some_pictures(trainer: L.Trainer, count: int) -> tuple[Tensor, Tensor]:
-    """Return about `count` validation pictures (N, 1, 28, 28) and their labels (N,), always the same ones.
+def some_images(trainer: L.Trainer, count: int) -> tuple[Tensor, Tensor]:
+    """Return about `count` validation images (N, 1, 28, 28) and their labels (N,), always the same ones.
 
     Every class has as many as any other, the first ones, class after class.
     """
-    images, labels = validation_pictures(trainer)
+    images, labels = validation_images(trainer)
     classes = len(trainer.datamodule.class_names)  # type: ignore[attr-defined]
     chosen = [(labels == c).nonzero().flatten()[: max(1, count // classes)] for c in range(classes)]
     which = torch.cat(chosen)[:count]
     return images[which], labels[which]
+
+
+some_pictures = some_images  # the former name

@@ -1,4 +1,4 @@
-"""How well each class is recognised in the test: a table on the screen, and numbers for results.json."""
+"""The test accuracy of each class: a table on the screen, and numbers for results.json."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ class ClassTable(Callback):
         self.counts = self._matrix.compute().cpu()
 
     def accuracies(self) -> dict[str, float]:
-        """Return the share of each class's pictures that was recognised, by its name; without a test nothing."""
+        """Return the share of each class's images that was recognised, by its name; without a test nothing."""
         rows = zip(self.names, self.counts.diagonal().tolist(), self.counts.sum(dim=1).tolist(), strict=False)
         return {name: round(right / seen, 6) for name, right, seen in rows if seen}
 
     def text(self) -> str:
-        """Return a table: class, accuracy, pictures, and what it is most often taken for."""
+        """Return a table: class, accuracy, images, and what it is most often taken for."""
         rows: list[list[object]] = []
         for own, (name, counts) in enumerate(zip(self.names, self.counts, strict=True)):
             right, seen = int(counts[own]), int(counts.sum())
@@ -52,7 +52,7 @@ class ClassTable(Callback):
             most = int(others.argmax())
             taken = f"{self.names[most]} ({100 * int(others[most]) / seen:.1f} %)" if int(others[most]) else ""
             rows.append([name, f"{100 * right / seen:.2f} %" if seen else "", seen, taken])
-        return table(["class", "accuracy", "pictures", "most often taken for"], rows)
+        return table(["class", "accuracy", "images", "most often taken for"], rows)
 
 
 def _tables(trainer: L.Trainer) -> list[ClassTable]:

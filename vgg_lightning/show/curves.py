@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import lightning as L
-from torch.utils.tensorboard import SummaryWriter
 
 from vgg_lightning.base.text import printable
 from vgg_lightning.show.base import Answers, ValidationShow
@@ -16,7 +15,9 @@ THRESHOLDS = 51
 class Curves(ValidationShow):
     """Writes a curve for every class after every validation."""
 
-    def show(self, board: SummaryWriter, step: int, trainer: L.Trainer, model: Any, answers: Answers) -> None:
+    tensorboard_alone = True
+
+    def show(self, board: Any, step: int, trainer: L.Trainer, model: Any, answers: Answers) -> None:
         """Write `val_curve/shirt` and the like."""
         probabilities = answers.logits.softmax(dim=1)
         for c, name in enumerate(map(printable, model.class_names)):

@@ -1,4 +1,4 @@
-"""Draws with Pillow alone: in milliseconds, where matplotlib takes a second to be imported."""
+"""Draws with Pillow, in milliseconds; importing matplotlib alone would take a second."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 
 from vgg_lightning.base.text import printable
+from vgg_lightning.run.loggers.boards import Board
 from vgg_lightning.run.tensorboard_private import add_summary
 
 Array: TypeAlias = NDArray[Any]
@@ -27,11 +28,15 @@ WHITE: Colour = (255, 255, 255)
 BLUES = ((255, 255, 255), (222, 235, 247), (158, 202, 225), (66, 146, 198), (8, 69, 148), (8, 48, 107))
 HEAT = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))
 SIGNED = ((33, 102, 172), (146, 197, 222), (247, 247, 247), (244, 165, 130), (178, 24, 43))  # 0.5 is zero
-COLOURS = 96  # in a stored picture: a PNG is a third of the size then, and looks the same
+WIDTH = 350  # pixels of a page: what TensorBoard has for an image beside others; wider ones it shrinks, with their text
+COLOURS = 96  # in a stored image: a PNG is a third of the size then, and looks the same
 
 
-def add_picture(board: SummaryWriter, tag: str, picture: Image.Image, step: int) -> None:
-    """Write a picture, smaller than `SummaryWriter.add_image` does."""
+def add_picture(board: Board, tag: str, picture: Image.Image, step: int) -> None:
+    """Write an image; into TensorBoard, a smaller one than `SummaryWriter.add_image` makes."""
+    if not isinstance(board, SummaryWriter):
+        board.add_picture(tag, picture, step)
+        return
     buffer = io.BytesIO()
     stored(picture).save(buffer, format="PNG", optimize=True)
     image = Summary.Image(
@@ -42,7 +47,7 @@ def add_picture(board: SummaryWriter, tag: str, picture: Image.Image, step: int)
 
 
 def stored(picture: Image.Image) -> Image.Image:
-    """Return a picture in few colours, the rare ones among them: the red of a name, the black of a small picture."""
+    """Return an image in few colours, the rare ones among them: the red of a name, the black of a small image."""
     return picture.quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
 
 
@@ -54,7 +59,7 @@ def colours(values: Array, ramp: Sequence[Colour]) -> Array:
 
 
 def enlarged(pixels: Array, side: int) -> Image.Image:
-    """Return uint8 pixels (H, W) or (H, W, 3) as a picture of about `side` pixels; small ones keep square pixels."""
+    """Return uint8 pixels (H, W) or (H, W, 3) as an image of about `side` pixels; small ones keep square pixels."""
     picture = Image.fromarray(pixels).convert("RGB")
     times = side // max(picture.size)
     if times < 1:
@@ -63,7 +68,7 @@ def enlarged(pixels: Array, side: int) -> Image.Image:
 
 
 class Page:
-    """A white picture to write on.
+    """A white image to write on.
 
     Args:
         width: in pixels.
@@ -75,13 +80,22 @@ class Page:
         self.picture = Image.new("RGB", (width, height), WHITE)
         self.draw = ImageDraw.Draw(self.picture)
         if title:
-            self.text((14, 12), title, size=17, anchor="la")
+            self.text((8, 8), title, size=14, anchor="la")
 
     def text(
         self, place: tuple[float, float], text: str, size: int = 13, anchor: str = "mm", ink: Colour = INK
     ) -> None:
         """Write a line; `anchor` as Pillow has it: "la" begins at `place`, "mm" is centred there."""
         self.draw.text(place, printable(text), fill=ink, font=ImageFont.load_default(size), anchor=anchor)
+
+    def label(self, place: tuple[float, float], text: str, width: float, ink: Colour = INK, anchor: str = "rm") -> None:
+        """Write a name, in smaller letters and then cut off if it is wider than `width` pixels."""
+        text = printable(text)
+        fitting = [size for size in (13, 12, 11, 10) if ImageFont.load_default(size).getlength(text) <= width]
+        size = fitting[0] if fitting else 10
+        while len(text) > 1 and ImageFont.load_default(size).getlength(text) > width:
+            text = text[:-2] + "\u2026" if text.endswith("\u2026") else text[:-1] + "\u2026"
+        self.text(place, text, size=size, anchor=anchor, ink=ink)
 
     def upright(self, place: tuple[int, int], text: str, size: int = 13, bottom: bool = True) -> None:
         """Write a line from bottom to top that ends (or, with `bottom`, begins) at `place`, its middle in x."""
@@ -98,7 +112,7 @@ class Page:
         self.draw.rectangle(corners, fill=fill, outline=line)
 
     def paste(self, picture: Image.Image, place: tuple[int, int]) -> None:
-        """Put a picture with its upper left corner at `place`."""
+        """Put an image with its upper left corner at `place`."""
         self.picture.paste(picture, place)
 
 
@@ -106,25 +120,26 @@ Caption: TypeAlias = Sequence[tuple[str, Colour]]
 
 
 def gallery(
-    title: str, pictures: Sequence[Image.Image], captions: Sequence[Caption], columns: int, width: int = 118
+    title: str, remark: str, pictures: Sequence[Image.Image], captions: Sequence[Caption], columns: int
 ) -> Image.Image:
-    """Return pictures side by side, each with lines of text below it.
+    """Return images side by side, each with lines of text below it.
 
     Args:
         title: at the top.
-        pictures: of the same size.
-        captions: for each picture its lines and their colours.
-        columns: pictures in a row.
-        width: of a column in pixels, at least that of a picture.
+        remark: below the title.
+        pictures: images of the same size.
+        captions: for each image its lines and their colours.
+        columns: images in a row.
     """
     side = pictures[0].height if pictures else 0
     lines = max((len(caption) for caption in captions), default=0)
-    height = side + 17 * lines + 14
+    height, width = side + 15 * lines + 8, (WIDTH - 8) // columns
     rows = -(-len(pictures) // columns)
-    page = Page(columns * width + 20, max(rows * height, 30) + 46, title)
+    page = Page(WIDTH, max(rows * height, 30) + 52, title)
+    page.text((8, 28), remark, size=12, anchor="la", ink=GREY)
     for i, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
-        x, y = 10 + i % columns * width, 44 + i // columns * height
+        x, y = 4 + i % columns * width, 50 + i // columns * height
         page.paste(picture, (x + (width - picture.width) // 2, y))
         for k, (text, ink) in enumerate(caption):
-            page.text((x + width / 2, y + side + 12 + 17 * k), text, ink=ink)
+            page.label((x + width / 2, y + side + 9 + 15 * k), text, width - 2, ink, anchor="mm")
     return page.picture

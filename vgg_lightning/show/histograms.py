@@ -17,6 +17,8 @@ MOST = 100_000  # values of a tensor that are counted: evenly chosen ones, if it
 class Histograms(Show):
     """Writes the weights of every convolution and Linear layer, and their gradients in the last batch of an epoch."""
 
+    tensorboard_alone = True
+
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:

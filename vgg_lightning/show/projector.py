@@ -1,4 +1,4 @@
-"""The features of some pictures for TensorBoard's PROJECTOR, which shows them as a cloud that one can turn."""
+"""The features of some images for TensorBoard's PROJECTOR, which shows them as a point cloud."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from vgg_lightning.base.text import printable
-from vgg_lightning.show.base import Show, some_pictures
+from vgg_lightning.show.base import Show, some_images
 
 COUNT = 300
-MOST_DIMENSIONS = 32  # kept of the features: those in which the pictures differ most
+MOST_DIMENSIONS = 32  # kept of the features: those in which the images differ most
 
 
 class Projector(Show):
-    """Writes features, class, prediction and a small picture of some validation pictures at the end of a run."""
+    """Writes features, class, prediction and a small image of some validation images at the end of a run."""
+
+    tensorboard_alone = True
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write them, with the weights of the end of the run."""
@@ -27,7 +29,7 @@ class Projector(Show):
 
     @torch.no_grad()
     def _show(self, board: SummaryWriter, step: int, trainer: L.Trainer, model: Any) -> None:
-        images, labels = some_pictures(trainer, COUNT)
+        images, labels = some_images(trainer, COUNT)
         if not len(labels):
             return
         was_training = model.training

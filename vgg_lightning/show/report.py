@@ -1,4 +1,4 @@
-"""What a finished run says: results.json, and the lines at the end of fit."""
+"""The report of a run: results.json, and the lines at the end of fit."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from vgg_lightning.run.ending import Ending, ending
 from vgg_lightning.run.lightning_private import epochs_finished
 from vgg_lightning.run.loggers.tensorboard import RunTensorBoard
 from vgg_lightning.show.class_table import class_accuracies
+from vgg_lightning.training.losses import loss_in_words
 
 if TYPE_CHECKING:
     from vgg_lightning.data.datamodule import FashionMNISTDataModule, Split
@@ -72,7 +73,7 @@ class RunReport(Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from the launch before; but once fit is over, what is loaded is the checkpoint that is tested."""
+        """Continue from the previous launch; but once fit is over, what is loaded is the checkpoint that is tested."""
         if self.checkpoint is not None:
             if self.checkpoint.name == "best.ckpt" and (found := state_dict.get("validation")):
                 self._take_validation(found)
@@ -98,9 +99,11 @@ class RunReport(Callback):
             limits += [count(steps, "step")] if steps >= 0 else []
             place = f"{trainer.strategy.root_device} in {trainer.precision}"
             print(
-                f"{hparams['network']}: {parameters:,} parameters, pictures of {hparams['image_size']} x "
+                f"{hparams['network']}: {parameters:,} parameters, images of {hparams['image_size']} x "
                 f"{hparams['image_size']}, {' or '.join(limits)} on {place}"
             )
+            if (words := loss_in_words(hparams)) and trainer.enable_validation:
+                print(words)
 
     def _compare_data(self, trainer: L.Trainer) -> None:
         """Say if a resumed run finds other images than it began with, and keep the checksums of those at hand."""
@@ -119,7 +122,7 @@ class RunReport(Callback):
         """Start the clock of training."""
         self._train_begin, self._training = time.monotonic(), True
 
-    on_train_epoch_start = on_train_start  # which is left out where a run goes on within an epoch
+    on_train_epoch_start = on_train_start  # which is left out if a run resumes within an epoch
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -272,6 +275,7 @@ def _next_commands(report: RunReport, trainer: L.Trainer) -> list[str]:
     all_runs = report.run_folder.parent.parent
     folders = {str(all_runs) if isinstance(board, RunTensorBoard) else board.root_dir for board in boards}
     commands = [f"{program('tensorboard')} --logdir {shlex.quote(folder)}" for folder in sorted(folders)]
+    commands += [found for logger in trainer.loggers if (found := getattr(logger, "next_command", ""))]
     if report.checkpoint:
         commands.append(f"{program('vgg-lightning')} predict --ckpt_path {run}")
         if importlib.util.find_spec("gradio"):

@@ -1,4 +1,4 @@
-"""Examples per second, and how much of the processor's peak the network uses."""
+"""Examples per second, and the share of the processor's peak that the network uses."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
-from torch.utils.tensorboard import SummaryWriter
 
 from vgg_lightning.data.batches import Batch
 from vgg_lightning.networks.tracing import trace_layers
 from vgg_lightning.run.lightning_private import MeasuringThroughput
-from vgg_lightning.run.loggers.tensorboard import write
+from vgg_lightning.run.loggers import boards
+from vgg_lightning.run.loggers.boards import Board
 
 WINDOW = 50  # batches over which the speed is averaged
 SHOWN = {
@@ -25,7 +25,7 @@ SHOWN = {
 
 
 class Throughput(MeasuringThroughput):
-    """Lightning's ThroughputMonitor for this project's batches; it writes its curves to TensorBoard alone.
+    """Lightning's ThroughputMonitor for this project's batches; its curves are no metrics of the run.
 
     metrics.csv stays free of them: two runs with the same seed have the same one. MFU is the share of the device's
     peak that the multiply-adds of the network take: of the peak that Lightning knows for a GPU, else of the fastest
@@ -53,11 +53,11 @@ class Throughput(MeasuringThroughput):
         """Write the curves."""
         step = max(trainer.global_step - 1, 0)
 
-        def add(board: SummaryWriter) -> None:
+        def add(board: Board) -> None:
             for key in SHOWN.keys() & measured.keys():
                 board.add_scalar(f"throughput/{SHOWN[key]}", float(measured[key]), step)
 
-        write(trainer, add)
+        boards.show(trainer, add)
 
 
 def training_flops(model: Any, batch_size: int) -> int:

@@ -8,14 +8,14 @@ import os
 import re
 import shlex
 import statistics
-import textwrap
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vgg_lightning.base.errors import UserError
 from vgg_lightning.base.files import open_own
-from vgg_lightning.base.text import count, install_line, say
+from vgg_lightning.base.imports import imports
+from vgg_lightning.base.text import count, install_line, say, wrapped
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -30,7 +30,7 @@ OWN = ("--trials", "--storage", "--name", "--prune")
 
 
 def main(args: list[str]) -> int:
-    """Search for the options with the best val_acc; the test pictures are left alone."""
+    """Search for the options with the best val_acc; the test images are left alone."""
     own, options = _parse(args)
     try:
         import optuna  # noqa: F401
@@ -93,7 +93,7 @@ class _Sweep:
     Args:
         own: the options of sweep.
         options: those of fit.
-        args: all, to print the command that goes on.
+        args: all, to print the command that resumes.
     """
 
     def __init__(self, own: argparse.Namespace, options: list[str], args: list[str]) -> None:
@@ -129,16 +129,14 @@ class _Sweep:
         remember(study, "space", describe(self.space))
         remember(study, "options", self.fit.plain({}))
         epochs = count(self.fit.config.trainer.max_epochs, "epoch")
-        say(
-            f"search {self.name}: {count(self.wanted, 'trial')} of {epochs}, "
-            f"folder {_short(self.folder)}, storage {_hidden(self.storage)}"
-        )
+        where = f"folder {_short(self.folder)}, storage {_hidden(self.storage)}"
+        say(wrapped(f"search {self.name}: {count(self.wanted, 'trial')} of {epochs}, {where}"))
         try:
             with taking_part(study, self.folder, self.owns_storage):
                 self._run_trials(study)
         except (signals.Interrupted, KeyboardInterrupt) as stop:
             code = getattr(stop, "code", 130)
-            raise signals.Interrupted(code - 128, f"go on with: {self._again()}") from stop
+            raise signals.Interrupted(code - 128, f"resume with: {self._again()}") from stop
         return self._report(study)
 
     def _prepare(self) -> None:
@@ -180,11 +178,11 @@ class _Sweep:
 
         options = (*self.fit.arguments(params), "--name", self.name)
         output = self.folder / "output" / f"trial_{number}.txt"
-        return Job(self.storage, self.name, trial_id, options, self.folder, output, Path.cwd(), study.pruner)
+        return Job(self.storage, self.name, trial_id, options, self.folder, output, Path.cwd(), study.pruner, imports())
 
     def _say(self, study: Study, number: int, outcome: Outcome, seconds: float) -> None:
         """Print a line, and stop a search in which nothing works."""
-        from vgg_lightning.sweep.report import STATES, WIDTH, best_of, chosen, epochs_of
+        from vgg_lightning.sweep.report import STATES, best_of, chosen, epochs_of
         from vgg_lightning.sweep.study import trials
 
         found = {trial.number: trial for trial in trials(study)}
@@ -198,7 +196,7 @@ class _Sweep:
             f"trial {number}: {STATES[outcome.state]}{value}, {count(epochs_of(trial), 'epoch')}, {seconds:.0f} s, "
             f"{chosen(trial.params)}{note}{self._left(list(found.values()))}"
         )
-        say(textwrap.fill(line, WIDTH, subsequent_indent="  ", break_on_hyphens=False))
+        say(wrapped(line))
         self.failures = self.failures + 1 if outcome.state.name == "FAIL" else 0
         if self.failures >= HOPELESS and best_of(study) is None:
             raise UserError(f"{self.failures} trials in a row have failed, the last with: {outcome.note}")

@@ -1,4 +1,4 @@
-"""The options of `fit`, as a search needs them: their kinds, which can be used, what differs from the defaults."""
+"""The options of `fit` for a search: their types, which can be used, and which differ from the defaults."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class FitOptions:
     def hints(self) -> dict[str, tuple[type, ...]]:
         """Return option -> the kinds of number that it takes, for all that a search may vary."""
         found: dict[str, tuple[type, ...]] = {}
-        for name, hint in type_hints(self.parser).items():
+        for name, hint in {**type_hints(self.parser), **self.cli.network_options()}.items():
             if name not in FIXED:
                 kinds = (hint, *typing.get_args(hint))
                 found[name] = tuple(kind for kind in (int, float) if kind in kinds)
@@ -148,6 +148,6 @@ def _refuse(options: list[str]) -> None:
     for option in options:
         name = option.partition("=")[0].lstrip("-")
         if name == "test":
-            raise UserError("--test: a search never looks at the test pictures; test the best configuration, once")
+            raise UserError("--test: a search never looks at the test images; test the best configuration, once")
         if option.startswith("--") and name in SET_BY_SWEEP:
             raise UserError(f"{option.partition('=')[0]} is set by sweep itself: leave it out")

@@ -1,4 +1,4 @@
-"""What a search leaves: a table, trials.csv, TensorBoard's HPARAMS tab, and the best configuration as a preset."""
+"""The results of a search: a table, trials.csv, TensorBoard's HPARAMS tab, and the best configuration as a preset."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from vgg_lightning.run.tensorboard_private import add_summary
 from vgg_lightning.sweep.space import argument
 from vgg_lightning.sweep.study import trials
 
-WIDTH = 100  # of a screen
 STATES = {
     TrialState.COMPLETE: "complete",
     TrialState.PRUNED: "pruned",
@@ -63,7 +62,7 @@ def table(study: Study) -> str:
         for trial in ranked(study)
     ]
     header = ("trial", "state", "val_acc", "epochs", *_brief(names))
-    return render.narrow_table(header, rows, WIDTH, "trials.csv")
+    return render.narrow_table(header, rows, render.WIDTH, "trials.csv")
 
 
 def write_csv(study: Study, file: Path) -> None:
@@ -127,9 +126,9 @@ def write_preset(study: Study, best: FrozenTrial, options: dict[str, Any], file:
         f"# command: vgg-lightning fit --config {_below(file)}",
         f"# cost: {attrs.get('seconds')} seconds of fit without the test, {epochs_of(best)} epochs, "
         f"on {attrs.get('device')}, threads: {attrs.get('threads')}",
-        f"# reaches: {100 * float(best.value or 0):.2f} % on the validation pictures in its best epoch, trial "
+        f"# reaches: {100 * float(best.value or 0):.2f} % on the validation images in its best epoch, trial "
         f"{best.number}, one seed; the best of all trials, so a new seed will reach less; not measured on the test "
-        "pictures",
+        "images",
     ]
     write_whole(file, "\n".join(lines) + "\n" + yaml.safe_dump(options, sort_keys=False))
 

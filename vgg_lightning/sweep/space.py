@@ -73,7 +73,9 @@ def argument(value: object) -> str:
 def _read(file: Path) -> dict[Any, Any]:
     found = read_options(file, f"the space {file}", LARGEST, DEEPEST, aliases=False)
     if not isinstance(found, dict) or not found:
-        raise UserError(f"{file} is no space: for each option to search {EXAMPLE}, such as `model.lr: [0.1, 0.2]`")
+        raise UserError(
+            f"{file} is not a search space: for each option to search {EXAMPLE}, such as `model.lr: [0.1, 0.2]`"
+        )
     return found
 
 
@@ -92,7 +94,7 @@ def _distribution(entry: object, kinds: tuple[type, ...]) -> BaseDistribution:
         return CategoricalDistribution(_choices(entry))
     if isinstance(entry, dict):
         return _range(entry, kinds)
-    raise UserError(f"{entry!r} is no range: {EXAMPLE}; what does not vary goes on the command line")
+    raise UserError(f"{entry!r} is not a range: {EXAMPLE}; give fixed options on the command line")
 
 
 def _choices(entry: list[Any]) -> list[Any]:
@@ -101,9 +103,9 @@ def _choices(entry: list[Any]) -> list[Any]:
     choices = [json.dumps(value) if isinstance(value, list) else value for value in entry]
     for value in choices:
         if not (value is None or isinstance(value, bool | int | float | str)):
-            raise UserError(f"{value!r} is no plain value")
+            raise UserError(f"{value!r} is not a plain value")
         if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"{value} is not finite")
+            raise UserError(f"{value} is NaN or Inf")
     if len({(type(value), value) for value in choices}) < len(choices):
         raise UserError("a value stands twice in the list")
     return choices

@@ -1,4 +1,4 @@
-"""The study in its storage: opened by several processes, counted, gone on with after a kill. All of it is Optuna's."""
+"""The Optuna study in its storage: shared by several processes, and resumed after a kill."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def taking_part(study: Study, folder: Path, owns_storage: bool) -> Iterator[None
 
 
 def trials(study: Study) -> list[FrozenTrial]:
-    """Return the trials without those that another one goes on with."""
+    """Return the trials without those that another one resumed."""
     found = study.get_trials(deepcopy=False)
     superseded = {number for trial in found for number in retry.retry_history(trial)}
     return [trial for trial in found if trial.number not in superseded]

@@ -1,4 +1,4 @@
-"""One trial: a run of `vgg-lightning fit` in a process of its own, which the search outlives whatever happens there."""
+"""One trial: a run of `vgg-lightning fit` in a separate process, so that its failure does not end the search."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from optuna.trial import Trial, TrialState
 from tqdm import tqdm
 
 from vgg_lightning.base.files import open_own
+from vgg_lightning.base.imports import imported
 from vgg_lightning.base.machine import START_METHOD, own_group, send_self
 from vgg_lightning.base.text import say
 from vgg_lightning.cli.defaults import with_defaults
@@ -47,6 +48,7 @@ class Job:
         options: of `fit`.
         folder: of the search.
         output: file for what the run prints.
+        imports: modules of the user that are imported first.
     """
 
     storage: str
@@ -57,6 +59,7 @@ class Job:
     output: Path
     cwd: Path
     pruner: optuna.pruners.BasePruner
+    imports: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -160,9 +163,9 @@ def _fit(job: Job) -> int:
     options = list(job.options)
     run = trial.user_attrs.get("run_folder")
     if run and Path(run).is_dir() and newest_valid(Path(run)):
-        options += ["--ckpt_path", run]  # it was cut off, and goes on as if it had not been
+        options += ["--ckpt_path", run]  # it was interrupted, and resumes exactly
     try:
-        with session():
+        with imported(job.imports), session():
             return fit_trial(trial, options)
     except optuna.TrialPruned:
         return PRUNED

@@ -1,4 +1,4 @@
-"""Averages of the weights: a moving one beside the training, and Lookahead, from which training continues.
+"""Weight averaging: a moving average, and Lookahead, which continues training from the average.
 
 The moving average is what is validated, saved as the weights of the checkpoint, and tested.
 """
@@ -89,7 +89,7 @@ class AveragedWeights(EMAWeightAveraging):
             self._average = average
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Restore the average and the weights in training, if it is to go on."""
+        """Restore the average and the weights in training, if training continues."""
         if trainer.state.fn != TrainerFn.FITTING:
             return
         if {"current_model_state", "averaging_state"} <= checkpoint.keys():
@@ -104,7 +104,7 @@ class AveragedWeights(EMAWeightAveraging):
 
 
 class Lookahead(Callback):
-    """Averages the weights every few steps, and lets training go on from the average.
+    """Averages the weights every few steps, and continues training from the average.
 
     Zhang et al., https://arxiv.org/abs/1907.08610, with a decay that grows during the run, as in Jordan,
     https://arxiv.org/abs/2404.00498. Unlike a moving average beside the training it calms the training itself.

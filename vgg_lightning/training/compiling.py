@@ -1,4 +1,4 @@
-"""What is done to a built network, in place, so that it trains faster: names and bits of its weights stay.
+"""Makes a built network train faster, in place: names and bits of its weights do not change.
 
 `pool_first` is done to every network, torch.compile on request.
 """

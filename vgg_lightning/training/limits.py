@@ -1,4 +1,4 @@
-"""The legal values of the Trainer's options and of a run's own, checked before anything is written."""
+"""Checks the values of the Trainer's options and of a run's own before anything is written."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def check_run(options: Mapping[str, Any]) -> None:
     if name is not None and not re.fullmatch(rf"\w[\w.+-]{{0,{LONGEST_NAME - 1}}}", name):
         if len(name) > LONGEST_NAME:
             raise UserError(f"{option('name')} has {len(name):,} characters: a name takes {LONGEST_NAME} at most")
-        raise UserError(f"{option('name')} {name!r} is no name for a folder: use letters, digits, '-', '_' and '.'")
+        raise UserError(f"{option('name')} {name!r} is not a valid folder name: use letters, digits, '-', '_' and '.'")
 
 
 def check_sharded(strategy: str, model: Mapping[str, Any]) -> None:

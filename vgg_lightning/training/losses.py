@@ -1,7 +1,8 @@
-"""The loss of a batch: of labels or of targets that mix them, and of a teacher's answers."""
+"""The loss of a batch: for labels or mixed targets, and for the outputs of a teacher."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -21,13 +22,39 @@ def label_loss(logits: Tensor, y: Tensor, label_smoothing: float) -> Tensor:
     """Return the mean cross-entropy of logits (N, num_classes), in no less than float32.
 
     Args:
-        logits: of the pictures.
+        logits: of the images.
         y: labels, int64 (N,), or the shares of the classes, floating (N, num_classes).
         label_smoothing: share of each target that is spread over all classes, also where labels are mixed already.
     """
     logits = logits.float() if logits.dtype in HALF else logits
     y = y.to(logits.dtype) if y.is_floating_point() else y
     return F.cross_entropy(logits, y, label_smoothing=label_smoothing)
+
+
+def smoothing_floor(share: float, num_classes: int) -> float:
+    """Return the least loss that label smoothing leaves: the entropy of a smoothed target.
+
+    Args:
+        share: of the target that is spread over all classes.
+        num_classes: number of classes.
+    """
+    other = share / num_classes
+    return -sum(p * math.log(p) for p in (1 - share + other, *[other] * (num_classes - 1)) if p > 0)
+
+
+def loss_in_words(options: Mapping[str, Any]) -> str:
+    """Return what the loss in training has that the loss in validation lacks, or nothing.
+
+    Args:
+        options: of a Classifier.
+    """
+    found = []
+    if share := options["label_smoothing"]:
+        least = smoothing_floor(share, options["num_classes"])
+        found.append(f"label smoothing {share:g}, which leaves at least {least:.2f}")
+    if options["distill"]:
+        found.append("the answers of the teacher")
+    return f"train_loss includes {', and '.join(found)}; val_loss does not" if found else ""
 
 
 def teacher_loss(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""Whether a network can fit into memory, found without building it: options may ask for more than any machine has."""
+"""Checks whether a network fits into memory without building it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 
 from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.base.machine import free_memory
-from vgg_lightning.networks import skeleton
+from vgg_lightning.networks import is_own, skeleton
 from vgg_lightning.training.options import network_arguments
 
 
@@ -56,7 +56,7 @@ def check_training_fits(options: Mapping[str, Any], batch_size: int, precision: 
     network = copy.deepcopy(skeleton(**network_arguments(options))).eval()
     size = options["image_size"]
     picture = torch.empty(1, options["in_channels"], size, size, device="meta")
-    kept = _kept(network, picture) * (2 if "16" in precision else 4)
+    kept = _kept(network, picture, options) * (2 if "16" in precision else 4)
     needed = 2 * _bytes(network) + (kept + 3 * 4 * picture.numel()) * batch_size  # 3: to normalise makes two copies
     remedy = f"lower {option('data.batch_size')} or {option('data.image_size')}, or raise {option('model.ratio')}"
     _check(needed, f"training on batches of {batch_size}", remedy)
@@ -83,10 +83,17 @@ def check_one_image(options: Mapping[str, Any]) -> None:
     except ValueError as error:
         normalizes = f"BatchNorm of {options['network']} has nothing to average in a batch of one image"
         raise UserError(f"{normalizes}: give {option('data.batch_size')} 2 or more, and none of one") from error
+    except Exception:  # a network of the user's own need not run without memory
+        if not is_own(options["network"]):
+            raise
 
 
-def _kept(network: nn.Module, picture: torch.Tensor) -> int:
-    """Return how many numbers the backward pass needs of one picture at least."""
+def _kept(network: nn.Module, picture: torch.Tensor, options: Mapping[str, Any]) -> int:
+    """Return how many numbers the backward pass needs of one image at least; 0 if that cannot be known.
+
+    Raises:
+        UserError: if the network does not give a logit for each class.
+    """
     kept = 0
 
     def count(layer: nn.Module, inputs: object, output: torch.Tensor) -> None:
@@ -96,7 +103,16 @@ def _kept(network: nn.Module, picture: torch.Tensor) -> int:
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear | nn.BatchNorm1d | nn.BatchNorm2d | nn.MaxPool2d):
             layer.register_forward_hook(count)
-    network(picture)
+    try:
+        logits = network(picture)
+    except Exception:
+        if is_own(options["network"]):
+            return 0
+        raise
+    if tuple(getattr(logits, "shape", ())) != (1, options["num_classes"]):
+        gives = tuple(getattr(logits, "shape", ())) or type(logits).__name__
+        wanted = f"(N, {options['num_classes']}), a logit for each class"
+        raise UserError(f"network {options['network']} gives {gives} for one image: it has to give {wanted}")
     return kept
 
 

@@ -1,4 +1,4 @@
-"""The numbers of a run: loss and accuracy in training, validation and test, and where they are logged."""
+"""The metrics of a run: loss and accuracy in training, validation and test, and their logging."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Scores(Callback):
         for logger in trainer.loggers:
             logger.log_metrics({**scalars, "epoch": trainer.current_epoch}, step)
             logger.save()
-        if trainer.is_last_batch:  # else the run ends within the epoch, and goes on there if it is resumed
+        if trainer.is_last_batch:  # else the run ends within the epoch, and continues there if it is resumed
             metrics.reset()
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -179,12 +179,12 @@ NEAR = 0.03  # how close to ln(num_classes) the mean loss of a network is that h
 
 
 class ChanceNote(Callback):
-    """Prints one line if a run will be too short to learn, and one if the network is at chance.
+    """Prints one line if a run will be too short to learn, and one if the network is at chance accuracy.
 
-    It is at chance if loss and accuracy on the training images are those of random answers, if all validation images
-    get one answer, or if at the end the validation accuracy is that of random answers. Training is looked at once: at
-    the end of the first epoch that leaves `FEWEST_STEPS` behind, or after `STEPS` steps of an epoch. The means are
-    there anyway, so it costs nothing before.
+    The accuracy is at chance if loss and accuracy on the training images are those of random predictions, if all
+    validation images get one prediction, or if at the end the validation accuracy is that of random
+    predictions. Training is checked once: at the end of the first epoch that leaves `FEWEST_STEPS` behind, or after
+    `STEPS` steps of an epoch. The means are there anyway, so it costs nothing before.
     """
 
     def __init__(self) -> None:

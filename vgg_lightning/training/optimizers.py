@@ -157,7 +157,7 @@ def build_optimizer(
 
 
 def take_settings(optimizer: torch.optim.Optimizer, fresh: torch.optim.Optimizer) -> None:
-    """Let an optimizer that a checkpoint has restored go on with the settings of a fresh one; its state stays."""
+    """Let an optimizer that a checkpoint has restored continue with the settings of a fresh one; its state stays."""
     for group, new in zip(optimizer.param_groups, fresh.param_groups, strict=True):
         for name in SETTINGS:
             group.pop(name, None)

@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.base.seeds import derive_seed, seed_device
 from vgg_lightning.base.text import count, say
-from vgg_lightning.data.batches import Batch, BatchLoader
+from vgg_lightning.data.batches import Batch, BatchLoader, images_method
 from vgg_lightning.networks.whitened_vgg import WhiteningConv
 from vgg_lightning.run import collectives
 from vgg_lightning.run.guards.finite import FiniteGuard
@@ -175,13 +175,13 @@ class Start(Callback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Compute the filters of a whitening layer from training images, unless loaded weights have them."""
-        pictures = getattr(getattr(trainer, "datamodule", None), "pictures", None)
+        images_of = images_method(getattr(trainer, "datamodule", None))
         for layer in pl_module.modules():
             if isinstance(layer, WhiteningConv) and not layer.whitened:
-                if pictures is None:
+                if images_of is None:
                     needed = "takes its first filters from the images of a FashionMNISTDataModule"
                     raise UserError(f"{pl_module.hparams['network']} {needed}: give one")
-                images = pictures("train")[0][:WHITENED_FROM]
+                images = images_of("train")[0][:WHITENED_FROM]
                 layer.whiten(pl_module.preprocess(images.to(pl_module.device)))  # type: ignore[operator]
                 collectives.follow_first(layer.state_dict().values())  # other processors round otherwise
 

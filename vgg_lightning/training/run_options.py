@@ -1,4 +1,4 @@
-"""The rows of fit's own options and of what the project looks at of the Trainer's; all rows by group."""
+"""The rows of fit's own options and of the Trainer options that the project checks; all rows by group."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ FIT: dict[str, Option] = {
     "checkpoint_every_n_steps": Option(),
     "checkpoint_minutes": Option(apart=True),
     "show": Option(apart=True),
+    "logger": Option(apart=True, local=True),
     "test": Option(apart=True),
     "ckpt_path": Option(launch=True),
     "resume": Option(launch=True, apart=True),
@@ -75,7 +76,7 @@ TRAINER: dict[str, Option] = {
     "model_registry": Option(idle="checkpoints stay in the run folder"),
 }
 GROUPS: dict[str, dict[str, Option]] = {"model": MODEL, "data": DATA, "trainer": TRAINER, "fit": FIT}
-OBEYED_INSTEAD = {"seed_everything": "data.seed"}  # what a resumed run can change in place of a refused option
+OBEYED_INSTEAD = {"seed_everything": "data.seed"}  # what a resumed run can change instead of a refused option
 # Options that another one sets on the command line, with that one.
 LINKED = {f"{group}.{name}": row.follows for group, rows in GROUPS.items() for name, row in rows.items() if row.follows}
 

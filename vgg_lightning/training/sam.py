@@ -1,4 +1,4 @@
-"""Sharpness-aware minimization: the gradient of a step is that of the worst place near by.
+"""Sharpness-aware minimization: the gradient of a step is taken at the worst point nearby.
 
 Foret et al., https://arxiv.org/abs/2010.01412. It takes two passes over every batch.
 """
@@ -33,7 +33,7 @@ class SharpnessAware:
         self.again = False
 
     def __call__(self, closure: Any, device: torch.device) -> Any:
-        """Return the closure that an optimizer takes in place of `closure`.
+        """Return the closure that an optimizer takes instead of `closure`.
 
         Args:
             closure: clears the gradients, computes the loss and its gradients, and returns the loss.
@@ -59,7 +59,7 @@ def sharpness_aware(
 ) -> Callable[[], Any]:
     """Return a closure that leaves the gradient found `rho` uphill, and the weights as they were.
 
-    Any optimizer can take it in the place of `closure`, so there is none of its own, and no state to save.
+    Any optimizer can take it instead of `closure`, so there is none of its own, and no state to save.
 
     Args:
         network: whose weights climb.

@@ -50,7 +50,7 @@ def build_schedule(
         optimizer: whose rate to set; its rate is the peak.
         warmup_steps: optimizer steps of the climb.
         total_steps: optimizer steps of the whole run.
-        end: share of the peak at which the schedule ends, in place of zero.
+        end: share of the peak at which the schedule ends, instead of zero.
     """
     check_schedule(name)
     schedule = SCHEDULES[name]
@@ -65,7 +65,7 @@ def build_schedule(
 
 
 def restart_schedule(scheduler: torch.optim.lr_scheduler.LambdaLR, lr: float) -> None:
-    """Set the rates that the schedule has at its current step with the peak `lr`, in place of restored ones."""
+    """Set the learning rates that the schedule has at its current step with the peak `lr`, instead of restored ones."""
     scheduler.base_lrs = [lr * group.get("lr_factor", 1.0) for group in scheduler.optimizer.param_groups]
     for group, base, factor in zip(
         scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True

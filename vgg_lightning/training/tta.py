@@ -15,12 +15,12 @@ View = Callable[[Tensor], Tensor]
 
 
 def mirror(x: Tensor) -> Tensor:
-    """Return pictures (..., W), left and right exchanged."""
+    """Return images (..., W), left and right exchanged."""
     return x.flip(-1)
 
 
 def shifted(x: Tensor, pixels: int) -> Tensor:
-    """Return pictures (N, C, H, W) moved down and right by `pixels` (up and left if negative); the edge is mirrored."""
+    """Return images (N, C, H, W) moved down and right by `pixels` (up and left if negative); the edge is mirrored."""
     size = abs(pixels)
     begin = size - pixels
     padded = F.pad(x, (size, size, size, size), mode="reflect")

@@ -1,6 +1,6 @@
-"""Augmentation of whole batches of uint8 pictures (N, C, H, W) on the device where they lie.
+"""Augmentation of whole batches of uint8 images (N, C, H, W) on the device where they lie.
 
-Every augmentation is a function of a batch and a seeded generator, and treats each picture by draws of its own.
+Every augmentation is a function of a batch and a seeded generator, and treats each image by draws of its own.
 Torchvision's transforms v2 are not used here: for a batch they draw one set of parameters, from the global generator.
 To add one: write a function with `generator`, `place` and its parameters, and give it a row below.
 """
@@ -49,7 +49,7 @@ MIX_STREAM = 2  # of random numbers, apart from the one of the augmentations
 
 
 class Augment:
-    """Applies augmentations, in order, to batches of uint8 pictures; mixes come last.
+    """Applies augmentations, in order, to batches of uint8 images; mixes come last.
 
     Args:
         names: keys of `AUGMENTATIONS` and `MIXES`, each with the values of its parameters behind colons if not the
@@ -76,7 +76,7 @@ class Augment:
         return images
 
     def mix(self, images: Tensor, labels: Tensor, place: Place) -> tuple[Tensor, Tensor]:
-        """Return mixed pictures and their targets, float32 (N, num_classes); without mixes, what was given."""
+        """Return mixed images and their targets, float32 (N, num_classes); without mixes, what was given."""
         if not self.mixes:
             return images, labels
         seed = derive_seed(place.seed, place.epoch, place.batch, place.rank, MIX_STREAM)

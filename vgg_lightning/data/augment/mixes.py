@@ -1,6 +1,6 @@
-"""Augmentations that mix each picture with another one of its batch, and their labels in the same share.
+"""Augmentations that mix each image with another one of its batch, and their labels in the same share.
 
-Pictures are uint8 (N, C, H, W), targets float32 (N, num_classes): the shares of the classes, of sum 1.
+Images are uint8 (N, C, H, W), targets float32 (N, num_classes): the shares of the classes, of sum 1.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ Mixed = tuple[Tensor, Tensor]
 
 
 def mixup(images: Tensor, targets: Tensor, generator: torch.Generator, alpha: float = 0.2, p: float = 1.0) -> Mixed:
-    """Average each picture with another one, with probability `p`: Zhang et al., https://arxiv.org/abs/1710.09412.
+    """Average each image with another one, with probability `p`: Zhang et al., https://arxiv.org/abs/1710.09412.
 
-    The share of the other one is drawn from Beta(alpha, alpha), for each picture anew; grey levels are rounded.
+    The share of the other one is drawn from Beta(alpha, alpha), for each image anew; grey levels are rounded.
     """
     other = torch.randperm(len(images), generator=generator, device=images.device)
     share = _chosen(images, generator, p) * _beta(alpha, len(images), generator)
@@ -26,10 +26,10 @@ def mixup(images: Tensor, targets: Tensor, generator: torch.Generator, alpha: fl
 
 
 def cutmix(images: Tensor, targets: Tensor, generator: torch.Generator, alpha: float = 1.0, p: float = 0.5) -> Mixed:
-    """Paste a rectangle of another picture into each one, with probability `p`: https://arxiv.org/abs/1905.04899.
+    """Paste a rectangle of another image into each one, with probability `p`: https://arxiv.org/abs/1905.04899.
 
     Yun et al. The rectangle's share of the area is drawn from Beta(alpha, alpha), its centre is uniform, and what lies
-    outside of the picture is cut off; the labels take the share of what is seen.
+    outside of the image is cut off; the labels take the share of what is seen.
     """
     height, width = images.shape[2:]
     other = torch.randperm(len(images), generator=generator, device=images.device)

@@ -1,4 +1,4 @@
-"""Augmentations that hide a part of each picture, uint8 (N, C, H, W), under the mean grey of the training pictures."""
+"""Augmentations that hide a part of each image, uint8 (N, C, H, W), under the mean grey of the training images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vgg_lightning.data.options import MEAN
 
 FILL = round(255 * MEAN)  # that of Fashion-MNIST; after normalising: zero
 ASPECT = math.log(0.3)  # of the flattest rectangle; the steepest is its inverse
-TRIES = 10  # for a rectangle that fits into the picture, as in torchvision's RandomErasing
+TRIES = 10  # for a rectangle that fits into the image, as in torchvision's RandomErasing
 
 
 def erase(
@@ -24,9 +24,9 @@ def erase(
     most: float = 0.4,
     fill: int = FILL,
 ) -> Tensor:
-    """Fill a random rectangle of each picture with probability `p`: Zhong et al., https://arxiv.org/abs/1708.04896.
+    """Fill a random rectangle of each image with probability `p`: Zhong et al., https://arxiv.org/abs/1708.04896.
 
-    Its area is uniform between the shares `least` and `most` of the picture, its sides' ratio log-uniform
+    Its area is uniform between the shares `least` and `most` of the image, its sides' ratio log-uniform
     between 0.3 and 1 / 0.3. Torchvision's RandomErasing draws one rectangle for a whole batch.
     """
     n, _, height, width = images.shape
@@ -46,7 +46,7 @@ def erase(
 def cutout(
     images: Tensor, generator: torch.Generator, place: Place | None = None, size: int = 8, fill: int = FILL
 ) -> Tensor:
-    """Fill a square of `size` pixels around a random pixel of each picture; at the edges less of it is seen.
+    """Fill a square of `size` pixels around a random pixel of each image; at the edges less of it is seen.
 
     DeVries and Taylor, https://arxiv.org/abs/1708.04552.
     """

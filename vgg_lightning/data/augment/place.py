@@ -1,4 +1,4 @@
-"""Where in a run a batch stands: all that its augmentation depends on."""
+"""The position of a batch in a run, on which its augmentation depends."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ class Place(NamedTuple):
     epoch: int
     batch: int
     rank: int
-    indices: Tensor  # of its pictures in the training set, int64 (N,)
+    indices: Tensor  # of its images in the training set, int64 (N,)
     size: int  # of the training set

@@ -1,4 +1,4 @@
-"""Augmentations that suit grey pictures on black: rotate, shift, scale, shear, and change the tones.
+"""Augmentations that suit grey images on black: rotate, shift, scale, shear, and change the tones.
 
 One bilinear sampling does all of the geometry of a batch, one line through the grey levels all of its tones.
 """
@@ -34,7 +34,7 @@ def affine(
     scale: float = 0.1,
     shear: float = 5.0,
 ) -> Tensor:
-    """Rotate, shift, scale and shear each picture, uniformly up to these amounts; what comes in is black.
+    """Rotate, shift, scale and shear each image, uniformly up to these amounts; what comes in is black.
 
     `degrees` and `shear` are degrees, `pixels` are for both directions, `scale` 0.1 is a size of 0.9 to 1.1.
     """
@@ -52,7 +52,7 @@ def affine(
 def tone(
     images: Tensor, generator: torch.Generator, place: Place | None = None, light: float = 0.2, contrast: float = 0.3
 ) -> Tensor:
-    """Make each picture lighter or darker by up to `light` of the full range, and its contrast by `contrast`."""
+    """Make each image lighter or darker by up to `light` of the full range, and its contrast by `contrast`."""
     draws = 2 * torch.rand(2, len(images), generator=generator, device=images.device) - 1
     return retone(images, light * draws[0], 1 + contrast * draws[1])
 
@@ -60,7 +60,7 @@ def tone(
 def randaugment(
     images: Tensor, generator: torch.Generator, place: Place | None = None, ops: int = 2, magnitude: float = 0.5
 ) -> Tensor:
-    """Change each picture by `ops` operations out of `OPERATIONS`, each by up to `magnitude` of its largest change.
+    """Change each image by `ops` operations out of `OPERATIONS`, each by up to `magnitude` of its largest change.
 
     After Cubuk et al., https://arxiv.org/abs/1909.13719, without the operations on colours and those that lighten
     the black ground. Operations that come together are carried out as one; one that is drawn twice adds up.
@@ -83,7 +83,7 @@ def randaugment(
 
 
 def warp(images: Tensor, angle: Tensor, shear_x: Tensor, shear_y: Tensor, move: Tensor, scale: Tensor) -> Tensor:
-    """Return square pictures, sheared along x, then along y, rotated and scaled about their centres, then moved.
+    """Return square images, sheared along x, then along y, rotated and scaled about their centres, then moved.
 
     Args:
         images: uint8 (N, C, H, H).
@@ -105,7 +105,7 @@ def warp(images: Tensor, angle: Tensor, shear_x: Tensor, shear_y: Tensor, move: 
 
 
 def _grid(back: Tensor, move: Tensor, size: int) -> Tensor:
-    """Return where to read each pixel, (N, size, size, 2) in the unit of `grid_sample`: half a picture.
+    """Return where to read each pixel, (N, size, size, 2) in the unit of `grid_sample`: half an image.
 
     It is F.affine_grid by sums of a row and a column, in a fifth of its time, and takes an empty batch.
     """
@@ -115,7 +115,7 @@ def _grid(back: Tensor, move: Tensor, size: int) -> Tensor:
 
 
 def retone(images: Tensor, light: Tensor, contrast: Tensor) -> Tensor:
-    """Return uint8 pictures, grey levels stretched about each picture's mean by `contrast`, and lifted by `light`.
+    """Return uint8 images, grey levels stretched about each image's mean by `contrast`, and lifted by `light`.
 
     Both are (N,); `light` is a share of the full range. Black stays black: it is the ground, not a tone.
     """

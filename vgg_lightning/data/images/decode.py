@@ -44,7 +44,7 @@ class UnreadablePictureError(UserError):
     """An image cannot be read; `reason` says why.
 
     Args:
-        picture: the file, or what else was given.
+        image: the file, or what else was given.
         reason: in words.
     """
 
@@ -89,13 +89,13 @@ def reading(picture: object) -> Iterator[None]:
 
 
 def to_uint8(images: Pictures) -> Tensor:
-    """Return pictures as uint8 (N, 1, 28, 28).
+    """Return images as uint8 (N, 1, 28, 28).
 
-    Arrays and tensors pass as they are. PIL pictures and files become grey and take the data set's form, unless they
+    Arrays and tensors pass as they are. PIL images and files become grey and take the data set's form, unless they
     have 28 x 28 pixels already: these are inverted if they are dark on white, and else pass as they are.
 
     Args:
-        images: uint8 (N, 28, 28), (N, 1, 28, 28) or (28, 28); or PIL pictures, paths or the bytes of
+        images: uint8 (N, 28, 28), (N, 1, 28, 28) or (28, 28); or PIL images, paths or the bytes of
             files, one or a list.
 
     Raises:
@@ -110,12 +110,12 @@ def to_uint8(images: Pictures) -> Tensor:
     if isinstance(images, Image.Image | str | Path | bytes):
         images = [images]
     if not images:
-        raise UserError("there is no picture to classify: give at least one")
+        raise UserError("there is no image to classify: give at least one")
     return torch.stack([read_picture(image) for image in images])
 
 
 def read_picture(picture: Picture) -> Tensor:
-    """Return one picture as uint8 (1, 28, 28).
+    """Return one image as uint8 (1, 28, 28).
 
     Raises:
         UnreadablePictureError: a UserError with the reason.
@@ -126,11 +126,11 @@ def read_picture(picture: Picture) -> Tensor:
 
 
 def pixels_of(picture: Picture) -> Grey:
-    """Return one picture as uint8 (28, 28).
+    """Return one image as uint8 (28, 28).
 
     Raises:
         UnreadablePictureError: a UserError with the reason.
-        EmptyPictureError: one of them; the picture shows nothing but a background.
+        EmptyPictureError: one of them; the image shows nothing but a background.
     """
     look = look_at(picture)
     if not look.shows:
@@ -148,13 +148,13 @@ def _checked(images: Tensor) -> Tensor:
     import torch
 
     if images.dtype != torch.uint8:
-        raise UserError(f"pictures are {images.dtype}: give uint8 values from 0 to 255")
+        raise UserError(f"images are {images.dtype}: give uint8 values from 0 to 255")
     if images.ndim == 2:
         images = images[None]
     if images.ndim == 3:
         images = images[:, None]
     if images.ndim != 4 or images.shape[1:] != (1, NATIVE_SIZE, NATIVE_SIZE):
-        raise UserError(f"pictures have shape {tuple(images.shape)}: give (N, {NATIVE_SIZE}, {NATIVE_SIZE})")
+        raise UserError(f"images have shape {tuple(images.shape)}: give (N, {NATIVE_SIZE}, {NATIVE_SIZE})")
     return images
 
 

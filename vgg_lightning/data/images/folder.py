@@ -43,7 +43,7 @@ def find_pictures(path: str | Path) -> Found:
     except ValueError as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"{option('data.predict_path')} {shown} is no path: {error}") from error
+        raise UserError(f"{option('data.predict_path')} {shown} is not a path: {error}") from error
     if not found.names and not found.refused:
         seen = found.hidden + found.others
         raise UserError(

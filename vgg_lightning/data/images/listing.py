@@ -1,4 +1,4 @@
-"""What lies in a folder of images: the images, what may not be read, what is passed over and counted."""
+"""The content of a folder of images: images, refused files, and counts of skipped files."""
 
 from __future__ import annotations
 

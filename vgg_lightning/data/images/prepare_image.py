@@ -79,7 +79,7 @@ def prepare(image: str | Path | bytes | Image.Image) -> Grey:
 
     Raises:
         EmptyImageError: a ValueError; the image shows nothing but a background.
-        ValueError: it is no image of a format that is read here, is damaged or too large.
+        ValueError: it is not an image in a supported format, is damaged or too large.
         OSError: the file cannot be read, or breaks off.
     """
     given = Path(image).expanduser().read_bytes() if isinstance(image, str | Path) else image
@@ -136,7 +136,7 @@ def open_image(content: bytes) -> Image.Image:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
     except UnidentifiedImageError as error:
         known = "PNG, JPEG, WebP, GIF, BMP, TIFF"
-        raise ValueError(f"it is no picture of a format that is read here ({known}), or damaged") from error
+        raise ValueError(f"it is not an image in a supported format ({known}), or damaged") from error
     check_size(image)
     if image.format == "TIFF" and image.info.get("compression") != "raw":  # libtiff prints, and is often attacked
         raise ValueError("it is a compressed TIFF, which is not decoded here: save it as PNG")
@@ -194,7 +194,7 @@ def eight_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
     """
     numbers = values.astype(np.float32)
     if not np.isfinite(numbers).all():
-        raise ValueError("it holds values that are no finite numbers")
+        raise ValueError("it contains NaN or Inf")
     low, high = _range_of(values, float(numbers.min()), float(numbers.max()))
     levels: NDArray[np.uint8] = np.rint((numbers - low) * (LARGEST / max(high - low, 1e-30))).astype(np.uint8)
     return levels

@@ -1,4 +1,4 @@
-"""Files from folders of this machine: laid by hand, or part of a package."""
+"""Files from folders of this machine: placed by hand, or part of a package."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def take_from_archive(job: Job, path: Path, origin: str) -> None:
                     with archive.open(member) as packed:
                         job.take(file, unpacked(packed), origin)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise Fault(f"is no sound zip file ({error})") from error
+        raise Fault(f"is not a valid zip file ({error})") from error
 
 
 def chunks_of(path: Path, md5: str | None = None) -> Chunks:
@@ -125,6 +125,6 @@ def unpacked(stream: IO[bytes], md5: str | None = None) -> Chunks:
             while chunk := unpacker.read(CHUNK):
                 yield chunk
     except (gzip.BadGzipFile, zlib.error) as error:
-        raise Fault(f"is no sound gzip file ({error})") from error
+        raise Fault(f"is not a valid gzip file ({error})") from error
     if md5 not in (None, hashed.digest.hexdigest()):
         raise Fault(f"is damaged or another file: its MD5 is {hashed.digest.hexdigest()}, not {md5}")

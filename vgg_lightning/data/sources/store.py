@@ -1,4 +1,4 @@
-"""Files come into the data folder here, and nowhere else: bounded, verified, whole or not at all."""
+"""Writes files into the data folder: limited in size, verified and atomic. No other module writes there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""best.ckpt and last.ckpt: the best epoch, and the newest state from which a run goes on exactly."""
+"""best.ckpt and last.ckpt: the best epoch, and the newest state from which a run resumes exactly."""
 
 from __future__ import annotations
 
@@ -113,13 +113,13 @@ class BestCheckpoint(lightning_private.BestModelCheckpoint):
         except CheckpointNotWrittenError as error:
             self.failed = True
             self._take(before)  # best.ckpt is still the epoch that it was
-            _say(trainer, f"{error}; training goes on")
+            _say(trainer, f"{error}; training continues")
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the best epoch so far, also where the run folder has been moved, unless its file is lost.
 
         A process that was killed between writing best.ckpt and last.ckpt leaves one of an epoch that the run, as it
-        goes on from last.ckpt, has not had: then the best one is that before it.
+        resumes from last.ckpt, has not had: then the best one is that before it.
         """
         file = Path(str(self.dirpath)) / "best.ckpt"
         if state_dict["best_model_path"]:
@@ -198,10 +198,10 @@ class LastCheckpoint(Checkpoint):
         self._restores: Restores = "position"
         self._loaders: list[dict[str, Any]] | None = None  # their states after the batch before, if a save is due
 
-    # Where a run starts or goes on.
+    # Start or resume a run.
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Let last.ckpt be what the run goes on from. Hide max_steps, lest Lightning count its last epoch twice."""
+        """Let the run resume from last.ckpt. Hide max_steps, or Lightning would count the last epoch twice."""
         self._max_steps = trainer.max_steps
         lightning_private.set_max_steps(trainer, -1)
         source = Path(trainer.ckpt_path).resolve() if trainer.ckpt_path else None
@@ -320,7 +320,7 @@ class LastCheckpoint(Checkpoint):
             self.failed = False
         except CheckpointNotWrittenError as error:
             self.failed = True
-            _say(trainer, f"{error}; training goes on")
+            _say(trainer, f"{error}; training continues")
         self._where = before
         self._saved_step = trainer.global_step
         end = time.monotonic()

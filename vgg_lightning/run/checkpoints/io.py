@@ -1,4 +1,4 @@
-"""Write checkpoints so that there is a valid one at any moment, whatever happens to process, machine or disk."""
+"""Writes checkpoints atomically: a valid one exists at any moment, whatever happens to process, machine or disk."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class VerifiedCheckpointIO(CheckpointIO):
     """Lightning's door to checkpoint files: sealed, verified and atomic.
 
     A file is written under another name in the same folder, flushed to the disk, read back and verified, and only
-    then put in the place of the old one, which stays as `NAME-prev.ckpt`.
+    then replaces the old one, which stays as `NAME-prev.ckpt`.
     """
 
     def save_checkpoint(
@@ -75,7 +75,7 @@ def previous_of(file: Path) -> Path:
 
 
 def go_back_to(file: Path, newest: Path) -> None:
-    """Put a copy of `file` in the place of `newest`, which is kept as its previous generation unless it is damaged.
+    """Replace `newest` by a copy of `file`; the old one is kept as its previous generation unless it is damaged.
 
     Raises:
         UserError: if `newest` is a folder, or cannot be written; it is untouched then.

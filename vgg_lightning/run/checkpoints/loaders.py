@@ -1,4 +1,4 @@
-"""The training loaders of a run, as Lightning holds them: what can be restored, and from which state."""
+"""The training loaders of a run: which can be restored, and from which state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which checkpoint file is meant: by a file, a folder, a run folder or "last"; and from which one a run resumes."""
+"""Finds the checkpoint file for a file, a folder, a run folder or "last", and the one from which a run resumes."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def meant_by(path: str, resumes: bool) -> Path:
 
     Args:
         path: a file, a run folder, a folder with checkpoints, or "last": the newest run below the current folder.
-        resumes: a run goes on from it: the newest valid file counts, not the best one.
+        resumes: a run resumes from it: the newest valid file counts, not the best one.
 
     Raises:
         UserError: if there is none.
@@ -151,7 +151,7 @@ def check_unfinished(checkpoint: dict[str, Any], trainer: Any, early_stopping: i
     }
     if reached := [option(name) for name, end in ends.items() if end]:
         done = f"{count(epochs, 'epoch')}, {count(steps, 'step')}"
-        raise RunFinished(f"run {run_folder} is finished: {done}; raise {' and '.join(reached)} to go on")
+        raise RunFinished(f"run {run_folder} is finished: {done}; raise {' and '.join(reached)} to resume")
 
 
 def check_space(folder: Path, size: int) -> None:

@@ -1,4 +1,4 @@
-"""Where in a run a checkpoint stands, in the words in which Lightning's loops read it.
+"""Edits a checkpoint's loop counters, so that Lightning resumes a run at the exact batch.
 
 Lightning 2.6 resumes exactly from a checkpoint that is saved in `on_train_batch_end` of any but the last batch of an
 epoch, or at the end of an epoch. The functions here describe other places in these terms. They change the

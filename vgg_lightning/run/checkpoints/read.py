@@ -132,12 +132,13 @@ def sha256_of(file: Path) -> str:
     return known or hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def read_checkpoint(file: Path, options: bool = True) -> Checkpoint:
+def read_checkpoint(file: Path, options: bool = True, bare: bool = False) -> Checkpoint:
     """Read a checkpoint: every checksum in it verified, tensors and plain values only.
 
     Args:
         file: to read.
         options: whether the options of its model must be in it.
+        bare: whether a table of names and tensors will do, which is then the only thing in it: its weights.
 
     Raises:
         UserError: if the file is damaged, is no checkpoint with weights and options, or holds what no run can use.
@@ -150,6 +151,9 @@ def read_checkpoint(file: Path, options: bool = True) -> Checkpoint:
         raise UserError(f"cannot read the checkpoint {file}: {error.strerror or error}") from error
     except Exception as error:  # whatever a hostile file makes the reader do wrong
         raise UserError(f"{file} is refused: it holds more than tensors and plain values, or is damaged") from error
+    if bare and isinstance(checkpoint, dict) and "state_dict" not in checkpoint:
+        weights = {k: v.detach() if type(v) is torch.nn.Parameter else v for k, v in checkpoint.items()}
+        checkpoint = {"state_dict": weights, "hyper_parameters": {}}
     needed = {"state_dict", *(["hyper_parameters"] if options else [])}
     if not isinstance(checkpoint, dict) or not needed <= checkpoint.keys():
         raise UserError(f"{file} is not a checkpoint of vgg_lightning: it has no weights or no options")
@@ -204,7 +208,7 @@ def _check_archive(file: Path) -> None:
 def _check_tuples(pickled: bytes, file: Path) -> None:
     """Refuse tuples that hold others many times over, before they are built: to hash one as a key would not end.
 
-    The pickle is followed with the number of parts that each value stands for in the place of the values.
+    The pickle is followed with the number of parts that each value stands for instead of the values.
     """
     stack: list[int] = []
     marks: list[int] = []
@@ -249,7 +253,7 @@ def fault_of(checkpoint: Mapping[str, Any], size: int) -> str:
         _Measure(max(size, PARTS), max(MOST_REPEATED * size, SMALL)).all_of(checkpoint, "it", 0)
         for name in ("global_step", "epoch"):
             if name in checkpoint and not _is_count(checkpoint[name]):
-                return f"{name} is no number of {name.removeprefix('global_')}s"
+                return f"{name} is not a number of {name.removeprefix('global_')}s"
         _check_loops(checkpoint.get("loops"))
         _check_schedulers(checkpoint.get("lr_schedulers"))
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""The seal of a checkpoint file: a SHA-256 of all of it in the comment of its zip archive, so any changed bit shows.
+"""The seal of a checkpoint file: a SHA-256 of all of it in the comment of its zip archive, to detect any change.
 
 torch.load checks no checksum at all, and those of the zip format leave its headers out. A sealed file stays an
 ordinary checkpoint that torch.load and Lightning open.
@@ -105,7 +105,7 @@ def _hash(stream: IO[bytes], length: int) -> Any:
 def _damage_of_unsealed(stream: IO[bytes], tail: bytes, size: int) -> str | None:
     end = tail[-22:]
     if not (end.startswith(b"PK\5\6") and end.endswith(b"\0\0")):
-        return "it is no checkpoint, or its end is missing"
+        return "it is not a checkpoint, or its end is missing"
     try:
         with zipfile.ZipFile(stream) as archive:
             parts = archive.infolist()

@@ -1,4 +1,4 @@
-"""Callbacks that stop a run which has gone wrong.
+"""Callbacks that stop a run on an error.
 
 Imports `base`, `run.collectives`, `run.parallel` and the libraries.
 """

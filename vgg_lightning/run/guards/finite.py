@@ -1,4 +1,4 @@
-"""Stops a run at the first loss or gradient that is not finite, before it reaches the weights."""
+"""Stops a run at the first NaN or Inf in a loss or gradient, before the weights change."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Pending(NamedTuple):
 
 
 class FiniteGuard(Callback):
-    """Raises NonFiniteError where a loss, a gradient, a weight or a metric of the validation is not finite.
+    """Raises NonFiniteError if a loss, a gradient, a weight or a validation metric is NaN or Inf.
 
     A buffer that is infinite before the training, as a mask of attention, may stay so; its name is in the checkpoints,
     so that `read_checkpoint` knows of it.
@@ -58,7 +58,7 @@ class FiniteGuard(Callback):
     On a CPU the check comes right before the optimizer's step. On a GPU that would make the CPU wait for it at
     every step, so the finding stays there: it goes to the fused optimizer, which then leaves the weights alone as it
     does under automatic mixed precision, and the CPU reads it as soon as it has arrived. Once something was found
-    no later step touches the weights either, so they are those of before the fault when the run stops.
+    no later step touches the weights either, so when the run stops they are those before the fault.
 
     Under 16-mixed a gradient may overflow now and then; its scaler skips the step and lowers the scale. There the
     loss is checked, and that the scaler does not go on skipping.
@@ -129,7 +129,7 @@ class FiniteGuard(Callback):
         self._read(trainer, wait=True)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Refuse a metric that is not finite, before a checkpoint is saved on its account."""
+        """Refuse a metric that is NaN or Inf, before it leads to a checkpoint."""
         for name in self.metrics if trainer.state.fn == "fit" else ():
             value = trainer.callback_metrics.get(name)
             if value is not None and not bool(torch.isfinite(value)):
@@ -143,7 +143,7 @@ class FiniteGuard(Callback):
         check_weights(weights, trainer, self._masks)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Let no checkpoint with weights that are not finite replace a good one."""
+        """Prevent a checkpoint with NaN or Inf weights from replacing a good one."""
         self._read(trainer, wait=True)
         for key in ("state_dict", "current_model_state"):
             check_weights(checkpoint.get(key, {}), trainer, self._masks)
@@ -185,11 +185,11 @@ class FiniteGuard(Callback):
             if loss or gradient:
                 self._pending.clear()
                 what = "the loss" if loss else "the gradient"
-                raise NonFiniteError(_message(f"{what} is not finite", place, trainer))
+                raise NonFiniteError(_message(f"{what} is NaN or Inf", place, trainer))
 
 
 def look(optimizer: torch.optim.Optimizer, found: Tensor) -> None:
-    """Set `found` to 1 if a gradient of `optimizer` is not finite: one kernel a device and type, no wait."""
+    """Set `found` to 1 if a gradient of `optimizer` is NaN or Inf: one kernel a device and type, no wait."""
     kinds: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
     for group in optimizer.param_groups:
         for parameter in group["params"]:
@@ -203,9 +203,9 @@ def look(optimizer: torch.optim.Optimizer, found: Tensor) -> None:
 
 
 def check_weights(tensors: dict[str, Any], trainer: L.Trainer, masks: Sequence[str] = ()) -> None:
-    """Raise NonFiniteError for the first tensor that is not finite; those in `masks` may have an Inf, and no NaN."""
+    """Raise NonFiniteError for the first tensor with NaN or Inf; those in `masks` may have an Inf."""
     if name := first_non_finite(dict(named_tensors(tensors, "")), {f".{mask}" for mask in masks}):
-        raise NonFiniteError(_message(f"{name.removeprefix('.')} is not finite", None, trainer))
+        raise NonFiniteError(_message(f"{name.removeprefix('.')} is NaN or Inf", None, trainer))
 
 
 def _message(what: str, place: Place | None, trainer: L.Trainer) -> str:
@@ -219,7 +219,7 @@ def _message(what: str, place: Place | None, trainer: L.Trainer) -> str:
 
 
 def _newest_checkpoint(trainer: L.Trainer) -> Path | None:
-    """Return the newest checkpoint file that is there: of this launch, or that from which it goes on."""
+    """Return the newest checkpoint file that is there: of this launch, or that from which it resumed."""
     files = [Path(str(trainer.ckpt_path))] if trainer.ckpt_path else []
     for saver in trainer.checkpoint_callbacks:
         named = [getattr(saver, name, None) for name in ("last_model_path", "best_model_path", "file")]

@@ -1,4 +1,4 @@
-"""The logger of metrics.csv: a row for everything that is logged, kept when a run goes on."""
+"""The logger of metrics.csv: one row for each logged step; rows are kept when a run resumes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class RunCSV(Logger):
 
     Args:
         run_folder: where metrics.csv goes.
-        step: the run goes on here; rows of this step and later ones were written after the checkpoint, and go.
+        step: the run resumes here; rows of this step and later ones were written after the checkpoint, and go.
     """
 
     def __init__(self, run_folder: Path, step: int | None = None) -> None:
@@ -126,18 +126,18 @@ class RunCSV(Logger):
         except FileNotFoundError:
             return []
         except OSError as error:
-            say(f"{self.file} cannot be read: {error.strerror}; it begins anew")
+            say(f"{self.file} cannot be read: {error.strerror}; a new file is started")
             return []
         lines = text[: text.rfind("\n") + 1].splitlines()  # a killed process may leave half a row
         sound = [line for line in lines if line.isprintable()]
         if dropped := len(lines) - len(sound):
-            say(f"{self.file}: {dropped:,} of its lines are no text, and are left out")
+            say(f"{self.file}: {dropped:,} of its lines are not text and are skipped")
         if lines[:1] != sound[:1]:
             return []  # no names of columns, so the numbers mean nothing
         try:
             return _rows("\n".join(sound))
         except csv.Error as error:
-            say(f"{self.file} is no table: {error}; it begins anew")
+            say(f"{self.file} is not a table: {error}; a new file is started")
             return []
 
     def _text(self, rows: Iterable[Row], header: bool = False) -> bytes:
@@ -149,7 +149,7 @@ class RunCSV(Logger):
         return text.getvalue().encode(errors="backslashreplace")
 
     def _is_there(self) -> bool:
-        """Return whether the file is as it was left, and no link has come in its place."""
+        """Return whether the file is as it was left, and has not been replaced by a link."""
         with contextlib.suppress(OSError):
             info = os.lstat(self.file)
             if stat.S_ISREG(info.st_mode) and info.st_size == len(self._written):

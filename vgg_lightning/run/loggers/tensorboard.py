@@ -1,15 +1,19 @@
-"""The TensorBoard logger of a run: hyperparameters beside the final metrics, each step once."""
+"""The TensorBoard logger of a run: training, validation and test in one chart, each step once.
+
+TensorBoard draws one chart for each name, and in it a line for each folder. So the metrics of training, validation and
+test go to folders of their own below that of the run, under one name: `train_loss` is `curves/loss` in `train`. Charts
+are sorted by name, and these come first.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import yaml
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
@@ -21,25 +25,30 @@ from vgg_lightning.base.progress import say
 from vgg_lightning.run.lightning_private import begin_new_file
 from vgg_lightning.run.tensorboard_private import add_summary, writes_events
 
-HPARAMS_METRICS = ("val_acc", "val_loss", "test_acc", "test_loss")
+SPLITS = ("train", "val", "test")  # what the name of a metric may begin with, and a folder for each
+WORDS = {"acc": "accuracy", "acc_tta": "accuracy_tta"}
 
 
 class RunTensorBoard(TensorBoardLogger):
-    """TensorBoardLogger whose HPARAMS tab shows the metrics that the run logs, in place of a -1.
+    """TensorBoardLogger with training, validation and test in one chart, and hyperparameters to compare runs by.
 
-    Where nothing can be written, as on a full disk, that is said once, and training goes on.
+    Where nothing can be written, as on a full disk, that is said once, and training continues. A run whose earlier
+    launches wrote other names, as all runs of version 0.1 did, keeps them: its curves continue.
 
     Args:
-        step: the run goes on here; TensorBoard drops what was logged at this step and later.
-        metrics: that the HPARAMS tab shows.
+        step: the run resumes here; TensorBoard drops what was logged at this step and later.
+        options: of the run beside the hyperparameters of model and data, for the tab HPARAMS.
         kwargs: of TensorBoardLogger.
     """
 
-    def __init__(self, step: int | None = None, metrics: Sequence[str] = HPARAMS_METRICS, **kwargs: Any) -> None:
+    def __init__(self, step: int | None = None, options: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs, default_hp_metric=False, log_graph=step is None, purge_step=step)
-        self.metrics = tuple(metrics)
+        self.options = dict(options or {})
+        self._step = step
         self._failed = False
         self._draws = step is None
+        self._parts: dict[str, SummaryWriter] = {}
+        self._plain = step is not None and _has_plain_names(Path(self.log_dir))
         quiet_writer_threads()
 
     @property
@@ -47,6 +56,8 @@ class RunTensorBoard(TensorBoardLogger):
         """The writer. Lightning asks for it before every fit and test; on a full disk, nothing is written by it."""
         try:
             writer: SummaryWriter = super().experiment
+            if isinstance(writer, SummaryWriter) and not self._plain:
+                self._part("train")  # at once: this folder tells a later launch which names are in use
             return writer
         except OSError as error:
             self._note(error)
@@ -54,13 +65,15 @@ class RunTensorBoard(TensorBoardLogger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, metrics: Any = None, step: int | None = None) -> None:
-        """Write the hyperparameters, and the names of the metrics whose curves are their result."""
+        """Write the hyperparameters. Which of them differ between runs, TensorBoard finds and shows first."""
         self._try(self._log_hyperparams, params, metrics, step)
 
     def _log_hyperparams(self, params: Any, metrics: Any, step: int | None) -> None:
         super().log_hyperparams(params, metrics, step)
-        plain = {k: v for k, v in dict(params).items() if isinstance(v, str | int | float | bool)}
-        for summary in hparams_summary(plain, dict.fromkeys(self.metrics, 0.0)):  # type: ignore[no-untyped-call]
+        words = {name: in_words(value) for name, value in {**dict(params), **self.options}.items()}
+        # Without the first of the three summaries, a list of all hyperparameters: TensorBoard would take that of one
+        # run for all of them, and show those that it names first.
+        for summary in hparams_summary(words, {})[1:]:  # type: ignore[no-untyped-call]
             add_summary(self.experiment, summary)
 
     @rank_zero_only
@@ -73,9 +86,33 @@ class RunTensorBoard(TensorBoardLogger):
             self._try(super().log_graph, model, input_array)
         self._draws = False
 
+    @rank_zero_only
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
-        """Write scalars."""
-        self._try(super().log_metrics, metrics, step)
+        """Write scalars: where `place_of` says, but of the epoch, which says nothing beside the step."""
+        self._try(super().log_metrics if self._plain else self._log_metrics, metrics, step)
+
+    def _log_metrics(self, metrics: Mapping[str, Any], step: int | None) -> None:
+        _ = self.experiment
+        rates = [name for name in metrics if name.startswith("lr-")]
+        same = {name for name in rates[1:] if metrics[name] == metrics[rates[0]]}
+        for name, value in metrics.items():
+            if name == "epoch" or name in same:
+                continue
+            part, tag = place_of(name)
+            if name in rates:
+                part, tag = "train", "every_step/learning_rate" + (f"_{name[3:]}" if name != rates[0] else "")
+            self._part(part).add_scalar(tag, value, step)
+
+    def _part(self, name: str) -> SummaryWriter:
+        """Return the writer of a folder below that of the run, or that of the run if there is no name."""
+        if not name:
+            return self.experiment
+        if name not in self._parts:
+            folder = Path(self.log_dir) / name
+            if folder.is_symlink():
+                folder.unlink()  # lest the events go where it points to
+            self._parts[name] = SummaryWriter(str(folder), purge_step=self._step)
+        return self._parts[name]
 
     @rank_zero_only
     def save(self) -> None:
@@ -83,7 +120,8 @@ class RunTensorBoard(TensorBoardLogger):
         self._try(self._save)
 
     def _save(self) -> None:
-        self.experiment.flush()
+        for writer in (self.experiment, *self._parts.values()):
+            writer.flush()
         file = Path(self.log_dir) / self.NAME_HPARAMS_FILE
         if file.parent.is_dir() and (file.is_symlink() or not file.is_file()):
             write_whole(file, yaml.safe_dump(_plain(self.hparams)))
@@ -91,9 +129,11 @@ class RunTensorBoard(TensorBoardLogger):
     def finalize(self, status: str) -> None:
         """Close."""
         self._try(super().finalize, status)
+        for writer in self._parts.values():
+            self._try(writer.close)
 
-    def write(self, log: Callable[[SummaryWriter], None]) -> None:
-        """Let `log` write what Lightning's logger has no method for."""
+    def show(self, log: Callable[[Any], None]) -> None:
+        """Let `log` write what Lightning's logger has no method for to the writer of the run."""
         self._try(lambda: log(self.experiment))
 
     def _try(self, log: Callable[..., None], *args: Any) -> None:
@@ -111,6 +151,8 @@ class RunTensorBoard(TensorBoardLogger):
             say(f"{self.log_dir}: TensorBoard's file is not written: {error.strerror}")
         self._failed = True
         begin_new_file(self)
+        self._parts = {}
+        self._step = None  # what this launch has logged counts
         self._remove_empty()
 
     @property
@@ -121,9 +163,38 @@ class RunTensorBoard(TensorBoardLogger):
     def _remove_empty(self) -> None:
         """Remove the files of this process into which nothing was written."""
         with contextlib.suppress(OSError):
-            for file in Path(self.log_dir).glob(f"events.out.tfevents.*.{os.getpid()}.*"):
-                if not file.stat().st_size:
-                    file.unlink()
+            for folder in (Path(self.log_dir), *(Path(self.log_dir) / name for name in SPLITS)):
+                for file in folder.glob(f"events.out.tfevents.*.{os.getpid()}.*"):
+                    if not file.stat().st_size:
+                        file.unlink()
+
+
+def place_of(name: str) -> tuple[str, str]:
+    """Return the folder below that of the run, or "", and the name under which TensorBoard shows a metric.
+
+    `train_loss` and `val_loss` are lines of the chart `curves/loss`; `train_loss_step`, as `self.log(on_step=True)`
+    names it, is one of `every_step/loss`. Other names stay.
+    """
+    split, _, rest = name.partition("_")
+    if split not in SPLITS or not rest:
+        return "", name
+    group = "every_step" if rest.endswith("_step") else "curves"
+    rest = rest.removesuffix("_step").removesuffix("_epoch") or rest
+    return split, f"{group}/{WORDS.get(rest, rest)}"
+
+
+def in_words(value: Any) -> str | float:
+    """Return a hyperparameter as the tab HPARAMS shows it: a number, or words; it shows True as 1.0000."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value
+    if isinstance(value, list | tuple):
+        return ", ".join(str(in_words(part)) for part in value) or "none"
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _has_plain_names(folder: Path) -> bool:
+    """Return whether the events of a run are of launches that wrote metrics under the names of `self.log`."""
+    return any(folder.glob("events.out.tfevents.*")) and not (folder / "train").is_dir()
 
 
 class _Nowhere:
@@ -140,15 +211,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(part) for part in value]
     return value if value is None or isinstance(value, bool | int | float) else str(value)
-
-
-def write(trainer: L.Trainer, log: Callable[[SummaryWriter], None]) -> None:
-    """Let `log` write to the TensorBoard of a run, if it has one. Call it on the first process alone."""
-    for logger in trainer.loggers:
-        if isinstance(logger, RunTensorBoard):
-            logger.write(log)
-        elif isinstance(logger, TensorBoardLogger):
-            log(logger.experiment)
 
 
 def quiet_writer_threads() -> None:

@@ -1,4 +1,4 @@
-"""How many processes a run has, and whether they can work together: looked at before anything is written."""
+"""The number of processes of a run, and whether they can work together: checked before anything is written."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def check_processes(trainer: Options, batch_size: int, seat: Seat) -> None:
 
     Args:
         trainer: options of the Trainer.
-        batch_size: pictures in a batch, over all processes.
+        batch_size: images in a batch, over all processes.
         seat: of this process.
     """
     count = processes(trainer, seat)

@@ -1,4 +1,4 @@
-"""Starts the other processes of a run on this machine, and sees to it that all of them end together."""
+"""Starts the other processes of a run on this machine, and makes them end together."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Launcher(ScriptLauncher):
         environment: says who the first process is.
         num_processes: on this machine.
         num_nodes: machines.
-        command: the verb and its options.
+        command: the subcommand and its options.
     """
 
     def __init__(

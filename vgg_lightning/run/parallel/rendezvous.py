@@ -1,4 +1,4 @@
-"""The start of a run of several processes: all have come, and all have the same code, data and options."""
+"""The start of a run of several processes: waits for all, and checks that they have the same code, data and options."""
 
 from __future__ import annotations
 

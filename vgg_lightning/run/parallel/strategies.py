@@ -29,7 +29,7 @@ class _Together:
     """What both strategies do beyond Lightning's.
 
     Attributes:
-        command: the verb and its options, for the processes that Lightning starts.
+        command: the subcommand and its options, for the processes that Lightning starts.
         facts: what must be equal on all.
         meeting: where processes that were started all at once have met already.
     """
@@ -99,7 +99,7 @@ class Sharded(_Together, ModelParallelStrategy):
     FSDPStrategy asks for GPUs. A checkpoint is one file, as a single process writes it.
 
     Args:
-        command: the verb and its options, for the processes that Lightning starts.
+        command: the subcommand and its options, for the processes that Lightning starts.
         facts: what must be equal on all.
         meeting: where processes that were started all at once have met already.
         parts: the number of processes.
@@ -146,7 +146,7 @@ def choose_strategy(
     Args:
         config: options of the Trainer, which are changed.
         seat: of this process.
-        command: the verb and its options.
+        command: the subcommand and its options.
         facts: what must be equal on all processes.
         meeting: where those met that were started all at once.
     """
