@@ -167,7 +167,7 @@ def test_what_is_no_picture_gets_one_line(page, tmp_path):
     file.write_bytes(b"<script>alert(1)</script>")
     page.set_input_files("input[type=file]", file)
     page.wait_for_selector("#note textarea")
-    assert page.input_value("#note textarea").startswith("it is no image of a format")
+    assert page.input_value("#note textarea").startswith("it is not an image in a supported format")
     assert page.locator(LABEL).count() == 0 or not page.inner_text(LABEL).strip()
 
 
@@ -194,7 +194,7 @@ def test_a_call_made_by_hand_opens_no_file_and_no_address(server, tmp_path, page
     file = tmp_path / "private.png"
     Image.new("L", (60, 60)).save(file)
     for path in (str(file), "http://127.0.0.1:9/private.png", "data:image/png;base64,A", "a\0b"):
-        assert "it is no image of a format" in call(server, page_part, {"path": path, **meta})
+        assert "it is not an image in a supported format" in call(server, page_part, {"path": path, **meta})
 
 
 def call(address, name, value):

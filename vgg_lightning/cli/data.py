@@ -109,6 +109,6 @@ def _parser() -> _Parser:
     parser.add_argument(
         "--output",
         metavar="FILE",
-        help=f"the contact sheet, a PNG of what the network will see of your own images (default: {SHEET} here)",
+        help=f"the contact sheet, a PNG of your own images as the network will see them (default: {SHEET} here)",
     )
     return parser

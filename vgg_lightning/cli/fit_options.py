@@ -13,7 +13,9 @@ NAMES = ("name", "early_stopping", "checkpoint_every_n_steps", "checkpoint_minut
 
 def add_fit_options(parser: LightningArgumentParser) -> None:
     """Add them to the parser of fit."""
-    parser.add_argument("--name", type=str | None, default=None, help="Name of the run; else preset or network.")
+    parser.add_argument(
+        "--name", type=str | None, default=None, help="Name of the run; default: that of the preset or network."
+    )
     parser.add_argument(
         "--early_stopping",
         type=int,

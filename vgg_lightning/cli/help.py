@@ -43,7 +43,7 @@ ABOUT = {
 TEXTS = {  # where an option's own text is too long for two lines, or says more than this program takes
     "config": "a preset (`vgg-lightning presets` lists them) or a YAML file; several add up",
     "ckpt_path": "a checkpoint or a run folder",
-    "resume": "resume the newest unfinished run, or with --name that one",
+    "resume": "resume the newest unfinished run, or the one given by --name",
     "data.dataset": "fashion_mnist, mnist, kmnist, emnist_letters, ...; idx or folder for your own images",
     "data.val_size": "training images that are held out for validation",
     "data.augment": "list of augmentations, such as [flip, crop:2]",
@@ -51,7 +51,7 @@ TEXTS = {  # where an option's own text is too long for two lines, or says more 
     "trainer.accelerator": '"cpu", "gpu", "mps" or "auto"',
     "trainer.devices": "number of devices, a list of their indices, or auto",
     "trainer.precision": "32-true, bf16-mixed, 16-mixed ...; auto is bf16-mixed where a CPU has instructions for it",
-    "trainer.default_root_dir": "where lightning_logs/ is; by default the current folder",
+    "trainer.default_root_dir": "folder of lightning_logs/; by default the current folder",
 }
 
 RESUMED = {  # what fit adds to the options that a resumed run does not obey
@@ -102,7 +102,7 @@ def text(subcommand: str, what: str, options: Sequence[Option], value_of: Callab
     lines = [f"usage: vgg-lightning {subcommand} [--config PRESET or FILE] [--OPTION VALUE ...]", "", ABOUT[subcommand]]
     if subcommand != "fit":
         lines[0] = f"usage: vgg-lightning {subcommand} --ckpt_path RUN_FOLDER [--OPTION VALUE ...]"
-    lines[3:] = ["Behind each option stands the value that this command line would use."]
+    lines[3:] = ["Each option is shown with the value that this command would use."]
     known = {option.name: option for option in options}
     names = [name for name in SHORT[subcommand] if name in known] if what == "short" else list(known)
     if what == "short" and subcommand == "fit":

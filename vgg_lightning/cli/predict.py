@@ -38,10 +38,13 @@ def add_options(parser: LightningArgumentParser) -> None:
         "--output",
         type=str | None,
         default=None,
-        help="Folder for predictions.csv, made if missing; else the run folder, for own images the current one.",
+        help="Folder for predictions.csv, made if missing; default: the run folder, or the current one for own images.",
     )
     parser.add_argument(
-        "--top_k", type=int | None, default=None, help=f"How many classes to name for an own image; else {TOP_K}."
+        "--top_k",
+        type=int | None,
+        default=None,
+        help=f"Number of classes to list for each of your own images; default: {TOP_K}.",
     )
 
 

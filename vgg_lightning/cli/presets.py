@@ -17,7 +17,7 @@ WIDTH = 100
 def main(args: list[str]) -> int:
     """Print a table of the presets, or all that is known of those that are named."""
     parser = OneLineParser(prog="vgg-lightning presets", description=__doc__, allow_abbrev=False)
-    parser.add_argument("name", nargs="*", help="a preset to describe; by default all are listed")
+    parser.add_argument("name", nargs="*", help="a preset to describe (default: list all)")
     names = parser.parse_args(args).name
     known = presets()
     for name in names:

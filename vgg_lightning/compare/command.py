@@ -78,13 +78,13 @@ FIGURES: dict[str, tuple[str, Callable[[float], str]]] = {
 
 
 def main(args: list[str]) -> int:
-    """Print what networks cost side by side: computed figures, then speed and memory measured here."""
+    """Compare the cost of networks: computed figures, then speed and memory measured here."""
     parser = Parser("compare", main.__doc__ or "")
     parser.add_argument("networks", nargs="+", metavar="network", help=", ".join(NETWORKS))
     parser.add_argument("--format", choices=render.FORMATS, default="table")
     parser.add_argument("--batch_size", type=positive, default=16, help="images in a batch")
-    parser.add_argument("--batches", type=positive, default=3, help="batches that are measured")
-    parser.add_argument("--threads", type=positive, help="of the CPU; as many as torch takes if not given")
+    parser.add_argument("--batches", type=positive, default=3, help="number of measured batches")
+    parser.add_argument("--threads", type=positive, help="number of CPU threads (default: that of torch)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     scale_model.add_arguments(parser)
     parser.add_network_options()

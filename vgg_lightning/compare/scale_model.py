@@ -111,8 +111,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("a model of several GPUs, instead of measurements (docs/scale_model.md)")
     group.add_argument("--gpus", metavar="N,N,...", help="numbers of GPUs, such as 2,8,64")
     group.add_argument("--link", default="100GbE", help=f"{', '.join(LINKS)}, or GB/s in one direction (100GbE)")
-    group.add_argument("--latency_us", type=_number, help="microseconds of a message; else that of the link")
-    group.add_argument("--peak_tflops", type=_number, default=312.0, help="of one GPU (312: A100, bfloat16)")
+    group.add_argument(
+        "--latency_us", type=_number, help="latency of a message in microseconds (default: that of the link)"
+    )
+    group.add_argument("--peak_tflops", type=_number, default=312.0, help="peak of one GPU (312: A100, bfloat16)")
     group.add_argument("--utilisation", type=_number, default=0.3, help="share of the peak that training reaches (0.3)")
     group.add_argument("--examples_per_second", type=_number, help="measured on one GPU, instead of these two")
 

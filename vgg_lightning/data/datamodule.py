@@ -58,7 +58,7 @@ class FashionMNISTDataModule(L.LightningDataModule):
             the mirrored edge comes in), "erase", "cutout", "affine", "tone", "randaugment"; and "mixup" or "cutmix",
             which mix labels too. Parameters follow after colons: "crop:3", "erase:0.5:0.02:0.4"; see docs/recipes.md.
         seed: seed of the order and of the augmentation; by default that of seed_everything.
-        on_device: hold the images in the memory of the GPU that trains, so that no batch is copied there.
+        on_device: keep the images in the memory of the training GPU, so that no batch is copied.
         predict_path: your own images for `predict`: a file, or a folder with everything below it; by default
             the official test images are predicted.
 

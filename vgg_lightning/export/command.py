@@ -109,7 +109,7 @@ def export(
         source: a checkpoint, or a run folder, whose best checkpoint is taken.
         form: a key of `FORMATS`.
         output: the file to write; by default model.FORMAT here.
-        overwrite: replace files that are there.
+        overwrite: replace existing files.
         data_dir: the data folder, for onnx-int8, which looks at training images and is tested.
 
     Returns:
@@ -176,10 +176,10 @@ def parser() -> _Parser:
     about = "; ".join(f"{name}: {form.about}" for name, form in FORMATS.items())
     own.add_argument("--format", default="safetensors", metavar="FORMAT", help=f"{about} (default: %(default)s)")
     own.add_argument("--output", metavar="FILE", help="the file to write (default: model.FORMAT in this folder)")
-    own.add_argument("--overwrite", action="store_true", help="replace files that are there")
+    own.add_argument("--overwrite", action="store_true", help="replace existing files")
     own.add_argument(
         "--data_dir",
         metavar="DIR",
-        help="the data folder, for onnx-int8 (default: that of the run, else the usual one)",
+        help="the data folder, for onnx-int8 (default: that of the run, else the default one)",
     )
     return own

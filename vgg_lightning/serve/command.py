@@ -70,9 +70,11 @@ class Answer(NamedTuple):
 def main(args: list[str]) -> int:
     """Serve a page on which a checkpoint classifies images, until Ctrl-C or SIGTERM."""
     parser = Parser("serve", main.__doc__ or "")
-    parser.add_argument("--ckpt_path", required=True, metavar="FILE_OR_RUN_FOLDER", help="whose weights to use")
+    parser.add_argument(
+        "--ckpt_path", required=True, metavar="FILE_OR_RUN_FOLDER", help="checkpoint whose weights to use"
+    )
     parser.add_argument("--host", default=LOCAL[0], help="address to listen at (default: this machine only)")
-    parser.add_argument("--port", type=int, default=7860, help="(default: %(default)s; 0 takes a free one)")
+    parser.add_argument("--port", type=int, default=7860, help="(default: %(default)s; 0 selects a free one)")
     options = parser.parse_args(args)
     from vgg_lightning.classifier import load_classifier
 

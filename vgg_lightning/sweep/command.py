@@ -30,7 +30,7 @@ OWN = ("--trials", "--storage", "--name", "--prune")
 
 
 def main(args: list[str]) -> int:
-    """Search for the options with the best val_acc; the test images are left alone."""
+    """Search for the options with the best val_acc; the test images are not used."""
     own, options = _parse(args)
     try:
         import optuna  # noqa: F401
@@ -49,10 +49,16 @@ def _parse(args: list[str]) -> tuple[argparse.Namespace, list[str]]:
         epilog="All other options are those of fit, and hold for all trials. docs/sweep.md has an example.",
     )
     parser.add_argument("space", metavar="SPACE.yaml", help="options to search, each with a range or a list")
-    parser.add_argument("--trials", default="20", help="how many in all, earlier launches included (20)")
-    parser.add_argument("--storage", help="Optuna's, such as postgresql://...; else a file in the folder of the search")
-    parser.add_argument("--name", help="of the search and its folder in lightning_logs; else that of SPACE.yaml")
-    parser.add_argument("--prune", default="true", choices=("true", "false"), help="end hopeless trials early (true)")
+    parser.add_argument("--trials", default="20", help="total number of trials, including earlier launches (20)")
+    parser.add_argument(
+        "--storage", help="storage address of Optuna, such as postgresql://...; default: a file in the search folder"
+    )
+    parser.add_argument(
+        "--name", help="name of the search and its folder in lightning_logs (default: that of SPACE.yaml)"
+    )
+    parser.add_argument(
+        "--prune", default="true", choices=("true", "false"), help="stop unpromising trials early (true)"
+    )
     if not args or {"-h", "--help"} & set(args):
         parser.print_help()
         raise SystemExit(0 if args else 2)
