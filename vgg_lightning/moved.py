@@ -55,7 +55,7 @@ MOVED: dict[str, str | tuple[str, ...]] = {
     "checkpoints.int8": "export.int8",
     "checkpoints.load": ("loading.load", "classifier", "run.checkpoints.locate"),
     "checkpoints.onnx_file": "export.onnx",
-    "checkpoints.options": "loading.opened",
+    "checkpoints.options": ("loading.opened", "base.options"),
     "checkpoints.program": "export.program",
     "checkpoints.run_config": "cli.run_config",
     "checkpoints.sharing": ("loading.opened", "export.safetensors", "base.files"),

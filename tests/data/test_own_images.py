@@ -142,7 +142,7 @@ def test_the_help_shows_the_sizes_that_a_run_would_have(home):
 def test_the_known_data_sets_keep_their_sizes():
     data = FashionMNISTDataModule()
     assert (data.hparams["val_size"], data.hparams["batch_size"]) == (5000, 128)
-    options = {"trainer": {}, "model": {}, "data": {}, "seed_everything": 0, "show": "none"}
+    options = {"trainer": {}, "model": {}, "data": {}, "seed_everything": 0, "show": "none", "logger": None}
     complete("fit", options)
     size("fit", options, {})
     assert (options["data"]["val_size"], options["data"]["batch_size"]) == (5000, 128)

@@ -34,6 +34,9 @@ def trainer_hints() -> None:
     init.__annotations__.update(hints)
 
 
+prefer_whole_numbers = trainer_hints  # the former name
+
+
 class Parser(LightningArgumentParser):
     """The parser of LightningCLI, with a one-line error instead of the usage."""
 
