@@ -19,6 +19,7 @@ from vgg_lightning.presets import header
 from vgg_lightning.sweep import study as studies
 
 FIT = [
+    *("--trainer.precision", "32-true"),  # that of the preset depends on the processor
     *("--model.network", "vgg11", "--model.ratio", "32", "--model.batch_norm", "true", "--model.head", "gap"),
     *("--model.momentum", "0.9", "--model.schedule", "cosine", "--model.warmup_epochs", "0"),
     *("--data.dataset", "idx", "--data.batch_size", "16", "--data.val_size", "48"),
