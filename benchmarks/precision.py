@@ -6,7 +6,7 @@
 Each seed is trained twice from the same weights, on the same batches: in 32-true and in bf16-mixed. Both are validated
 in float32, on 5,000 images that are held out. A finished row is not run again, an interrupted run goes on. A row has
 its seconds only if the machine was quiet. results/precision.csv has a row for each run; the mean of the differences
-says whether a preset may train in bfloat16: it is at most 0.1 points.
+says whether a preset may train in bfloat16: it loses at most 0.1 points.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from benchmarks.machine import instruction_set
 from benchmarks.runner import NOT_MEASURED, RESULTS, RowError, Run, carry_out, number, stop_on_sigterm
 from benchmarks.table import Row, Table
 
-MOST = 0.1  # percent points by which the mean of a preset may differ
+MOST = 0.1  # percent points that a preset may lose in the mean
 PRECISIONS = ("32-true", "bf16-mixed")
 PRESETS = {  # with what it takes to score them on images that they do not train on, in more than one view
     "quick": ("--model.tta", "flip"),
@@ -70,10 +70,10 @@ def report(rows: list[Row], preset: str) -> list[str]:
         if pairs := differences(rows, preset, column):
             error = statistics.stdev(pairs) / math.sqrt(len(pairs)) if len(pairs) > 1 else math.nan
             mean = statistics.mean(pairs)
-            said = "within" if abs(mean) <= MOST else "beyond"
+            said = f"loses {'at most' if mean >= -MOST else 'more than'} {MOST}"
             lines.append(
                 f"{preset}, {views}: bf16-mixed {mean:+.3f} points, standard error {error:.3f}, "
-                f"mean of {len(pairs)} pairs: {said} {MOST}"
+                f"mean of {len(pairs)} pairs: {said}"
             )
     return lines
 

@@ -17,7 +17,7 @@ from vgg_lightning.presets import presets
 from vgg_lightning.run import bfloat16, precision
 
 DATA = ("--data.data_dir", str(small.data_folder()))
-WITH_AUTO = ("quick", "speedrun")
+WITH_AUTO = ("quick",)
 ASK = (
     "from vgg_lightning.run import bfloat16, precision; "
     "print(precision.chosen(True), '|', bfloat16.fault(), flush=True)"
