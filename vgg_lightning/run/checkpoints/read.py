@@ -289,8 +289,11 @@ def foreign_infinite(checkpoint: Mapping[str, Any], known: Collection[str]) -> s
         checkpoint: as it was read.
         known: names of the model's infinite buffers when it was new, of `infinite_buffers`.
     """
+    named = [name for name in infinite_in(checkpoint) if name not in known]
+    if "state_dict" not in checkpoint:  # FSDP has given the weights to the processes before callbacks are asked
+        return named[0] if named else ""
     weights = checkpoint["state_dict"]
-    own = {name: weights[name] for name in infinite_in(checkpoint) if name in weights and name not in known}
+    own = {name: weights[name] for name in named if name in weights}
     return first_non_finite({name: tensor for name, tensor in own.items() if tensor.is_floating_point()})
 
 
