@@ -148,6 +148,8 @@ def essence(file):
     for key, state in callbacks.items():
         if key.startswith("RunReport"):
             callbacks[key] = {k: v for k, v in state.items() if "seconds" not in k}
+        if key.startswith("Timer"):
+            callbacks[key] = {}
         if key.startswith("BestCheckpoint"):
             callbacks[key] = {k: v for k, v in state.items() if "path" not in k and k != "best_k_models"}
     loops = checkpoint["loops"]["fit_loop"]

@@ -342,3 +342,15 @@ def test_sums_are_restored_where_the_metrics_lie(stage):
     Scores().on_load_checkpoint(trainer, model, {"train_metrics": sums})
     assert model.train_metrics["loss"].mean_value.device.type == "meta"
     assert model.train_metrics["loss"].update_called == (stage == "fit")
+
+
+def test_sums_are_restored_in_float32_after_the_weights_are_rounded():
+    model, scores = Classifier(network="lenet", image_size=28), Scores()
+    trainer = L.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", precision="bf16-true")
+    trainer.state.fn = TrainerFn.FITTING
+    sums = {"loss": {"mean_value": torch.tensor(257.0), "weight": torch.tensor(257.0)}}
+    scores.on_load_checkpoint(trainer, model, {"train_metrics": sums})
+    model.train_metrics["loss"].set_dtype(torch.bfloat16)  # as Lightning does with the weights
+    scores.on_fit_start(trainer, model)
+    assert model.train_metrics["loss"].mean_value == 257
+    assert model.train_metrics["loss"].mean_value.dtype == torch.float32

@@ -66,11 +66,16 @@ class Scores(Callback):
     `train_metrics_by_rank`.
     """
 
+    def __init__(self) -> None:
+        self._restored: Sums = {}  # until the fit begins
+
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Count in float32 whatever the precision of the weights: in half of it, 257 images are 256."""
         if trainer.precision in LOSSY:
             for split in ("train", "val", "test"):
                 _of(pl_module, split).set_dtype(torch.float32)
+            self._restore(pl_module)  # once more: Lightning has rounded the sums with the weights
+        self._restored = {}
 
     on_validation_start = on_test_start = on_fit_start
 
@@ -119,8 +124,12 @@ class Scores(Callback):
             # Lightning moves the metrics to the device later than it restores them.
             logits = torch.zeros(1, pl_module.hparams["num_classes"], device=metrics["loss"].device)
             count(metrics, logits.sum(), logits, logits.argmax(dim=1))
-        for name, metric in metrics.items(keep_base=True):
-            for key, value in found.get(name, {}).items():
+        self._restored = found
+        self._restore(pl_module)
+
+    def _restore(self, pl_module: L.LightningModule) -> None:
+        for name, metric in _of(pl_module, "train").items(keep_base=True):
+            for key, value in self._restored.get(name, {}).items():
                 setattr(metric, key, value.to(metric.device))
 
 
