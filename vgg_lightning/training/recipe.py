@@ -73,25 +73,14 @@ class LoaderNote(Callback):
         """Look at the next batch."""
         self._looks = True
 
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, *args: Any) -> None:
-        """Look at a batch for training."""
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Look at the first batch, whatever it is for."""
         if self._looks:
             self._look(trainer, pl_module, batch)
 
-    def on_validation_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, *args: Any) -> None:
-        """Look at a batch for validation."""
-        if self._looks:
-            self._look(trainer, pl_module, batch)
-
-    def on_test_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, *args: Any) -> None:
-        """Look at a batch for a test."""
-        if self._looks:
-            self._look(trainer, pl_module, batch)
-
-    def on_predict_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, *args: Any) -> None:
-        """Look at a batch for a prediction."""
-        if self._looks:
-            self._look(trainer, pl_module, batch)
+    on_validation_batch_start = on_test_batch_start = on_predict_batch_start = on_train_batch_start
 
     def _look(self, trainer: L.Trainer, module: Any, batch: Any) -> None:
         self._looks = False
