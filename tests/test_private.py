@@ -139,7 +139,10 @@ self._own, os._exit, __name__
 
 def test_private_names_of_base_classes_are_seen():
     assert "_average_model" in private_names(WeightAveraging)
-    assert set(inherited(lightning_private)) == {"_compute", "_save_topk_checkpoint", "_throughputs"}
+    assert set(inherited(lightning_private)) == {
+        *("_compute", "_last_global_step_saved", "_save_topk_checkpoint", "_should_skip_saving_checkpoint"),
+        "_throughputs",
+    }
 
 
 # What is used does what it is used for.
@@ -539,6 +542,10 @@ def _(folder):
     fit(folder, best, validate=Rows(3), max_epochs=3, enable_checkpointing=True)
     assert best.calls == 3
     assert Path(best.best_model_path).samefile(folder / "best.ckpt")
+    accumulating = Best(folder / "accumulating", monitor="val_loss", save_on_train_epoch_end=False)
+    options = {"accumulate_grad_batches": 2, "val_check_interval": 1, "max_epochs": 1, "enable_checkpointing": True}
+    fit(folder, accumulating, validate=Rows(3), **options)
+    assert accumulating.calls == 4
 
 
 @holds(lightning_private.MeasuringThroughput)

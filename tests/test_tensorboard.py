@@ -21,6 +21,7 @@ from benchmarks.screenshots import (
     open_images,
     open_projector,
     tensorboard,
+    wait_until,
 )
 
 pytest.importorskip("playwright", reason="playwright is not installed: make install")
@@ -47,6 +48,15 @@ def near(picture, colour):
     return int((abs(pixels(picture) - colour).max(axis=-1) < 12).sum())
 
 
+def has_values(chart):
+    return all(f"/{split}\n" in chart.inner_text() for split in ("train", "val", "test"))
+
+
+def has_two_lines(chart):
+    colours = {tuple(pixel) for pixel in pixels(chart.locator("line-chart").screenshot()).reshape(-1, 3)}
+    return len([colour for colour in colours if max(colour) - min(colour) > 100]) >= 2
+
+
 def look(runs):
     """Look at all that the event files of one run say is there."""
     (run,) = runs.glob("**/version_*")
@@ -59,24 +69,24 @@ def look(runs):
             names = ["curves/accuracy", "curves/loss"]
             assert [text.replace("\n", "") for text in charts.locator("tb-truncated-path").all_inner_texts()] == names
             for chart in charts.all():
-                assert all(f"/{split}\n" in chart.inner_text() for split in ("train", "val", "test"))  # their values
-                colours = {tuple(pixel) for pixel in pixels(chart.locator("line-chart").screenshot()).reshape(-1, 3)}
-                assert len([colour for colour in colours if max(colour) - min(colour) > 100]) >= 2  # two lines
+                wait_until(page, lambda chart=chart: has_values(chart), "the values of a chart")
+                wait_until(page, lambda chart=chart: has_two_lines(chart), "two lines in a chart")
         if tags["images"]:
             pictures = open_images(page, address)
-            assert pictures.count() == len(tags["images"])
+            wait_until(page, lambda: pictures.count() == len(tags["images"]), "all images")
             for i in range(pictures.count()):
                 natural, drawn = pictures.nth(i).evaluate("image => [image.naturalWidth, image.clientWidth]")
                 assert natural == drawn or BEFORE in tags["tensors"]  # legible where it opens
                 pictures.nth(i).scroll_into_view_if_needed()
-                assert pixels(pictures.nth(i).screenshot()).std() > 10  # not blank
+                wait_until(page, lambda i=i: pixels(pictures.nth(i).screenshot()).std() > 10, "an image that is not blank")
             for tag in tags["images"]:
-                assert page.get_by_text(tag).count()
+                page.get_by_text(tag).first.wait_for()
         if (run / "projector_config.pbtxt").is_file():
             frame = open_projector(page, address)
             rows = next(run.glob("*/features/metadata.tsv")).read_text().splitlines()[1:]
-            assert frame.get_by_text(re.compile(rf"Points: *{len(rows)}\b")).count()
-            assert dark(frame.locator("canvas").first.screenshot()) > 0.005  # the black of the little images
+            frame.get_by_text(re.compile(rf"Points: *{len(rows)}\b")).first.wait_for()
+            canvas = frame.locator("canvas").first
+            wait_until(page, lambda: dark(canvas.screenshot()) > 0.005, "the black of the little images")
         assert not problems
 
 
@@ -98,7 +108,7 @@ def test_the_text_is_there(small_runs):
     with tensorboard(small_runs) as address, browser_page() as page:
         go_to(page, address, "text")
         page.get_by_text("seed_everything: 0").first.wait_for()
-        assert page.get_by_text("multiply-adds").count()
+        page.get_by_text("multiply-adds").first.wait_for()
 
 
 def test_the_reference_run(tmp_path):

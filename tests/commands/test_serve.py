@@ -112,20 +112,20 @@ def test_a_picture_that_is_dropped_gets_its_class(page, tmp_path, fashion_mnist_
     sheet.save(file)
     page.set_input_files("input[type=file]", file)
     page.wait_for_selector(LABEL)
-    assert page.inner_text(LABEL).strip() == FashionMNISTDataModule.class_names[labels[2]] == "trouser"
-    page.wait_for_selector("#seen img")
-    assert page.evaluate("document.querySelector('#seen img').naturalWidth") == 28 * 8
-    page.wait_for_selector("#looked img")
-    assert page.evaluate("document.querySelector('#looked img').naturalWidth") == 28 * 8
-    assert page.locator(".confidence-set").count() == 5  # the next classes stand below
+    assert FashionMNISTDataModule.class_names[labels[2]] == "trouser"
+    page.locator(LABEL, has_text="trouser").wait_for()
+    page.wait_for_function("document.querySelector('#seen img')?.naturalWidth == 28 * 8")
+    page.wait_for_function("document.querySelector('#looked img')?.naturalWidth == 28 * 8")
+    page.wait_for_function("document.querySelectorAll('.confidence-set').length == 5")  # the next classes stand below
     assert not page.is_visible("#note")
 
 
 def test_an_empty_image_is_named(page, tmp_path):
     Image.new("RGB", (300, 300), "white").save(tmp_path / "paper.png")
     page.set_input_files("input[type=file]", tmp_path / "paper.png")
-    page.wait_for_selector("#note")
-    assert "it is empty: nothing in it differs from its background" in page.locator("#note textarea").input_value()
+    page.wait_for_selector("#note textarea")
+    note = "document.querySelector('#note textarea')?.value"
+    page.wait_for_function(note + "?.includes('it is empty: nothing in it differs from its background')")
     assert not page.locator(LABEL).count()
 
 
@@ -167,7 +167,8 @@ def test_what_is_no_picture_gets_one_line(page, tmp_path):
     file.write_bytes(b"<script>alert(1)</script>")
     page.set_input_files("input[type=file]", file)
     page.wait_for_selector("#note textarea")
-    assert page.input_value("#note textarea").startswith("it is not an image in a supported format")
+    note = "document.querySelector('#note textarea')?.value"
+    page.wait_for_function(note + "?.startsWith('it is not an image in a supported format')")
     assert page.locator(LABEL).count() == 0 or not page.inner_text(LABEL).strip()
 
 

@@ -222,7 +222,12 @@ def epochs_done(checkpoint: Saved) -> int:
 
 
 class BestModelCheckpoint(ModelCheckpoint):
-    """ModelCheckpoint whose `save_best` a subclass can guard: the hooks that call it do more than to save."""
+    """ModelCheckpoint that looks at every validation, and whose `save_best` a subclass can guard.
+
+    ModelCheckpoint leaves out a validation before the first step, and one at whose step it has saved already. Where
+    gradients are accumulated over more batches than lie between two validations, such a validation may still be the
+    best: BatchNorm's averages change with every batch.
+    """
 
     def save_best(self, trainer: L.Trainer, metrics: dict[str, Any]) -> None:
         """Save a checkpoint if it is among the best, and forget the one that it takes the place of."""
@@ -230,6 +235,10 @@ class BestModelCheckpoint(ModelCheckpoint):
 
     def _save_topk_checkpoint(self, trainer: L.Trainer, monitor_candidates: dict[str, Any]) -> None:
         self.save_best(trainer, monitor_candidates)
+
+    def _should_skip_saving_checkpoint(self, trainer: L.Trainer) -> bool:
+        self._last_global_step_saved = -1
+        return super()._should_skip_saving_checkpoint(trainer)
 
 
 class MeasuringThroughput(ThroughputMonitor):
