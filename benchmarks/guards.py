@@ -57,8 +57,8 @@ GUARDS: dict[str, Any] = {
     "prepare.folder.FolderLock": partial(FolderLock, free=True),
     "prepare.trainer.VerifiedCheckpointIO": TorchCheckpointIO,
     **{f"prepare.folder.{name}": _nothing for name in ("check_writable", "check_space")},
-    **{f"prepare.{name}": _nothing for name in ("check_batches", "check_processes", "check_sharded")},
-    "prepare.check_training_fits": lambda *_: 0,
+    **{f"prepare.{name}": _nothing for name in ("check_limits", "check_processes", "check_sharded")},
+    "prepare.data.check_training_fits": lambda *_: 0,
     **{f"prepare.options.{name}": _nothing for name in ("check_run", "check_trainer")},
     "prepare.options.notes": lambda *_: [],
 }

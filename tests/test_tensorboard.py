@@ -78,7 +78,9 @@ def look(runs):
                 natural, drawn = pictures.nth(i).evaluate("image => [image.naturalWidth, image.clientWidth]")
                 assert natural == drawn or BEFORE in tags["tensors"]  # legible where it opens
                 pictures.nth(i).scroll_into_view_if_needed()
-                wait_until(page, lambda i=i: pixels(pictures.nth(i).screenshot()).std() > 10, "an image that is not blank")
+                wait_until(
+                    page, lambda i=i: pixels(pictures.nth(i).screenshot()).std() > 10, "an image that is not blank"
+                )
             for tag in tags["images"]:
                 page.get_by_text(tag).first.wait_for()
         if (run / "projector_config.pbtxt").is_file():

@@ -115,7 +115,6 @@ MOVED: dict[str, str | tuple[str, ...]] = {
     "terminal": "base.progress",
     "training.allocator": "base.machine",
     "training.ranges": "training.options",
-    "training.muon": "training.optimizers",
     "tta": "training.tta",
     "wording": "cli.messages",
 }

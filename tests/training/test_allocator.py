@@ -62,8 +62,8 @@ def test_another_c_library_changes_nothing(monkeypatch):
 @pytest.mark.parametrize(("free", "kept"), [(10**12, [True]), (10**6, [])])
 def test_a_run_keeps_memory_only_where_there_is_room(free, kept, tmp_path, monkeypatch):
     calls = []
-    monkeypatch.setattr("vgg_lightning.prepare.free_memory", lambda: free)
-    monkeypatch.setattr("vgg_lightning.prepare.keep_freed_memory", lambda: calls.append(True))
+    monkeypatch.setattr("vgg_lightning.prepare.data.free_memory", lambda: free)
+    monkeypatch.setattr("vgg_lightning.prepare.data.keep_freed_memory", lambda: calls.append(True))
     launched = small.fit(tmp_path, "--trainer.fast_dev_run", "true")
     assert launched.code == 0, launched.err
     assert calls == kept

@@ -16,7 +16,7 @@ from vgg_lightning.classifier import load_classifier
 from vgg_lightning.loading.load import read_checkpoint
 from vgg_lightning.training.losses import label_loss, teacher_loss
 from vgg_lightning.training.metrics import Scores, count
-from vgg_lightning.training.optimizers import Muon, orthogonal
+from vgg_lightning.training.muon import Muon, orthogonal
 from vgg_lightning.training.sam import sharpness_aware
 
 SMALL = {"ratio": 32, "batch_norm": True, "head": "gap", "dropout": 0.2}

@@ -8,12 +8,10 @@ from typing import Any, Literal
 
 import lightning as L
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.base.options import check
-from vgg_lightning.base.progress import say
 from vgg_lightning.base.seeds import place_of
 from vgg_lightning.base.text import printable
 from vgg_lightning.data.augment import Augment, Place
@@ -21,9 +19,10 @@ from vgg_lightning.data.augment.patches import FILL
 from vgg_lightning.data.batches import Batch, BatchLoader
 from vgg_lightning.data.files import Prepared, class_names, default_data_dir, load, prepare, training_counts
 from vgg_lightning.data.images.folder import Found, PictureLoader, find_pictures
+from vgg_lightning.data.notes import advise, tell_of_lost_classes
 from vgg_lightning.data.options import CLASSES, MEAN, OPTIONS, PLACES, STD
 from vgg_lightning.data.sizes import Sizes
-from vgg_lightning.data.sources.catalogue import DATASETS, DatasetName, mirror_note
+from vgg_lightning.data.sources.catalogue import DATASETS, DatasetName
 from vgg_lightning.data.splits import Part, part_order, stratified_split
 from vgg_lightning.data.statistics import mean_and_std
 from vgg_lightning.data.transforms import Preprocess
@@ -154,7 +153,8 @@ class FashionMNISTDataModule(L.LightningDataModule):
             counts = training_counts(self.data_dir, self.hparams["dataset"], self.class_names)
             self._fill(Sizes.of(counts, self.hparams["val_size"], self.hparams["batch_size"]))
         if stage == "fit" and self.trainer is not None and not self._advised:
-            self._advise()
+            self._advised = True
+            advise(self.hparams, self.trainer.lightning_module)
         if stage in ("fit", "validate") and "train" not in self._splits:
             images, labels = self._load("train")
             train, val = stratified_split(labels, self.hparams["val_size"])
@@ -164,7 +164,7 @@ class FashionMNISTDataModule(L.LightningDataModule):
             self._normalize_by(images)
             self._splits["train"] = images[train], labels[train]
             self._splits["val"] = images[val], labels[val]
-            self._tell_of_lost(labels, labels[train])
+            tell_of_lost_classes(labels, labels[train], self.class_names, self.hparams["val_size"])
         if stage in ("test", "predict") and "test" not in self._splits:
             if self.hparams["normalize"] and None in (self.hparams["mean"], self.hparams["std"]):
                 self._normalize_by(self._load("train")[0])
@@ -271,26 +271,6 @@ class FashionMNISTDataModule(L.LightningDataModule):
     def _augment(self, mean: float | None) -> Augment:
         fill = FILL if mean is None else round(255 * mean)
         return Augment(self.hparams["augment"] or [], len(self.class_names), fill)
-
-    @rank_zero_only
-    def _tell_of_lost(self, labels: Tensor, train: Tensor) -> None:
-        """Say if all images of a class are held out, as may happen to a class of one or two."""
-        before, left = (found.bincount(minlength=len(self.class_names)) for found in (labels, train))
-        lost = [name for name, b, t in zip(self.class_names, before, left, strict=True) if b and not t]
-        if lost:
-            named = ", ".join(printable(name) for name in lost[:3]) + (", ..." if len(lost) > 3 else "")
-            remedy = f"add images, or lower {option('data.val_size')} {self.hparams['val_size']}"
-            say(f"note: all training images of {named} are held out for validation: {remedy}")
-
-    @rank_zero_only
-    def _advise(self) -> None:
-        self._advised = True
-        model = self.trainer.lightning_module if self.trainer else None
-        views = model.hparams.get("tta", "none") if model is not None else "none"
-        if note := mirror_note(DATASETS[self.hparams["dataset"]], self.hparams["augment"] or [], views):
-            say(note)
-        if (channels := self.hparams["in_channels"]) > 1:
-            say(f"note: {option('model.in_channels')} {channels}: the images are grey, each channel repeats them")
 
     def _predicts_own(self) -> bool:
         predicts = self.trainer is not None and self.trainer.state.fn == TrainerFn.PREDICTING

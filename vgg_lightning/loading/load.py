@@ -16,7 +16,8 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.base.text import say
-from vgg_lightning.data.batches import Batch, ImageData, check_agreement, check_input
+from vgg_lightning.data.batches import Batch
+from vgg_lightning.data.foreign import ImageData, check_agreement, check_input
 from vgg_lightning.data.transforms import Preprocess
 from vgg_lightning.loading.opened import (
     Opened,

@@ -28,15 +28,12 @@ from vgg_lightning.networks.init import INIT_SCHEMES, InitScheme, initialize
 from vgg_lightning.networks.lenet import LeNet
 from vgg_lightning.networks.nin import NiN
 from vgg_lightning.networks.resnet import ResNet18
-from vgg_lightning.networks.vgg import (
-    OWN_BLOCKS,
-    VGG,
-    VGG_BLOCKS,
-    Head,
+from vgg_lightning.networks.torchvision_weights import (
     fitting_torchvision_weights,
     is_of_torchvision,
     load_torchvision_weights,
 )
+from vgg_lightning.networks.vgg import OWN_BLOCKS, VGG, VGG_BLOCKS, Head
 from vgg_lightning.networks.whitened_vgg import DeepWhitenedVGG, WhitenedVGG, WhiteningConv
 
 __all__ = [

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,15 +19,15 @@ from typing import Any, Literal
 from lightning.pytorch.callbacks import Callback
 
 from vgg_lightning.base.errors import UserError, option
-from vgg_lightning.base.machine import ROOM_TO_KEEP, free_memory, keep_freed_memory
 from vgg_lightning.base.process import seat
 from vgg_lightning.base.text import say
 from vgg_lightning.classifier import Classifier
 from vgg_lightning.data.batches import in_order
-from vgg_lightning.data.datamodule import FashionMNISTDataModule, Split
+from vgg_lightning.data.datamodule import FashionMNISTDataModule
 from vgg_lightning.loading.agreement import agree
 from vgg_lightning.loading.opened import open_checkpoint
 from vgg_lightning.loading.run_data import data_of
+from vgg_lightning.prepare.data import check_limits, ready_data
 from vgg_lightning.prepare.folder import hold_folder, make_folder
 from vgg_lightning.prepare.options import TRAINER_DEFAULTS, complete, settle, size, sizes_of
 from vgg_lightning.prepare.recipe import save_config
@@ -38,13 +37,12 @@ from vgg_lightning.run import collectives
 from vgg_lightning.run.checkpoints.locate import find_checkpoint, newest_valid
 from vgg_lightning.run.folders import run_folder_of
 from vgg_lightning.run.lightning_private import batches_of_begun_epoch
-from vgg_lightning.run.parallel.devices import check_processes, processes
+from vgg_lightning.run.parallel.devices import check_processes
 from vgg_lightning.run.parallel.rendezvous import meeting_before_trainer
 from vgg_lightning.run.precision import AUTO, unified
 from vgg_lightning.show.class_table import print_class_table
 from vgg_lightning.show.report import RunReport, in_percent, parts_of, print_next_steps
-from vgg_lightning.training.limits import check_batches, check_begun_epoch, check_sharded
-from vgg_lightning.training.memory import check_training_fits
+from vgg_lightning.training.limits import check_sharded
 
 __all__ = [
     "TRAINER_DEFAULTS",
@@ -141,8 +139,8 @@ def prepare(
         if writes and file:
             run.folder = run_folder_of(file)
             hold_folder(run, meeting)
-        _ready_data(run, record)
-        _check_batches(run, batches_of_begun_epoch(opened.checkpoint) if opened and stage == "fit" else 0)
+        ready_data(run, record)
+        check_limits(run, batches_of_begun_epoch(opened.checkpoint) if opened and stage == "fit" else 0)
         if writes and not run.folder:
             make_folder(run, meeting)
         run.trainer = build_trainer(run, callbacks, meeting)
@@ -235,55 +233,6 @@ def _of_checkpoint(file: Path | None, stage: Stage, data: Any) -> tuple[Options,
         raise UserError(f"{stage} needs a model: give a Classifier{'' if stage == 'fit' else ', or a ckpt_path'}")
     opened = open_checkpoint(file, Classifier, hand_on=True)
     return dict(opened.model_options), data_of(opened) if data is None else data
-
-
-def _ready_data(run: Run, record: bool) -> None:
-    """Have the data before anything is written: without data there is no run. Raises UserError if memory is short."""
-    trainer = run.options["trainer"]
-    if run.stage != "fit":
-        if processes(trainer, run.seat) > 1:
-            run.data.prepare_data()  # now, to compare the data before anything runs
-        return
-    run.data.prepare_data()
-    run.data.setup("fit")
-    if not record:
-        return
-    batch_size = min(run.data.hparams["batch_size"], len(run.data.images("train")[1]))
-    needed = check_training_fits(run.model.hparams, batch_size, str(trainer["precision"]))
-    if 0 < ROOM_TO_KEEP * needed < free_memory():
-        keep_freed_memory()
-
-
-def _check_batches(run: Run, begun: int) -> None:
-    """Raise UserError for limits that leave no batch, before the training that would end with them.
-
-    Args:
-        run: with its model and data.
-        begun: batches that are done of the epoch within which the run goes on.
-    """
-    trainer, size = run.options["trainer"], run.data.hparams["batch_size"]
-    if trainer["fast_dev_run"] or trainer["overfit_batches"]:
-        return
-    if run.stage != "fit":
-        split = {"validate": "val"}.get(run.stage, run.stage)
-        if _is_part(trainer[f"limit_{split}_batches"]):
-            if run.data.predict_path is None:
-                run.data.prepare_data()
-            run.data.setup(run.stage)
-            check_batches(trainer, {split: len(getattr(run.data, f"{split}_dataloader")())})
-        return
-    splits: list[Split] = ["train", "val"]
-    if run.options["test"] and _is_part(trainer["limit_test_batches"]):
-        run.data.setup("test")
-        splits.append("test")
-    batches: dict[str, int] = {split: math.ceil(len(run.data.images(split)[1]) / size) for split in splits}
-    check_batches(trainer, batches)
-    check_begun_epoch(trainer, begun, batches["train"])
-
-
-def _is_part(limit: float | None) -> bool:
-    """Return whether a limit of batches is a share that leaves some out, and may leave out all of few."""
-    return isinstance(limit, float) and limit < 1
 
 
 def _evaluate(run: Run, stage: Literal["validate", "test"]) -> dict[str, float]:

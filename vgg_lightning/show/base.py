@@ -14,7 +14,8 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 
 from vgg_lightning.base.errors import UserError
 from vgg_lightning.base.progress import say
-from vgg_lightning.data.batches import Batch, images_method
+from vgg_lightning.data.batches import Batch
+from vgg_lightning.data.foreign import images_method
 from vgg_lightning.run import collectives
 from vgg_lightning.run.loggers import boards
 from vgg_lightning.run.loggers.boards import Board

@@ -18,7 +18,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from vgg_lightning.base.errors import UserError, option
 from vgg_lightning.base.seeds import derive_seed, seed_device
 from vgg_lightning.base.text import count, say
-from vgg_lightning.data.batches import Batch, BatchLoader, images_method
+from vgg_lightning.data.batches import Batch, BatchLoader
+from vgg_lightning.data.foreign import images_method
 from vgg_lightning.networks.whitened_vgg import WhiteningConv
 from vgg_lightning.run import collectives
 from vgg_lightning.run.guards.finite import FiniteGuard
