@@ -136,7 +136,9 @@ def digests(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of what the runs below a folder have computed, by the name of the file."""
     readers = {".ckpt": _checkpoint, ".safetensors": _safetensors, ".csv": _metrics, ".json": _results}
     files = sorted(file for file in folder.rglob("*") if file.suffix in readers)
-    parts = {str(file.relative_to(folder)): list(readers[file.suffix](file)) for file in files}
+    parts = {
+        str(file.relative_to(folder)): sorted(readers[file.suffix](file), key=lambda leaf: leaf[0]) for file in files
+    }
     return {name: digest(leaves) for name, leaves in parts.items() if leaves}
 
 
