@@ -105,9 +105,8 @@ def command_of(turn: Measurement, seconds: float, threads: int) -> list[str]:
 
 
 def _part(turn: Measurement) -> str:
-    return {"overhead": "train", "tricks": "train", "since": "train", "int8": "predict"}.get(
-        turn.row.part, turn.row.part
-    )
+    alike = {"overhead": "train", "tricks": "train", "since": "train", "int8": "predict", "predict_bf16": "predict"}
+    return alike.get(turn.row.part, turn.row.part)
 
 
 def _environment(contender: str) -> dict[str, str]:

@@ -61,6 +61,7 @@ ROWS: tuple[Row, ...] = (
     Row("efficiency", "vgg11-r4-96", (BARE,), "share", rounds=2, cost=15),
     Row("predict", "quick", ALL, goals=(("plain_torch", 5.0),), cost=10),
     Row("predict", "lenet-28", WITHOUT_KERAS, goals=(("plain_torch", 5.0),), cost=7),
+    Row("predict_bf16", "quick", ("project_bf16", "plain_torch", PROJECT), goals=(("plain_torch", 2.5),), cost=10),
     Row("int8", "vgg11-r1-32", ("onnx_int8", PROJECT), goals=((PROJECT, 3.0),), rounds=2, cost=40),
     Row("train", "vgg11-r4-96", ALL, goals=(("d2l_book", 1.6),), cost=13),
     Row("train", "vgg11-r16-224", ALL, goals=(("d2l_book", 2.5),), cost=12),

@@ -12,6 +12,7 @@ import torch
 import yaml
 from lightning.pytorch.plugins import DoublePrecision
 
+from vgg_lightning import FashionMNISTDataModule, load_classifier
 from vgg_lightning.prepare import prepare
 from vgg_lightning.presets import presets
 from vgg_lightning.run import bfloat16, precision
@@ -200,3 +201,13 @@ def test_find_follows(tmp_path, finds, monkeypatch):
     options = ["--config", "quick", *small.data_options(), *small.NETWORK, "--max_size", "8"]
     assert small.launch(["find", "batch_size", *options], tmp_path).code == 0
     assert seen == ["bf16-mixed"]
+
+
+def test_predict_in_bfloat16_gives_the_same_classes(fashion_mnist_dir):
+    if precision.chosen(True) == "32-true":
+        pytest.skip("this processor has no instructions for bfloat16")
+    classifier, (images, _) = load_classifier("reference"), FashionMNISTDataModule().images("test")
+    exact = classifier.predict(images).labels
+    with torch.autocast("cpu", torch.bfloat16):  # as `predict --trainer.precision bf16-mixed`
+        fast = classifier.predict(images).labels
+    assert int((exact == fast).sum()) >= 9_990
