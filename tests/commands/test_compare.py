@@ -11,10 +11,14 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 from vgg_lightning.base import machine
 from vgg_lightning.base.errors import UserError
+from vgg_lightning.compare import measure
 from vgg_lightning.compare.command import FIGURES, main
+from vgg_lightning.run.precision import chosen
 
 QUICK = ["--image_size", "32", "--batch_size", "4", "--batches", "1", "--threads", "1", "--device", "cpu"]
 
@@ -44,6 +48,29 @@ def test_it_measures_in_float32_and_says_so(stand_in, capsys):
     assert json.loads(capsys.readouterr().out)["precision"] == "32-true"
     with pytest.raises(UserError, match=r"--trainer\.precision"):
         main(["vgg11", *QUICK, "--trainer.precision", "bf16-mixed"])
+
+
+def test_it_measures_in_the_precision_that_is_asked_for(stand_in, capsys):
+    jobs = []
+    stand_in(lambda job: jobs.append(job) or figures(job))
+    for asked in ("bf16-mixed", "auto"):
+        assert main(["vgg11", *QUICK, "--format", "json", "--precision", asked]) == 0
+        assert json.loads(capsys.readouterr().out)["precision"] == jobs[-1]["precision"]
+    assert [job["precision"] for job in jobs] == ["bf16-mixed", chosen(True)]
+
+
+def test_bfloat16_reaches_the_network():
+    seen = []
+    network = nn.Linear(2, 2)
+    network.register_forward_hook(lambda module, args, output: seen.append(output.dtype))
+    x, y, optimizer = torch.rand(4, 2), torch.zeros(4, dtype=torch.long), torch.optim.SGD(network.parameters(), lr=0.1)
+    for precision, kind in (("32-true", torch.float32), ("bf16-mixed", torch.bfloat16)):
+        job = measure.Job("linear", {}, 4, 1, "cpu", None, precision=precision)
+        measure._infer(network, x, job.autocast())
+        measure._train(network, optimizer, x, y, job.autocast())
+        assert seen == [kind, kind]
+        assert network.weight.dtype == network.weight.grad.dtype == torch.float32
+        seen.clear()
 
 
 @pytest.fixture

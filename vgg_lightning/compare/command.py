@@ -26,6 +26,7 @@ from vgg_lightning.compare import scale_model
 from vgg_lightning.compare.measure import Job
 from vgg_lightning.networks import NETWORKS, network_options
 from vgg_lightning.networks.cost import Summary, summarize
+from vgg_lightning.run.precision import AUTO, DEFAULT, chosen, fault
 
 LONG = 10  # seconds of a measurement after which a line says so where there is no bar
 
@@ -86,6 +87,10 @@ def main(args: list[str]) -> int:
     parser.add_argument("--batches", type=positive, default=3, help="number of measured batches")
     parser.add_argument("--threads", type=positive, help="number of CPU threads (default: that of torch)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    precisions = (DEFAULT, "bf16-mixed", AUTO)
+    parser.add_argument(
+        "--precision", choices=precisions, default=DEFAULT, help="auto: bf16-mixed on CPUs that have it"
+    )
     scale_model.add_arguments(parser)
     parser.add_network_options()
     own, options = parser.parse(args)
@@ -95,6 +100,9 @@ def main(args: list[str]) -> int:
         print(scale_model.report(own, [entry.summary for entry in entries]))
         return 0
     device = _device(own.device)
+    own.precision = chosen(device == "cpu") if own.precision == AUTO else own.precision
+    if why := fault(own.precision, torch.device(device)):
+        _note(f"note: --precision {own.precision}: {why}")
     interrupted = False
     try:
         with counting_bar("measuring", len(entries)) as bar:
@@ -137,7 +145,7 @@ def _device(name: str) -> str:
 def _measure(entry: Entry, own: argparse.Namespace, device: str) -> None:
     """Measure in a fresh process; a failure is noted in `entry`, so that the others continue."""
     what = entry.summary.network, entry.summary.options, own.batch_size, own.batches, device, own.threads
-    job = Job(*what, imports())
+    job = Job(*what, imports(), own.precision)
     command = [sys.executable, "-m", "vgg_lightning.compare.measure", json.dumps(asdict(job))]
     package = str(Path(__file__).parents[2])  # the same one, installed or not
     path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
@@ -164,7 +172,7 @@ def _setting(own: argparse.Namespace, device: str) -> dict[str, object]:
     name = torch.cuda.get_device_name() if device == "cuda" else "cpu"
     threads = own.threads or torch.get_num_threads()
     batches = {"batch_size": own.batch_size, "batches": own.batches}
-    return {**batches, "device": name, "threads": threads, "precision": "32-true"}
+    return {**batches, "device": name, "threads": threads, "precision": own.precision}
 
 
 def as_table(entries: list[Entry], setting: dict[str, object]) -> str:

@@ -23,10 +23,15 @@ from vgg_lightning.base.imports import imported
 from vgg_lightning.base.machine import no_memory_left, out_of_memory, peak_memory
 from vgg_lightning.networks import build_network
 
+Precision = contextlib.AbstractContextManager[Any]
+
 
 @dataclass(frozen=True)
 class Job:
-    """What to measure: `batches` batches of random images, after one that is not counted; and what to import."""
+    """What to measure: `batches` batches of random images, after one that is not counted; and what to import.
+
+    `precision` is "32-true" or "bf16-mixed": the weights stay in float32 in both.
+    """
 
     network: str
     options: dict[str, Any]
@@ -35,6 +40,11 @@ class Job:
     device: str
     threads: int | None
     imports: Sequence[str] = ()
+    precision: str = "32-true"
+
+    def autocast(self) -> torch.autocast:
+        """Return the context in which a forward pass computes in the precision of the job."""
+        return torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.precision != "32-true")
 
 
 def measure(job: Job) -> dict[str, float]:
@@ -48,10 +58,10 @@ def measure(job: Job) -> dict[str, float]:
     x = torch.rand(job.batch_size, channels, size, size, device=job.device)
     y = torch.randint(job.options["num_classes"], (job.batch_size,), device=job.device)
     # Inference first: its peak is the lower one.
-    inference = _examples_per_second(job, lambda: _infer(network.eval(), x))
+    inference = _examples_per_second(job, lambda: _infer(network.eval(), x, job.autocast()))
     inference_peak = peak_memory(job.device)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
-    training = _examples_per_second(job, lambda: _train(network.train(), optimizer, x, y))
+    training = _examples_per_second(job, lambda: _train(network.train(), optimizer, x, y, job.autocast()))
     speeds = {"training_examples_per_second": training, "inference_examples_per_second": inference}
     if not base:  # this system does not tell
         return speeds
@@ -63,17 +73,20 @@ def _import_the_rest(device: str) -> None:
     """Take one step with a tiny network: torch imports much of itself, some 150 MiB, on first use."""
     network = nn.Linear(1, 1).to(device)
     x, y = torch.rand(1, 1, device=device), torch.zeros(1, dtype=torch.long, device=device)
-    _train(network, torch.optim.SGD(network.parameters(), lr=0.01), x, y)
+    _train(network, torch.optim.SGD(network.parameters(), lr=0.01), x, y, contextlib.nullcontext())
 
 
 @torch.no_grad()
-def _infer(network: nn.Module, x: Tensor) -> None:
-    network(x)
+def _infer(network: nn.Module, x: Tensor, precision: Precision) -> None:
+    with precision:
+        network(x)
 
 
-def _train(network: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor) -> None:
+def _train(network: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, precision: Precision) -> None:
     optimizer.zero_grad()
-    nn.functional.cross_entropy(network(x), y).backward()  # type: ignore[no-untyped-call]
+    with precision:
+        loss = nn.functional.cross_entropy(network(x), y)
+    loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
 
 
