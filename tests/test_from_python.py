@@ -10,6 +10,7 @@ import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 sys.path.insert(0, str(Path(__file__).parent / "reliability"))
@@ -334,6 +335,17 @@ class Mine(Classifier):
         self.extra = extra
 
 
+class Longer(Classifier):
+    """A classifier with a layer behind its network, and one beside it."""
+
+    def __init__(self, *, width: int = 5, **options):
+        super().__init__(**options)
+        self.beside = nn.Linear(width, 2)
+
+    def build(self):
+        return nn.Sequential(super().build(), nn.Linear(10, self.hparams["num_classes"]))
+
+
 class MyData(FashionMNISTDataModule):
     """Data with an option of its own."""
 
@@ -348,8 +360,35 @@ def test_subclasses_open_again_with_their_own_options(tmp_path):
     again = Mine.load_from_checkpoint(tmp_path / "x.ckpt")
     assert (again.extra, again.hparams["network"], list(again.class_names)) == (3, "lenet", NAMES)
     assert again.preprocess.mean == 0.1997
-    with pytest.raises(UserError, match="Classifier has no option 'extra'"):
+    with pytest.raises(UserError, match="Classifier has no option 'extra': if a class of your own has saved it"):
         load_classifier(tmp_path / "x.ckpt")
+
+
+def test_a_subclass_with_layers_of_its_own_trains_tests_resumes_and_opens_again(tmp_path, capsys):
+    options = {"dataset": "idx", "data_dir": str(data_folder()), "val_size": 64, "batch_size": 16, "image_size": 28}
+    place = {"default_root_dir": str(tmp_path), "accelerator": "cpu", "limit_train_batches": 3}
+
+    def run(epochs, folder=None):
+        model = Longer(width=4, **MODEL)
+        trainer = {**place, "max_epochs": epochs}
+        return runs.fit(runs.prepare(model, options, trainer=trainer, name="longer", ckpt_path=folder)), model
+
+    first, _ = run(1)
+    folder = tmp_path / "lightning_logs" / "longer" / "version_0"
+    assert f'Longer.load_from_checkpoint("{folder.as_posix()}")' in capsys.readouterr().out.partition("next:")[2]
+    second, model = run(2, folder)
+    assert (first["epochs"], second["epochs"]) == (1, 2)
+    again = Longer.load_from_checkpoint(folder)  # the best, which fit has tested
+    weights = model.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in again.state_dict().items())
+    assert again.beside.weight.shape == (2, 4)
+    with pytest.raises(UserError, match="if a class of your own has saved it, use its load_from_checkpoint"):
+        load_classifier(folder)
+    saved = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    saved["hyper_parameters"]["num_classes"] = 11
+    torch.save(saved, tmp_path / "other.ckpt")
+    with pytest.raises(UserError, match=r"network\.0\.\S+ has the shape"):
+        Longer.load_from_checkpoint(tmp_path / "other.ckpt")
 
 
 class Elsewhere(L.LightningDataModule):

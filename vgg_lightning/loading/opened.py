@@ -38,6 +38,7 @@ from vgg_lightning.training.options import check_options, network_arguments
 NUMBERS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 OTHERS = (torch.int64, torch.bool)  # of counters and marks
 OWN_DATA = "FashionMNISTDataModule"  # under which its state is in a checkpoint
+OWN_CLASS = ": if a class of your own has saved it, use its load_from_checkpoint"
 Plain = str | int | float | bool | None
 SHIPPED["reference"] = Path(__file__).parents[1] / "reference" / "best.ckpt"  # of lightning_logs/reference
 
@@ -157,7 +158,8 @@ def preprocess_of(checkpoint: Checkpoint, options: Mapping[str, Any]) -> Preproc
 def check_shapes(checkpoint: Checkpoint, file: Path, owner: type[L.LightningModule]) -> None:
     """Raise UserError unless the weights are those of a network with the checkpoint's own options.
 
-    The network is built without memory, so options of absurd sizes cost nothing.
+    The network is built without memory, so options of absurd sizes cost nothing. A class of the user's own may hold
+    more than the network.
     """
     options = _complete(model_options(checkpoint, owner), owner)
     network = options["network"]
@@ -166,7 +168,7 @@ def check_shapes(checkpoint: Checkpoint, file: Path, owner: type[L.LightningModu
         raise UnknownNetworkError(f"{file} holds the network {network[:80]!r}, which is unknown here: {remedy}")
     try:
         check_options(options)
-        weights = skeleton(**network_arguments(options)).state_dict()
+        weights = _built(owner, options).state_dict()
     except UserError as error:
         raise UserError(f"{file} is refused: {error}") from error
     except Exception as error:
@@ -179,9 +181,28 @@ def check_shapes(checkpoint: Checkpoint, file: Path, owner: type[L.LightningModu
             raise UserError(f"{file} is refused: {name} is of the type {str(found[name].dtype).removeprefix('torch.')}")
         if has.get(name) != value.shape:
             what = f"has the shape {tuple(has[name])}" if name in has else "is missing"
-            raise UserError(f"{file} is refused: {name} {what}, its options ask for {tuple(value.shape)}")
-    if extra := has.keys() - weights.keys():
-        raise UserError(f"{file} is refused: its options have no {min(extra)[:80]!r}")
+            asked = f"{name} {what}, its options ask for {tuple(value.shape)}"
+            raise UserError(f"{file} is refused: {asked}{'' if name in has else OWN_CLASS}")
+    checked = "" if owner is _builders(owner)[-1] else "network."
+    if extra := {name for name in has.keys() - weights.keys() if name.startswith(checked)}:
+        raise UserError(f"{file} is refused: its options have no {min(extra)[:80]!r}{OWN_CLASS}")
+
+
+def _builders(owner: type[L.LightningModule]) -> list[type]:
+    """Return the classes that say how the network is built: a class of the user's own, if any, before ours."""
+    return [base for base in owner.__mro__ if "build" in vars(base)]
+
+
+def _built(owner: type[L.LightningModule], options: dict[str, Any]) -> torch.nn.Module:
+    """Return the network that a class builds of options, without memory."""
+    if len(_builders(owner)) == 1:
+        return skeleton(**network_arguments(options))
+    bare = owner.__new__(owner)
+    L.LightningModule.__init__(bare)
+    bare.save_hyperparameters(options)
+    with torch.device("meta"):
+        network: torch.nn.Module = bare.build()  # type: ignore[operator]
+    return network
 
 
 def class_names_of(checkpoint: Checkpoint, num_classes: int) -> list[str]:
@@ -241,7 +262,8 @@ def checked_options(found: Any, owner: type, where: str = "the checkpoint") -> d
     known = hints.keys() - NEVER_TAKEN
     for name, value in found.items():
         if name not in known:
-            raise UserError(f"{where} is refused: {owner.__name__} has no option {name[:80]!r}")
+            remedy = "" if is_typeddict(owner) else OWN_CLASS
+            raise UserError(f"{where} is refused: {owner.__name__} has no option {name[:80]!r}{remedy}")
         if not fits(value, hints[name]):
             raise UserError(f"{where} is refused: its option {name!r} is not of the type {_name(hints[name])}")
     return dict(found)

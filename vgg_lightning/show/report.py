@@ -8,6 +8,7 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -269,6 +270,12 @@ def print_next_steps(report: RunReport, trainer: L.Trainer, data: FashionMNISTDa
         say("\n".join(["\nnext:", *(f"  {command}" for command in commands)]))
 
 
+def own_class(model: L.LightningModule) -> str:
+    """Return the name of the user's own class of a model that the command line cannot open; nothing if it can."""
+    own = takewhile(lambda base: not base.__module__.startswith("vgg_lightning."), type(model).__mro__)
+    return type(model).__name__ if any({"__init__", "build"} & vars(base).keys() for base in own) else ""
+
+
 def _next_commands(report: RunReport, trainer: L.Trainer) -> list[str]:
     run = shlex.quote(str(report.run_folder))
     boards = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
@@ -276,7 +283,9 @@ def _next_commands(report: RunReport, trainer: L.Trainer) -> list[str]:
     folders = {str(all_runs) if isinstance(board, RunTensorBoard) else board.root_dir for board in boards}
     commands = [f"{program('tensorboard')} --logdir {shlex.quote(folder)}" for folder in sorted(folders)]
     commands += [found for logger in trainer.loggers if (found := getattr(logger, "next_command", ""))]
-    if report.checkpoint:
+    if report.checkpoint and (own := own_class(trainer.lightning_module)):
+        commands.append(f'{own}.load_from_checkpoint("{report.run_folder.as_posix()}")  # in Python')
+    elif report.checkpoint:
         commands.append(f"{program('vgg-lightning')} predict --ckpt_path {run}")
         if importlib.util.find_spec("gradio"):
             commands.append(f"{program('vgg-lightning')} serve --ckpt_path {run}")
