@@ -125,9 +125,10 @@ OPTIONS: dict[str, tuple[str, ...]] = {
             "affine": "affine",
             "tone": "tone",
             "randaugment": "randaugment",
+            "photo": "photo",
             "mixup": "mixup",
             "cutmix": "cutmix:1.0:0.5",
-            "all": "flip,shift,crop,erase,cutout,affine,tone,randaugment,mixup,cutmix",
+            "all": "flip,shift,crop,erase,cutout,affine,tone,randaugment,photo,mixup,cutmix",
         }.items()
     },
     "image_size-28": (VGG_SMALL,),

@@ -12,6 +12,7 @@ from vgg_lightning.data.augment import AUGMENTATIONS, MIXES, Augment, Place
 from vgg_lightning.data.augment.mixes import cutmix, mixup
 from vgg_lightning.data.augment.moves import crop, shift
 from vgg_lightning.data.augment.patches import FILL, cutout, erase
+from vgg_lightning.data.augment.photo import _cut_off, photo
 from vgg_lightning.data.augment.warps import affine, randaugment, retone, tone, warp
 
 ALL = [*AUGMENTATIONS, *MIXES]
@@ -217,3 +218,38 @@ def test_mistakes_are_one_line(name, words):
         Augment([name])
     assert "augment takes" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+# Photo.
+
+
+def test_a_photograph_of_nothing_special_is_the_image(images):
+    assert torch.equal(photo(images, generator(), p=0), images)
+
+
+@pytest.mark.parametrize("side", range(4))
+def test_what_is_cut_off_is_gone_and_the_rest_is_brought_to_the_middle(side):
+    garment = torch.zeros(1, 1, 28, 28, dtype=torch.uint8)
+    garment[..., 0:28, 4:24] = 200  # higher than wide
+    cut, move, scale = _cut_off(garment, torch.tensor([0.25]), torch.tensor([side]))
+    rows, columns = (int((cut[0, 0] > 0).any(dim=dim).sum()) for dim in (1, 0))
+    assert (rows, columns) == ((28, 13) if side < 2 else (21, 20))
+    assert float(scale) == pytest.approx(1 if side < 2 else 28 / 21)
+    middle = warp(cut, *[torch.zeros(1)] * 3, move, scale)[0, 0] > 100
+    shown = middle.any(dim=0 if side < 2 else 1).nonzero()
+    assert abs(float(shown.float().mean()) - 13.5) <= 0.5
+
+
+def test_photographs_keep_a_garment_and_differ_in_contrast_and_texture():
+    garment = torch.zeros(400, 1, 28, 28, dtype=torch.uint8)
+    garment[..., 6:22, 6:22] = torch.randint(100, 256, (16, 16), generator=generator()).to(torch.uint8)
+    seen = photo(garment, generator(), p=1.0).float()
+    texture = torch.stack(
+        [image[image > 60].std() / image[image > 60].mean() for image in seen if (image > 60).sum() > 20]
+    )
+    plain = garment[0][garment[0] > 0].float()
+    assert texture.min() < 0.05 < float(plain.std() / plain.mean())
+    brightest = seen.flatten(1).amax(dim=1)
+    assert brightest.min() < 100
+    assert brightest.max() > 200
+    assert (seen.flatten(1) > 16).float().mean(dim=1).min() > 0.1

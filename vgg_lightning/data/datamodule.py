@@ -54,8 +54,9 @@ class FashionMNISTDataModule(L.LightningDataModule):
         batch_size: images in a batch, over all devices; by default 128, less if your own images are few.
         augment: what to do to the training images, in order: "flip" (left to right, with probability one half),
             "alternating_flip" (in every other epoch), "shift" (by up to 2 pixels, black comes in), "crop" (the same,
-            the mirrored edge comes in), "erase", "cutout", "affine", "tone", "randaugment"; and "mixup" or "cutmix",
-            which mix labels too. Parameters follow after colons: "crop:3", "erase:0.5:0.02:0.4"; see docs/recipes.md.
+            the mirrored edge comes in), "erase", "cutout", "affine", "tone", "randaugment", "photo" (what happens in
+            photographs); and "mixup" or "cutmix", which mix labels too. Parameters follow after colons: "crop:3",
+            "erase:0.5:0.02:0.4"; see docs/recipes.md.
         seed: seed of the order and of the augmentation; by default that of seed_everything.
         on_device: keep the images in the memory of the training GPU, so that no batch is copied.
         predict_path: your own images for `predict`: a file, or a folder with everything below it; by default

@@ -21,6 +21,7 @@ from vgg_lightning.base.seeds import derive_seed
 from vgg_lightning.data.augment.mixes import cutmix, mixup
 from vgg_lightning.data.augment.moves import alternating_flip, crop, flip, shift
 from vgg_lightning.data.augment.patches import FILL, cutout, erase
+from vgg_lightning.data.augment.photo import photo
 from vgg_lightning.data.augment.place import Place
 from vgg_lightning.data.augment.warps import affine, randaugment, tone
 
@@ -36,6 +37,7 @@ AUGMENTATIONS: dict[str, Callable[..., Tensor]] = {
     "affine": affine,
     "tone": tone,
     "randaugment": randaugment,
+    "photo": photo,
 }
 MIXES: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {"mixup": mixup, "cutmix": cutmix}
 

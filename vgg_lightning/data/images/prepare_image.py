@@ -39,6 +39,7 @@ LONGEST = 4 * NATIVE_SIZE  # pixels of the longer edge beyond which an image is 
 LARGEST = 255  # grey level
 FAINT = 13  # grey levels, 5 % of all, within which a margin counts as background
 SHADOW = 80  # grey levels by which the corners of one background may differ
+LITTLE_CONTRAST = 128  # grey levels, to which a thing that hardly differs from its background is brought
 ALMOST_WHITE = 230  # mean grey level from which something would vanish on white
 TRANSPARENT = 0.02  # share of the pixels from which transparency says what is background
 # Of pixels of 16 bits in these forms Pillow keeps the upper 8. Each has a form under which it keeps the lower ones, in
@@ -263,7 +264,7 @@ def _in_form(image: Image.Image, background: int | None) -> tuple[Grey, bool]:
     if image.size == (NATIVE_SIZE, NATIVE_SIZE):
         return LARGEST - grey if np.median(levels) > LARGEST // 2 else grey, bool(np.ptp(grey) > FAINT)
     distance = _from_background(grey, levels)
-    return _square(_trimmed(distance)), bool((distance > FAINT).any())
+    return _square(_stretched(_trimmed(distance))), bool((distance > FAINT).any())
 
 
 def _corners(grey: Grey) -> Levels:
@@ -293,6 +294,16 @@ def _trimmed(grey: Grey) -> Grey:
     """Return an image without its black margin; an empty one as it is."""
     rows, columns = (np.flatnonzero((grey > FAINT).any(axis=axis)) for axis in (1, 0))
     return grey[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] if len(rows) else grey
+
+
+def _stretched(grey: Grey) -> Grey:
+    """Return an image with more contrast if it is a bright thing on white, or a dark one on black."""
+    shown = grey[grey > FAINT]
+    level = float(np.percentile(shown, 95)) if len(shown) else LARGEST
+    if level >= LITTLE_CONTRAST:
+        return grey
+    stretched: Grey = np.rint(grey * (LITTLE_CONTRAST / level)).clip(0, LARGEST).astype(np.uint8)
+    return stretched
 
 
 def _square(grey: Grey) -> Grey:
