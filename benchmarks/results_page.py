@@ -51,6 +51,8 @@ PERCENT = (
     "test_acc",
     "test_acc_tta",
     "val_acc",
+    "val_acc_tta",
+    "accuracy",
     "train_acc",
     "reported_test_acc",
     "reported_train_acc",
@@ -157,7 +159,7 @@ TABLES = (
     ),
     Shown(
         "peers.csv",
-        "Beside what people use instead",
+        "Compared with alternatives",
         "`make bench`; `benchmarks/README.md` says how. The ratio is this project's figure divided by the contender's.",
         {
             "part": "part",
@@ -188,6 +190,48 @@ TABLES = (
             "quiet": "quiet",
         },
     ),
+    Shown(
+        "robust.csv",
+        "Photographs",
+        "Images of the data set as photographs with one change, classified by `predict`; `caused`: right without the "
+        "change, wrong with it. Recipes were chosen on `val`: `python -m benchmarks.robust`.",
+        {
+            "split": "split",
+            "weights": "weights",
+            "change": "change",
+            "images": "images",
+            "accuracy": "accuracy",
+            "caused": "caused",
+        },
+    ),
+    Shown(
+        "localise.csv",
+        "Where the network looked",
+        "Probability that is lost when a fifth of the garment is masked, the hottest or a random one: "
+        "`python -m benchmarks.localise`.",
+        {},
+    ),
+    Shown(
+        "find_lr.csv",
+        "Learning rates by `find lr`",
+        "One epoch at the advised learning rate, beside one at the preset's: `python -m benchmarks.find_lr`.",
+        {},
+    ),
+    Shown(
+        "precision.csv",
+        "What bf16-mixed costs",
+        "Paired seeds on the validation images: `python -m benchmarks.precision`.",
+        {
+            "preset": "preset",
+            "seed": "seed",
+            "precision": "precision",
+            "val_acc": "validation accuracy",
+            "val_acc_tta": "with several views",
+            "seconds": "seconds",
+            "quiet": "quiet",
+        },
+    ),
+    Shown("guards.csv", "What guards cost", "A share of the time without them: `python -m benchmarks.guards`.", {}),
     Shown("gpu.csv", "On a GPU", "`make gpu`; share is that of a product of two 8192 x 8192 matrices in bf16.", {}),
     Shown(
         "reliability.csv",

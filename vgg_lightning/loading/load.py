@@ -171,7 +171,7 @@ def load_model(
     Args:
         owner: the class of the model; `Classifier`, or one with its attributes.
         path: a run folder (its best checkpoint is taken), a checkpoint file, a .safetensors file with its card, or
-            "reference", the small run of the preset quick that comes with this package.
+            "reference", the longer run of the preset quick that comes with this package.
         map_location: the device to put it on.
         strict: the weights must be those of the network.
         options: to use instead of those in the checkpoint.
