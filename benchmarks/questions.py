@@ -1,12 +1,13 @@
-"""The questions of the VGG chapter, answered by runs: one row a run, scored on the validation images.
+"""The exercises of the VGG chapter, answered by whole trainings: one row a run, scored on the validation images.
 
-    python -m benchmarks.questions                  all rows, question by question
+    python -m benchmarks.questions                  all rows: of every question the first seed, then the others
     python -m benchmarks.questions order depth      some questions
-    python -m benchmarks.questions resolution --rows 32 64      some settings of a question
+    python -m benchmarks.questions sizes --rows 32 56 --seeds 0     some settings of a question, one seed
     python -m benchmarks.questions compare          only what the networks cost (benchmarks/results/compare.csv)
 
-A finished row is not run again, and an interrupted one goes on. The table is benchmarks/results/questions.csv.
-The runs are small, so that a laptop can do them: what they show is the order of things at this size.
+Every run is the preset quick with one thing changed, unless its command says otherwise. A finished row is not run
+again, an interrupted one goes on, and rows with the same command share one run. The table is
+benchmarks/results/questions.csv.
 """
 
 from __future__ import annotations
@@ -40,20 +41,9 @@ from vgg_lightning.base.errors import nearest
 from vgg_lightning.base.versions import versions
 
 MEASURED = "measured"
-BATCH_SIZE = 128
 COLUMNS = (
-    *("question", "setting", "seed", "state", "epochs", "train_batches", "train_examples", "val_examples"),
-    *(
-        "val_acc",
-        "train_loss",
-        "val_acc_by_epoch",
-        "seconds",
-        "examples_per_second",
-        "quiet",
-        "device",
-        "versions",
-        "command",
-    ),
+    *("question", "setting", "seed", "state", "epochs", "val_examples", "val_acc", "train_loss", "val_acc_by_epoch"),
+    *("seconds", "examples_per_second", "precision", "quiet", "device", "versions", "command"),
 )
 COMPARE_COLUMNS = (
     *("network", "ratio", "image_size", "batch_size", "batches", "params", "macs", "training_macs"),
@@ -64,35 +54,30 @@ COMPARE_COLUMNS = (
 
 @dataclass(frozen=True)
 class Setting:
-    """One row: a setting of a question, and how much to train.
+    """One row: a setting of a question.
 
     Args:
         question: its short name.
         name: of the setting, as the table shows it.
-        options: of `vgg-lightning fit`.
-        epochs: how many.
-        train_batches: in an epoch.
+        options: of `vgg-lightning fit`, what is changed.
         seed: of weights, order and dropout.
-        val_size: validation images.
+        epochs: how many; 5 are those of `quick`.
+        config: the preset that is changed.
     """
 
     question: str
     name: str
     options: tuple[str, ...]
-    epochs: int
-    train_batches: int
     seed: int = 0
-    val_size: int = 5000
+    epochs: int = 5
+    config: str = "quick"
 
     @property
     def run(self) -> Run:
         """The call of the command line; the test images are left alone."""
-        size = (
-            *("--trainer.max_epochs", str(self.epochs), "--trainer.limit_train_batches", str(self.train_batches)),
-            *("--data.batch_size", str(BATCH_SIZE), "--data.val_size", str(self.val_size), "--test", "false"),
-        )
-        name = f"{self.question}-{self.name}-{self.seed}".replace(" ", "-")
-        return Run(name, (*self.options, "--seed_everything", str(self.seed), *size))
+        size = ("--trainer.max_epochs", str(self.epochs), "--data.val_size", str(VAL_SIZE))
+        rest = ("--seed_everything", str(self.seed), "--test", "false", "--show", "none")
+        return Run(f"question-{self.seed}", ("--config", self.config, *self.options, *size, *rest))
 
     def empty_row(self) -> Row:
         """Return the row before it is measured."""
@@ -103,9 +88,7 @@ class Setting:
             "seed": str(self.seed),
             "state": NOT_MEASURED,
             "epochs": str(self.epochs),
-            "train_batches": str(self.train_batches),
-            "train_examples": str(self.epochs * self.train_batches * BATCH_SIZE),
-            "val_examples": str(self.val_size),
+            "val_examples": str(VAL_SIZE),
             "command": self.run.command,
         }
 
@@ -117,8 +100,13 @@ class Setting:
             "val_acc": number(outcome.val_accs[-1]),
             "train_loss": number(results["train_loss"]),
             "val_acc_by_epoch": " ".join(number(acc) for acc in outcome.val_accs),
+            "precision": str(results["precision"]),
             **outcome.figures(),
         }
+
+    def is_measured(self, row: Row | None) -> TypeGuard[Row]:
+        """Return whether a stored row is this one, measured with the same command."""
+        return row is not None and row["state"] == MEASURED and row["command"] == self.run.command
 
 
 def _options(**options: object) -> tuple[str, ...]:
@@ -128,47 +116,65 @@ def _options(**options: object) -> tuple[str, ...]:
     )
 
 
-# The preset for runs of 150 to 860 steps: an average over the last 100 would lag behind, and warming up would be all.
-QUICK = ("--config", "quick", *_options(model__ema_decay=0, model__warmup_epochs=0.25))
-# For networks without BatchNorm: with the plain SGD of s4-96 at 32 pixels, VGG-11 was still at 10 % after 300 batches
-# of 128, which is longer than these runs last.
-ADAM = _options(model__init="kaiming", model__optimizer="adam", model__lr=0.0005)
+VAL_SIZE = 5000  # validation images
+SEEDS = range(3)
+QUICK: tuple[str, ...] = ()  # the preset, nothing changed
+LATE = ("84", "96", "224")  # 7, 9 and 49 times the work of 32 pixels: one seed, last
 
 
 def settings() -> list[Setting]:
     """Return all rows, in the order in which they run."""
-    return [*_order(), *_depth(), *_longer(), *_resolution()]
+    rows = [*_sizes(), *_head(), *_depth(), *_order(), *_longer()]
+    return sorted(rows, key=lambda setting: (setting.name in LATE, setting.seed))
 
 
-def _order() -> list[Setting]:
-    return [
-        Setting("order", name, (*QUICK, *_options(model__norm_after_relu=after)), 2, 430, seed)
-        for seed in range(3)
-        for name, after in (("before ReLU", False), ("after ReLU", True))
-    ]
+def _seeds(question: str, changes: dict[str, tuple[str, ...]]) -> list[Setting]:
+    return [Setting(question, name, options, seed) for seed in SEEDS for name, options in changes.items()]
+
+
+def _sizes() -> list[Setting]:
+    """Exercise 4: smaller images; five poolings leave nothing of 28 pixels, and 32 is 28 with a black frame."""
+    changes = {
+        "28 with 3 poolings": _options(data__image_size=28, model__poolings=3),
+        "32": QUICK,
+        "56": _options(data__image_size=56),
+        "56 with vgg13": _options(data__image_size=56, model__network="vgg13"),  # 2 convolutions before every pooling
+        "64": _options(data__image_size=64),
+    }
+    late = [Setting("sizes", size, _options(data__image_size=size)) for size in LATE]
+    return [*_seeds("sizes", changes), *late]
+
+
+def _head() -> list[Setting]:
+    """Exercise 1c: cheaper heads, and what else makes a VGG cheaper or dearer."""
+    changes = {
+        "average pooling": QUICK,
+        "classic 512": _options(model__head="classic", model__hidden_units=512),
+        "classic 4096": _options(model__head="classic", model__hidden_units=4096),
+        "ratio 8": _options(model__ratio=8),
+        "3 poolings": _options(model__poolings=3),
+    }
+    return _seeds("head", changes)
 
 
 def _depth() -> list[Setting]:
-    return [
-        Setting("depth", network, (*QUICK, *_options(model__network=network)), 2, 200)
-        for network in ("vgg11", "vgg13", "vgg16", "vgg19")
-    ]
+    """Exercise 3: the columns A, B, D and E of the paper's table."""
+    changes = {"vgg11": QUICK} | {name: _options(model__network=name) for name in ("vgg13", "vgg16", "vgg19")}
+    return _seeds("depth", changes)
+
+
+def _order() -> list[Setting]:
+    return _seeds("order", {"before ReLU": QUICK, "after ReLU": _options(model__norm_after_relu=True)})
 
 
 def _longer() -> list[Setting]:
-    networks = {
-        "lenet": ("--config", "sources/s2-lenet"),
-        "alexnet": ("--config", "sources/s2-alexnet", *_options(data__image_size=96), *ADAM),
-        "vgg11 ratio 4": ("--config", "sources/s4-96", *ADAM),
-        "vgg11 ratio 4 with BatchNorm": ("--config", "sources/s4-96", *ADAM, *_options(model__batch_norm=True)),
-    }
-    return [Setting("longer", name, options, 4, 100) for name, options in networks.items()]
-
-
-def _resolution() -> list[Setting]:
-    # 28 is missing: five poolings leave nothing of 28 pixels, and 32 is 28 with a black frame.
-    sizes = {str(size): (*QUICK, *_options(data__image_size=size)) for size in (32, 64, 96, 224)}
-    return [Setting("resolution", name, options, 1, 150, val_size=2000) for name, options in sizes.items()]
+    """Networks at equal epochs: the schedule of `quick` ends with its run; the others have a constant learning rate."""
+    alexnet = _options(data__image_size=96)
+    return [
+        *(Setting("longer", f"quick {epochs}", QUICK, epochs=epochs) for epochs in (1, 2, 5, 10)),
+        Setting("longer", "lenet", QUICK, epochs=10, config="sources/s2-lenet"),
+        Setting("longer", "alexnet", alexnet, epochs=10, config="sources/s2-alexnet"),
+    ]
 
 
 # What the networks cost: (network, ratio), at the size and batch of `compare_command`.
@@ -195,13 +201,14 @@ def main(args: list[str] | None = None) -> int:
     """Run the rows that are asked for and return the exit code: 0 done, 1 a row failed, 130 interrupted."""
     own = _parse(args)
     rows = table(own.results / "questions.csv")
-    rows.put(setting.empty_row() for setting in settings() if not _is_measured(rows.find(setting.empty_row())))
+    rows.put(setting.empty_row() for setting in settings() if not setting.is_measured(rows.find(setting.empty_row())))
     done = True
     try:
         if "compare" in own.questions:
             _compare(compare_table(own.results / "compare.csv"))
         for setting in settings():
-            if setting.question in own.questions and (not own.rows or setting.name in own.rows):
+            asked = not own.rows or setting.name in own.rows
+            if setting.question in own.questions and asked and (own.seeds is None or setting.seed in own.seeds):
                 done &= _do(setting, rows, own.runs)
     except KeyboardInterrupt:
         print("interrupted: the same command goes on", file=sys.stderr)
@@ -209,14 +216,12 @@ def main(args: list[str] | None = None) -> int:
     return int(not done)
 
 
-def _is_measured(row: Row | None) -> TypeGuard[Row]:
-    return row is not None and row["state"] == MEASURED
-
-
 def _do(setting: Setting, rows: Table, runs: Path) -> bool:
     """Make one row, and return whether it is there."""
-    found = rows.find(setting.empty_row())
-    if _is_measured(found) and found["command"] == setting.run.command:
+    if setting.is_measured(rows.find(setting.empty_row())):
+        return True
+    if twin := next(filter(setting.is_measured, rows.rows()), None):
+        rows.put([twin | {"question": setting.question, "setting": setting.name}])
         return True
     print(f"{setting.question}, {setting.name}: {setting.run.command}", flush=True)
     try:
@@ -251,6 +256,7 @@ def _parse(args: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("questions", nargs="*", metavar="QUESTION", help=", ".join(known))
     parser.add_argument("--rows", nargs="+", metavar="SETTING", help="only these settings, as the table names them")
+    parser.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="only these seeds")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the csv files")
     parser.add_argument("--runs", type=Path, default=RUNS, help="where the run folders go")
     own = parser.parse_args(args)
@@ -262,6 +268,10 @@ def _parse(args: list[str] | None) -> argparse.Namespace:
     for row in own.rows or ():
         if row not in names:
             parser.error(f"row {row!r} is unknown{nearest(row, names)}: use {', '.join(names)}")
+    seeds = sorted({setting.seed for setting in settings()})
+    for seed in own.seeds or ():
+        if seed not in seeds:
+            parser.error(f"seed {seed} is unknown: use {', '.join(map(str, seeds))}")
     return own
 
 

@@ -128,16 +128,18 @@ TABLES = (
     ),
     Shown(
         "questions.csv",
-        "Questions of the chapter",
-        "Short runs that compare two settings, on validation images (notebook 2): `python -m benchmarks.questions`.",
+        "Exercises of the chapter",
+        "Whole runs of `quick` with one thing changed, on validation images (notebook 2): "
+        "`python -m benchmarks.questions`.",
         {
             "question": "question",
             "setting": "setting",
             "seed": "seed",
             "epochs": "epochs",
-            "train_batches": "batches an epoch",
             "val_acc": "validation accuracy",
             "train_loss": "training loss",
+            "precision": "precision",
+            "device": "device",
         },
         "val_acc",
     ),

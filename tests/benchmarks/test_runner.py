@@ -136,9 +136,14 @@ def test_an_unknown_preset_is_one_line_with_the_nearest(capsys):
 
 
 @pytest.mark.parametrize(
-    ("args", "text"), [(["ordr"], "did you mean order"), (["resolution", "--rows", "33"], "row '33'")]
+    ("args", "text"),
+    [
+        (["ordr"], "did you mean order"),
+        (["sizes", "--rows", "33"], "row '33'"),
+        (["sizes", "--seeds", "3"], "seed 3 is unknown: use 0, 1, 2"),
+    ],
 )
-def test_an_unknown_question_or_row_is_one_line(args, text, capsys):
+def test_an_unknown_question_row_or_seed_is_one_line(args, text, capsys):
     with pytest.raises(SystemExit) as stop:
         questions.main(args)
     assert stop.value.code == 2
@@ -149,23 +154,54 @@ def test_every_preset_of_the_sources_has_a_row():
     assert {f"sources/{name}" for name in sources.REPORTED} == {n for n in presets() if n.startswith("sources/")}
 
 
-def test_a_question_is_scored_on_validation_pictures_alone(tmp_path, monkeypatch):
-    options = ("--config", "sources/s2-lenet")
-    setting = questions.Setting("longer", "lenet", options, epochs=2, train_batches=2)
-    other = questions.Setting("longer", "other", options, epochs=1, train_batches=2)
-    monkeypatch.setattr(questions, "settings", lambda: [setting, other])
-    args = ["longer", "--rows", "lenet", "--results", str(tmp_path), "--runs", str(tmp_path / "runs")]
+@pytest.fixture
+def two_questions(tmp_path, monkeypatch):
+    """Return arguments for two questions with tiny runs, of which the first has two seeds, and the results' folder."""
+    short = ("--trainer.limit_train_batches", "2")
+    found = [
+        questions.Setting(question, name, short, seed, epochs, "sources/s2-lenet")
+        for question, name, seed, epochs in (
+            ("longer", "lenet", 0, 2),
+            ("longer", "lenet", 1, 2),
+            ("same", "net", 0, 2),
+        )
+    ]
+    monkeypatch.setattr(questions, "settings", lambda: found)
+    return ["--results", str(tmp_path), "--runs", str(tmp_path / "runs")], tmp_path
+
+
+def test_a_question_is_scored_on_validation_images_alone(two_questions):
+    args, folder = two_questions
+    args = ["longer", "--rows", "lenet", "--seeds", "0", *args]
     assert questions.main(args) == 0
-    row, not_run = read(tmp_path / "questions.csv")
-    assert not_run["state"] == "not measured"
+    row, *not_run = read(folder / "questions.csv")
+    assert [other["state"] for other in not_run] == ["not measured"] * 2
     assert row["state"] == "measured"
     assert row["val_acc_by_epoch"].split()[-1] == row["val_acc"]
-    assert len(row["val_acc_by_epoch"].split()) == 2
-    assert row["train_examples"] == "512"
-    (results,) = tmp_path.rglob("results.json")
+    assert len(row["val_acc_by_epoch"].split()) == int(row["epochs"]) == 2
+    assert row["val_examples"] == "5000"
+    assert row["precision"] == "32-true"
+    (results,) = folder.rglob("results.json")
     assert '"test_acc": null' in results.read_text()
     assert questions.main(args) == 0
-    assert versions_of_run(tmp_path / "runs") == ["version_0"]
+    assert versions_of_run(folder / "runs") == ["version_0"]
+
+
+def test_questions_share_a_run_of_the_same_command(two_questions):
+    args, folder = two_questions
+    assert questions.main(["longer", "same", "--seeds", "0", *args]) == 0
+    row, _, twin = read(folder / "questions.csv")
+    assert twin == row | {"question": "same", "setting": "net"}
+    assert len(list(folder.rglob("results.json"))) == 1
+
+
+def test_a_row_of_another_command_is_measured_again(two_questions):
+    args, folder = two_questions
+    assert questions.main(["same", *args]) == 0
+    table = questions.table(folder / "questions.csv")
+    table.put([row | {"command": "of before"} for row in table.rows()])
+    assert questions.main(["longer", "--seeds", "1", *args]) == 0
+    assert [row["state"] for row in table.rows()] == ["not measured", "measured", "not measured"]
 
 
 def test_compare_is_measured_once(tmp_path, monkeypatch):
@@ -187,6 +223,11 @@ def test_the_settings_of_the_questions_differ():
     keys = [(setting.question, setting.name, setting.seed) for setting in found]
     assert len(set(keys)) == len(keys)
     assert len([key for key in keys if key[0] == "order"]) >= 6
+    assert {(setting.question, setting.epochs) for setting in found if setting.epochs != 5} <= {
+        ("longer", epochs) for epochs in (1, 2, 10)
+    }
+    seeds = [setting.seed for setting in found if setting.name not in questions.LATE]
+    assert seeds == sorted(seeds)
 
 
 def test_another_option_makes_another_run():
