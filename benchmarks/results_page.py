@@ -54,6 +54,8 @@ PERCENT = (
     "train_acc",
     "reported_test_acc",
     "reported_train_acc",
+    "unchanged",
+    "accuracy",
 )
 TABLES = (
     Shown(
@@ -189,6 +191,22 @@ TABLES = (
         },
     ),
     Shown("gpu.csv", "On a GPU", "`make gpu`; share is that of a product of two 8192 x 8192 matrices in bf16.", {}),
+    Shown(
+        "robust.csv",
+        "Photographs of others",
+        "The reference run on images made to look like other people's photographs, each change alone and several together; "
+        "f9e82535 is how images were prepared before strong light and pale things were dealt with. "
+        "`python -m benchmarks.robust --images 500`, and `--split test`.",
+        {
+            "preparation": "prepare_image.py",
+            "split": "split",
+            "change": "change",
+            "images": "images",
+            "unchanged": "unchanged",
+            "accuracy": "accuracy",
+            "caused": "errors caused",
+        },
+    ),
     Shown(
         "reliability.csv",
         "Runs that are killed, files that are damaged",

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.loops.prediction_loop import _PredictionLoop
-from PIL import Image, ImageFilter
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "reliability"))
 from small import fit, launch, one_line
@@ -175,14 +175,6 @@ def test_a_thing_over_a_corner_is_no_light():
     image[:200, :200] = 100
     form = to_uint8(Image.fromarray(image))[0, 0]
     assert form[7:20, 2:26].float().std() < 3  # all of the thing has one level
-
-
-def test_a_soft_shadow_is_taken_away():
-    mask = Image.new("L", (400, 300))
-    mask.paste(255, (110, 70, 310, 270))
-    shadow = np.asarray(mask.filter(ImageFilter.GaussianBlur(20))) / 255
-    plain = to_uint8(page_with(10, np.full((300, 400), 250)))
-    near(to_uint8(page_with(10, 250 * (1 - 0.3 * shadow))), plain, tolerance=6)
 
 
 def test_a_pale_thing_is_stretched_and_a_dark_one_is_not():

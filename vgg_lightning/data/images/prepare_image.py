@@ -14,9 +14,9 @@ of a shop (https://arxiv.org/abs/1708.07747, section 2): take the background's g
 off, bring the longer edge to 28 pixels, set the result in the middle of a square, and let the background be black.
 
 Where theirs was always white, any plain background will do here: a pixel becomes the distance of its grey from that of
-the background, so white, grey and black backgrounds all become black. Light that falls off across the page and a soft
-shadow are taken for background too, and the contrast of a pale thing is stretched. Transparent images need no guess:
-they are set on white, as in the shop; or on black, if they would vanish on white.
+the background, so white, grey and black backgrounds all become black. Light that falls off across the page is taken for
+background too, and the contrast of a pale thing is stretched. Transparent images need no guess: they are set on white,
+as in the shop; or on black, if they would vanish on white.
 """
 
 from __future__ import annotations
@@ -42,9 +42,6 @@ FAINT = 13  # grey levels, 5 % of all, within which a margin counts as backgroun
 SHADOW = 80  # grey levels by which the corners of one background may differ
 EVEN = 0.7  # share of the edge's pixels which must lie between the corners if light alone lets these differ by more
 DIM = 0.35  # the least share of the light of the lightest corner that light alone leaves of the darkest
-STEP = 7  # grey levels from pixel to pixel, at most, in a soft shadow beside a black thing; less by a paler one
-DEEP = 140  # grey levels, at most, by which a soft shadow differs from the background
-SOFT = 0.02  # share of the pixels from which a soft shadow is taken away
 PALE = 100  # grey levels; a thing that differs less from its background is stretched
 STRETCHED = 180  # to this
 ALMOST_WHITE = 230  # mean grey level from which something would vanish on white
@@ -273,7 +270,6 @@ def _in_form(image: Image.Image, background: int | None) -> tuple[Grey, bool]:
     distance = _from_background(grey, levels)
     if not (distance > FAINT).any():
         return _square(distance), False
-    distance = _without_shadow(distance) if background is None else distance
     return _square(_stretched(_trimmed(distance))), True
 
 
@@ -316,28 +312,6 @@ def _from_background(grey: Grey, levels: Levels) -> Grey:
     distance = np.abs(grey - background)
     scaled: Levels = np.rint(distance * (LARGEST / np.maximum(background, LARGEST - background)))
     return scaled.astype(np.uint8)
-
-
-def _without_shadow(distance: Grey) -> Grey:
-    """Return an image without a soft shadow: what is reached from the black background in small steps becomes black.
-
-    An image in which little but the background is reached stays as it is.
-    """
-    levels = distance.astype(np.int16)
-    step = STEP * float(np.percentile(levels[levels > FAINT], 90)) / LARGEST
-    down, right = np.abs(np.diff(levels, axis=0)) <= step, np.abs(np.diff(levels, axis=1)) <= step
-    background = levels <= FAINT
-    shallow, reached, before = levels <= DEEP, background.copy(), -1
-    while (now := int(reached.sum())) != before:
-        before = now
-        reached[1:] |= reached[:-1] & down & shallow[1:]
-        reached[:-1] |= reached[1:] & down & shallow[:-1]
-        reached[:, 1:] |= reached[:, :-1] & right & shallow[:, 1:]
-        reached[:, :-1] |= reached[:, 1:] & right & shallow[:, :-1]
-    shadow = reached & ~background
-    if shadow.mean() < SOFT or reached.all():
-        return distance
-    return np.where(reached, 0, distance).astype(np.uint8)
 
 
 def _stretched(grey: Grey) -> Grey:
