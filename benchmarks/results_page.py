@@ -194,8 +194,8 @@ TABLES = (
     Shown(
         "robust.csv",
         "Photographs of others",
-        "The reference run on images made to look like other people's photographs, each change alone and several together; "
-        "f9e82535 is how images were prepared before strong light and pale things were dealt with. "
+        "The reference run on images made to look like other people's photographs, each change alone and several "
+        "together; f9e82535 is how images were prepared before strong light and pale things were dealt with. "
         "`python -m benchmarks.robust --images 500`, and `--split test`.",
         {
             "preparation": "prepare_image.py",
