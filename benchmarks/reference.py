@@ -1,7 +1,8 @@
 """Make the reference run that comes with the project: `python -m benchmarks.reference`, or `make reference`.
 
 It is a run of the preset quick, with four times its epochs and photographs in mind (docs/images.md), cut down to what
-reusing it needs, and without anything of the machine that made it. `python -m benchmarks.reference RUN` takes a finished run in place of training one.
+reusing it needs, and without anything of the machine that made it. `python -m benchmarks.reference RUN` takes a
+finished run in place of training one.
 """
 
 from __future__ import annotations

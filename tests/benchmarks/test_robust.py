@@ -1,54 +1,91 @@
-"""Photographs made of images of the data set, and what `predict` makes of them."""
+"""Photographs that benchmarks.robust makes of images, and what it writes about them."""
 
-import io
+import csv
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "reliability"))
+from small import data_folder
 
 from benchmarks import robust
-from vgg_lightning import FashionMNISTDataModule
+from vgg_lightning.data.images.decode import pixels_of
 
 
-@pytest.fixture(scope="module")
-def images(fashion_mnist_dir):
-    return FashionMNISTDataModule().images("val")[0][:12, 0].numpy()
+def shirt():
+    """A T that fills its image, with a hole and a dark side."""
+    image = np.zeros((28, 28), np.uint8)
+    image[:8] = 200
+    image[8:, 8:20] = 150
+    image[12:14, 12:14] = 0
+    return image
 
 
-def levels(file):
-    return np.asarray(Image.open(io.BytesIO(file)).convert("L"), dtype=float)
+def made(change, seed=0):
+    return robust.photograph(shirt(), {change}, np.random.default_rng(seed))
 
 
-def test_a_plain_photograph_becomes_the_image_again(images):
-    found = robust.prepared(robust.photographs(images, "none", 1)).astype(float)
-    differences = abs(found - images).mean(axis=(1, 2))
-    assert np.median(differences) < 12
+def test_without_a_change_the_image_comes_back():
+    back = pixels_of(robust.as_file(robust.photograph(shirt(), set(), np.random.default_rng(0))))
+    assert np.abs(back.astype(int) - shirt()).mean() < 6
 
 
-@pytest.mark.parametrize("change", [name for name in robust.CHANGES if name != "none"])
-def test_a_change_shows_and_is_the_same_again(images, change):
-    files = robust.photographs(images, change, 1)
-    assert files == robust.photographs(images, change, 1)
-    plain = robust.photographs(images, "none", 1)
-    assert all(a != b for a, b in zip(files, plain, strict=True))
-    assert robust.photographs(images, change, 2) != files
+def test_the_silhouette_has_the_hole_and_not_the_background():
+    solid = robust.silhouette(shirt())
+    assert solid[12:14, 12:14].all()
+    assert not solid[8:, :8].any()
+    assert solid.sum() == (shirt() > 0).sum() + 4
 
 
-def test_changes_are_what_they_say(images):
-    plain, *others = (
-        [levels(file) for file in robust.photographs(images, change, 1)]
-        for change in ("none", "bright on white", "coloured paper", "thin margin", "cut off")
-    )
-    bright, coloured, thin, cut = others
-    assert all(b.min() > 140 > a.min() for a, b in zip(plain, bright, strict=True))
-    assert any(np.median(a) < 240 for a in coloured)
-    assert all(a.size > 1.5 * b.size for a, b in zip(plain, thin, strict=True))
-    assert all(a.size > b.size for a, b in zip(plain, cut, strict=True))
+@pytest.mark.parametrize("change", robust.CHANGES)
+def test_every_change_changes_the_photograph_and_is_drawn_again_alike(change):
+    image, again, other = made(change), made(change), made(change, seed=1)
+    plain = robust.photograph(shirt(), set(), np.random.default_rng(0))
+    assert image.tobytes() == again.tobytes()
+    if change == "mirrored":
+        assert other.size != image.size  # its margin alone is drawn
+    assert image.tobytes() != other.tobytes()
+    if change != "mirrored":  # of a thing that is symmetrical
+        assert image.tobytes() != plain.tobytes()
 
 
-def test_a_bright_thing_on_white_gets_contrast_and_a_dark_one_keeps_its_levels(images):
-    bright = robust.prepared(robust.photographs(images, "bright on white", 1))
-    assert all(np.percentile(image[image > 13], 95) > 110 for image in bright)
-    shirt = Image.new("L", (200, 200), 255)
-    shirt.paste(60, (50, 40, 150, 160))
-    assert robust.prepare(shirt).max() == 195
+def test_changes_are_what_they_are_called():
+    plain = np.asarray(made("unchanged"))
+    assert (plain[0] == 255).all()
+    assert np.ptp(np.asarray(made("coloured paper"))[0, 0]) > 10
+    shaded = np.asarray(made("shaded paper"))
+    corners = shaded[[0, 0, -1, -1], [0, -1, 0, -1], 0]
+    assert np.ptp(corners) > 40
+    assert np.asarray(made("bright")).min() > 160
+    assert np.asarray(made("cut off"))[[0, -1]].min() < 120 or np.asarray(made("cut off"))[:, [0, -1]].min() < 120
+    assert (np.asarray(made("thin margin"))[3] < 120).any()
+    wide = np.asarray(made("wide margin"))
+    assert (wide < 128).any(axis=2).mean() < 0.8 * (plain < 128).any(axis=2).mean()
+
+
+def test_together_is_several_and_shoes_alone_stand():
+    for seed in range(50):
+        names = robust.drawn(robust.TOGETHER, np.random.default_rng(seed), 0)
+        assert 2 <= len(names) <= 5
+        assert "standing" not in names
+    assert any("standing" in robust.drawn(robust.TOGETHER, np.random.default_rng(seed), 7) for seed in range(50))
+
+
+def test_rows_of_both_splits_stand_beside_each_other(tmp_path, capsys):
+    table = tmp_path / "robust.csv"
+    line = ["--images", "20", "--only", "bright", "standing", "--table", str(table), "--data_dir", str(data_folder())]
+    for split in ("val", "test", "val"):
+        robust.main([*line, "--split", split])
+    with table.open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [(row["split"], row["change"]) for row in rows] == [
+        *(("val", "bright"), ("val", "standing")),
+        *(("test", "bright"), ("test", "standing")),
+    ]
+    for row in rows:
+        assert 0 <= int(row["caused"]) <= int(row["images"]) <= 20
+        right_before = round(float(row["unchanged"]) * int(row["images"]))
+        assert right_before - int(row["caused"]) <= round(float(row["accuracy"]) * int(row["images"]))
+    assert "errors caused" in capsys.readouterr().out

@@ -157,6 +157,32 @@ def test_most_of_a_shadow_is_taken_away():
     assert form[1:-1, 14].min() > 200
 
 
+def page_with(thing_level, page):
+    """A T on a page of 300 x 400."""
+    image = np.array(page, dtype=np.float64)
+    for part in (np.s_[50:110, 100:300], np.s_[50:250, 170:230]):
+        image[part] = thing_level
+    return Image.fromarray(image.round().astype(np.uint8))
+
+
+def test_strong_light_from_one_side_is_taken_away():
+    plain = page_with(10, np.full((300, 400), 250))
+    near(page_with(10, np.tile(np.linspace(250, 110, 400), (300, 1))), plain, tolerance=6)
+
+
+def test_a_thing_over_a_corner_is_no_light():
+    image = np.full((300, 400), 250, np.uint8)
+    image[:200, :200] = 100
+    form = to_uint8(Image.fromarray(image))[0, 0]
+    assert form[7:20, 2:26].float().std() < 3  # all of the thing has one level
+
+
+def test_a_pale_thing_is_stretched_and_a_dark_one_is_not():
+    page = np.full((300, 400), 255)
+    assert abs(int(to_uint8(page_with(225, page))[0, 0, 3, 14]) - 180) <= 5
+    assert abs(int(to_uint8(page_with(140, page))[0, 0, 3, 14]) - 115) <= 5
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (2, 2), (27, 29), (3000, 40), (999, 1001)])
 def test_any_size(size):
     for level in (0, 255):

@@ -14,8 +14,9 @@ of a shop (https://arxiv.org/abs/1708.07747, section 2): take the background's g
 off, bring the longer edge to 28 pixels, set the result in the middle of a square, and let the background be black.
 
 Where theirs was always white, any plain background will do here: a pixel becomes the distance of its grey from that of
-the background, so white, grey and black backgrounds all become black. Transparent images need no guess: they are set
-on white, as in the shop; or on black, if they would vanish on white.
+the background, so white, grey and black backgrounds all become black. Light that falls off across the page is taken for
+background too, and the contrast of a pale thing is stretched. Transparent images need no guess: they are set on white,
+as in the shop; or on black, if they would vanish on white.
 """
 
 from __future__ import annotations
@@ -39,7 +40,10 @@ LONGEST = 4 * NATIVE_SIZE  # pixels of the longer edge beyond which an image is 
 LARGEST = 255  # grey level
 FAINT = 13  # grey levels, 5 % of all, within which a margin counts as background
 SHADOW = 80  # grey levels by which the corners of one background may differ
-LITTLE_CONTRAST = 128  # grey levels, to which a thing that hardly differs from its background is brought
+EVEN = 0.7  # share of the edge's pixels which must lie between the corners if light alone lets these differ by more
+DIM = 0.35  # the least share of the light of the lightest corner that light alone leaves of the darkest
+PALE = 100  # grey levels; a thing that differs less from its background is stretched
+STRETCHED = 180  # to this
 ALMOST_WHITE = 230  # mean grey level from which something would vanish on white
 TRANSPARENT = 0.02  # share of the pixels from which transparency says what is background
 # Of pixels of 16 bits in these forms Pillow keeps the upper 8. Each has a form under which it keeps the lower ones, in
@@ -264,17 +268,39 @@ def _in_form(image: Image.Image, background: int | None) -> tuple[Grey, bool]:
     if image.size == (NATIVE_SIZE, NATIVE_SIZE):
         return LARGEST - grey if np.median(levels) > LARGEST // 2 else grey, bool(np.ptp(grey) > FAINT)
     distance = _from_background(grey, levels)
-    return _square(_stretched(_trimmed(distance))), bool((distance > FAINT).any())
+    if not (distance > FAINT).any():
+        return _square(distance), False
+    return _square(_stretched(_trimmed(distance))), True
 
 
 def _corners(grey: Grey) -> Levels:
     """Return the grey levels of the background in the four corners (2, 2), each 1/20 of the shorter edge wide.
 
-    Corners that differ by no more than a shadow makes are taken as they are, else the thing covers some of them.
+    Corners that differ by no more than a shadow makes are taken as they are, and so are others if most of the edge lies
+    between them, as where light falls off; else the thing covers some of them.
     """
     n = max(1, min(grey.shape) // 20)
     levels = np.array([[np.median(rows[:, :n]), np.median(rows[:, -n:])] for rows in (grey[:n], grey[-n:])])
-    return levels if np.ptp(levels) <= SHADOW else np.full((2, 2), np.median(levels))
+    return levels if np.ptp(levels) <= SHADOW or _is_even(grey, levels) else np.full((2, 2), np.median(levels))
+
+
+def _is_even(grey: Grey, levels: Levels) -> bool:
+    """Return whether light alone can have made the corners differ: most of the edge lies between their levels.
+
+    Of a small image all of the edge is corners.
+    """
+    off = np.abs(grey - _between(levels, grey.shape))
+    edge = np.concatenate([off[0], off[-1], off[:, 0], off[:, -1]])
+    dim = levels.min() < DIM * levels.max()
+    return min(grey.shape) > NATIVE_SIZE and not dim and bool((edge <= FAINT).mean() >= EVEN)
+
+
+def _between(levels: Levels, shape: tuple[int, ...]) -> Levels:
+    """Return an image of that shape whose levels are interpolated between the four corners (2, 2)."""
+    down, right = (np.linspace(0, 1, length) for length in shape)
+    page: Levels = np.outer(1 - down, 1 - right) * levels[0, 0] + np.outer(1 - down, right) * levels[0, 1]
+    page += np.outer(down, 1 - right) * levels[1, 0] + np.outer(down, right) * levels[1, 1]
+    return page
 
 
 def _from_background(grey: Grey, levels: Levels) -> Grey:
@@ -282,28 +308,25 @@ def _from_background(grey: Grey, levels: Levels) -> Grey:
 
     Between the corners the background's level is interpolated, which takes most of a shadow away.
     """
-    down, right = (np.linspace(0, 1, length) for length in grey.shape)
-    background = np.outer(1 - down, 1 - right) * levels[0, 0] + np.outer(1 - down, right) * levels[0, 1]
-    background += np.outer(down, 1 - right) * levels[1, 0] + np.outer(down, right) * levels[1, 1]
+    background = _between(levels, grey.shape)
     distance = np.abs(grey - background)
     scaled: Levels = np.rint(distance * (LARGEST / np.maximum(background, LARGEST - background)))
     return scaled.astype(np.uint8)
+
+
+def _stretched(grey: Grey) -> Grey:
+    """Return an image with the contrast of most things, if it has less."""
+    high = float(np.percentile(grey[grey > FAINT], 95))
+    if high >= PALE:
+        return grey
+    stretched: Grey = np.minimum(np.rint(grey * (STRETCHED / high)), LARGEST).astype(np.uint8)
+    return stretched
 
 
 def _trimmed(grey: Grey) -> Grey:
     """Return an image without its black margin; an empty one as it is."""
     rows, columns = (np.flatnonzero((grey > FAINT).any(axis=axis)) for axis in (1, 0))
     return grey[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] if len(rows) else grey
-
-
-def _stretched(grey: Grey) -> Grey:
-    """Return an image with more contrast if it is a bright thing on white, or a dark one on black."""
-    shown = grey[grey > FAINT]
-    level = float(np.percentile(shown, 95)) if len(shown) else LARGEST
-    if level >= LITTLE_CONTRAST:
-        return grey
-    stretched: Grey = np.rint(grey * (LITTLE_CONTRAST / level)).clip(0, LARGEST).astype(np.uint8)
-    return stretched
 
 
 def _square(grey: Grey) -> Grey:
