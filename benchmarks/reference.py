@@ -50,7 +50,7 @@ def cut_down(run: Path) -> None:
     """Copy what reusing a run needs."""
     shutil.rmtree(TARGET, ignore_errors=True)
     TARGET.mkdir(parents=True)
-    for name in ("hparams.yaml", "metrics.csv", "results.json"):
+    for name in ("hparams.yaml", "metrics.csv"):
         shutil.copy(run / name, TARGET / name)
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     config["name"], config["trainer"]["default_root_dir"] = "reference", None
@@ -64,6 +64,7 @@ def cut_down(run: Path) -> None:
     checkpoint = read_checkpoint(run / "checkpoints" / "best.ckpt")
     best = {key: value for key, value in checkpoint.items() if key in KEPT}
     VerifiedCheckpointIO().save_checkpoint(best, TARGET / "checkpoints" / "best.ckpt")
+    shutil.copyfile(run / "results.json", TARGET / "results.json")  # newer than the checkpoint: the run is finished
     ship()
     print(f"reference run: {TARGET}")
 
