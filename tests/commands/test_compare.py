@@ -59,6 +59,11 @@ def test_it_measures_in_the_precision_that_is_asked_for(stand_in, capsys):
     assert [job["precision"] for job in jobs] == ["bf16-mixed", chosen(True)]
 
 
+def test_it_starts_without_lightning():
+    code = "import sys, vgg_lightning.compare.command; sys.exit('lightning' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_bfloat16_reaches_the_network():
     seen = []
     network = nn.Linear(2, 2)

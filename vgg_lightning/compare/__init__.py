@@ -1,4 +1,4 @@
 """`vgg-lightning compare`: what networks cost, computed, measured and scaled up.
 
-Imports `cli`, `networks` and `base`.
+Imports `cli`, `networks`, `run` and `base`.
 """

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from vgg_lightning.base.imports import imported
 from vgg_lightning.base.machine import no_memory_left, out_of_memory, peak_memory
 from vgg_lightning.networks import build_network
+from vgg_lightning.run.precision import DEFAULT
 
 Precision = contextlib.AbstractContextManager[Any]
 
@@ -40,11 +41,11 @@ class Job:
     device: str
     threads: int | None
     imports: Sequence[str] = ()
-    precision: str = "32-true"
+    precision: str = DEFAULT
 
     def autocast(self) -> torch.autocast:
         """Return the context in which a forward pass computes in the precision of the job."""
-        return torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.precision != "32-true")
+        return torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.precision != DEFAULT)
 
 
 def measure(job: Job) -> dict[str, float]:

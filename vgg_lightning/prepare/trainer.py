@@ -25,13 +25,14 @@ from vgg_lightning.prepare.run import Options, Run
 from vgg_lightning.run.checkpoints.callbacks import Restoring
 from vgg_lightning.run.checkpoints.io import VerifiedCheckpointIO
 from vgg_lightning.run.ending import EarlyStopping, Timer
+from vgg_lightning.run.evaluation import evaluate_in_float32
 from vgg_lightning.run.kit import run_callbacks
 from vgg_lightning.run.lightning_private import lean
 from vgg_lightning.run.loggers.choice import missing_in, run_loggers
 from vgg_lightning.run.parallel.devices import SHARDED, processes
 from vgg_lightning.run.parallel.rendezvous import Meeting, facts
 from vgg_lightning.run.parallel.strategies import choose_strategy
-from vgg_lightning.run.precision import evaluate_in_float32, fault
+from vgg_lightning.run.precision import fault
 from vgg_lightning.run.profiler import NoProfiler
 from vgg_lightning.run.progress import progress_bar
 from vgg_lightning.run.stop import StopOnSignal
